@@ -1,0 +1,1 @@
+"""Measuring: recall and mAP, latency, memory, parity, and the report."""

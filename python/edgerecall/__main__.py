@@ -1,0 +1,5 @@
+"""`python -m edgerecall`."""
+
+from .cli import main
+
+main()

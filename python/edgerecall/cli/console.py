@@ -1,0 +1,62 @@
+"""What the verbs share: consoles, logging, progress, and the command as it was typed."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+WIDE = 200
+
+
+def command_line() -> str:
+    """The command as it was typed, for artifacts and results."""
+    return shlex.join(["edgerecall", *sys.argv[1:]])
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that neither wraps nor colours what goes to a file."""
+    probe = Console(stderr=stderr)
+    return probe if probe.is_terminal else Console(stderr=stderr, width=WIDE, highlight=False)
+
+
+def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logger:
+    """The package's logger to a console and, with time stamps, to a file."""
+    logger = logging.getLogger("edgerecall")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers.clear()
+    handler = RichHandler(console=target, show_time=False, show_path=False, show_level=False, markup=False)
+    handler.setFormatter(PlainFormatter())
+    logger.addHandler(handler)
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        file_handler = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+        file_handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s"))
+        logger.addHandler(file_handler)
+    return logger
+
+
+class PlainFormatter(logging.Formatter):
+    """The message; warnings and errors say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return prefix + record.getMessage()
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None, target: Console | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; yields a function that advances it. On a pipe it stays silent."""
+    target = target or console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=target, disable=not target.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

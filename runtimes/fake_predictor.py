@@ -1,0 +1,65 @@
+"""A predictor without a runtime: makes bench, command line and report testable in milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+
+CELLS = 4
+
+
+def pooled_projection(dim: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """A fixed random projection of the image averaged over a 4 x 4 grid; similar images stay similar."""
+    weights = np.random.default_rng(seed).standard_normal((3 * CELLS * CELLS, dim)).astype(np.float32)
+
+    def embed(batch: np.ndarray) -> np.ndarray:
+        count, channels, height, width = batch.shape
+        rows = batch[:, :, : height - height % CELLS, : width - width % CELLS]
+        grid = rows.reshape(count, channels, CELLS, height // CELLS, CELLS, width // CELLS)
+        return np.asarray(grid.mean(axis=(3, 5)).reshape(count, -1) @ weights)
+
+    return embed
+
+
+class FakePredictor(Predictor):
+    """From a function, or from a file `model`: JSON with any of
+
+    `noise` (added to the output), `sleep_ms`, `precision` (claimed), `crash_after` (calls until SIGKILL),
+    `hang_after` (calls until it never answers).
+    """
+
+    def __init__(
+        self,
+        files: dict[str, str] | Callable[[np.ndarray], np.ndarray],
+        io: ModelIO,
+        options: RunOptions | None = None,
+    ) -> None:
+        options = options or RunOptions()
+        self._behaviour = {} if callable(files) else json.loads(Path(files["model"]).read_text())
+        self._function = files if callable(files) else pooled_projection(io.embedding_dim)
+        self._calls = 0
+        self.io = io
+        self.info = RuntimeInfo(
+            "fake", "1", self._behaviour.get("precision", options.precision), options.threads
+        )
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self._calls += 1
+        if self._calls > self._behaviour.get("crash_after", self._calls):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._calls > self._behaviour.get("hang_after", self._calls):
+            time.sleep(3600)
+        time.sleep(self._behaviour.get("sleep_ms", 0) / 1000)
+        output = self._function(batch)
+        noise = self._behaviour.get("noise", 0.0)
+        if noise:
+            output = output + noise * np.random.default_rng(1).standard_normal(output.shape)
+        return checked_output("fake", output, len(batch), self.io)

@@ -1,0 +1,50 @@
+"""Paddle Lite. Its wheels stop at CPython 3.10 and need numpy 1, so it mostly runs in a sidecar worker."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from .errors import RuntimeUnavailable
+from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+
+
+class LitePredictor(Predictor):
+    """files: `model` (`.nb` for this machine's target)."""
+
+    package = "paddlelite.lite"
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            from paddlelite import lite
+        except ImportError as error:
+            version = ".".join(str(part) for part in sys.version_info[:2])
+            raise RuntimeUnavailable(
+                f"runtime 'lite' needs paddlelite, which this Python {version} does not have:"
+                " run 'edgerecall doctor --fix lite'"
+            ) from error
+        if int(np.__version__.split(".")[0]) >= 2:
+            raise RuntimeUnavailable(
+                f"paddlelite answers garbage under numpy {np.__version__}: it needs numpy<2;"
+                " run 'edgerecall doctor --fix lite'"
+            )
+        if options.precision != "fp32":
+            raise RuntimeUnavailable("runtime 'lite' on x86 runs fp32 only: ask for fp32")
+        config = lite.MobileConfig()
+        config.set_model_from_file(files["model"])
+        self.io = io
+        self._predictor = lite.create_paddle_predictor(config)
+        self._input = self._predictor.get_input(0)
+        self.info = RuntimeInfo(
+            runtime="lite",
+            version=self._predictor.get_version(),
+            precision="fp32",  # the x86 target holds float32 kernels only
+            threads=None,  # the Python API neither sets nor tells it
+            detail={"python": sys.version.split()[0], "numpy": np.__version__},
+        )
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self._input.from_numpy(batch)
+        self._predictor.run()
+        return checked_output("lite", self._predictor.get_output(0).numpy(), len(batch), self.io)

@@ -1,0 +1,168 @@
+"""From a bundle to embeddings: `load(bundle).embed_images(paths)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Artifact, Bundle
+from .errors import ImageError, InputError, RuntimeUnavailable
+from .images import load_rgb
+from .predictor import RUNTIMES, Predictor, RunOptions, open_files, predictor_class
+from .preprocess import preprocess_bytes, preprocess_file
+from .sidecar import find_python
+from .spec import Preprocess, Spec
+from .worker import WorkerPredictor
+
+BadImage = Callable[[Path, ImageError], None]
+__all__ = ["EmbeddingModel", "load", "load_rgb", "open_predictor"]
+
+
+def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows to unit length, in float32; a zero row stays zero."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
+
+
+def open_predictor(
+    bundle: Bundle,
+    runtime: str,
+    options: RunOptions | None = None,
+    worker: bool = False,
+    artifact: str | None = None,
+    timeout_s: float = 300.0,
+) -> Predictor:
+    """A bundle's model in a runtime, in this process, or in a worker process when asked or when it must be.
+
+    Raises RuntimeUnavailable with the remedy, RuntimeFailed, or BundleError.
+    """
+    predictor_class(runtime)
+    options = options or RunOptions()
+    chosen: Artifact = bundle.artifact(runtime, artifact)
+    files, io = bundle.files(chosen), bundle.spec.io
+    if runtime == "lite":
+        python = find_python()
+        if python is None:
+            try:
+                return open_files(runtime, files, io, options)
+            except RuntimeUnavailable as error:
+                raise RuntimeUnavailable(str(error)) from error
+        return WorkerPredictor(runtime, files, io, options, python, timeout_s)
+    if worker:
+        return WorkerPredictor(runtime, files, io, options, None, timeout_s)
+    return open_files(runtime, files, io, options)
+
+
+class EmbeddingModel:
+    """A predictor with its preprocessing and normalisation. Use as a context manager, or close()."""
+
+    def __init__(self, spec: Spec, predictor: Predictor, batch_size: int = 8, threads: int = 1) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch size: expected 1 or more, got {batch_size}")
+        self.spec = spec
+        self.predictor = predictor
+        self.batch_size = batch_size
+        self._pool = ThreadPoolExecutor(max_workers=threads)
+
+    def embed_tensors(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Float32 `(N, 3, H, W)` -> float32 `(N, D)`, L2-normalised when the spec says so."""
+        raw = self.predictor.embed(np.ascontiguousarray(batch, dtype=np.float32))
+        return l2_normalize(raw) if self.spec.normalize_embedding else raw
+
+    def stream(
+        self, paths: Iterable[Path], on_bad: BadImage | None = None
+    ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
+        """Batches of `(paths, float32 (n, D))`; a bad image goes to `on_bad` and is left out, or is raised."""
+        for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._pool, on_bad):
+            yield good, self.embed_tensors(tensors)
+
+    def embed_images(
+        self, paths: Sequence[str | Path] | str | Path, on_bad: BadImage | None = None
+    ) -> NDArray[np.float32]:
+        """Images to embeddings float32 `(n, D)`, in order.
+
+        Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out.
+        """
+        files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        parts = [embeddings for _, embeddings in self.stream(files, on_bad)]
+        return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
+
+    def close(self) -> None:
+        """Frees the runtime."""
+        self._pool.shutdown(cancel_futures=True)
+        self.predictor.close()
+
+    def __enter__(self) -> EmbeddingModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def stream_tensors(
+    paths: Iterable[Path],
+    preprocess: Preprocess,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    on_bad: BadImage | None,
+) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
+    """Preprocessed batches `(paths, float32 (n, 3, H, W))`; the next batch is decoded while one is used."""
+
+    def attempt(path: Path) -> NDArray[np.float32] | ImageError:
+        try:
+            return preprocess_file(path, preprocess)
+        except ImageError as error:
+            return error
+
+    iterator = iter(paths)
+    pending = [(path, pool.submit(attempt, path)) for path in islice(iterator, batch_size)]
+    while pending:
+        current = pending
+        pending = [(path, pool.submit(attempt, path)) for path in islice(iterator, batch_size)]
+        good, tensors = [], []
+        for path, future in current:
+            result = future.result()
+            if isinstance(result, ImageError):
+                if on_bad is None:
+                    raise result
+                on_bad(path, result)
+            else:
+                good.append(path)
+                tensors.append(result)
+        if good:
+            yield good, np.stack(tensors)
+
+
+def load(
+    bundle: str | Path,
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    precision: str = "fp32",
+    worker: bool = False,
+    batch_size: int = 8,
+) -> EmbeddingModel:
+    """Opens a bundle for inference.
+
+    runtime: one of paddle, onnxruntime, openvino, lite. worker: run it in its own process.
+    Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
+    """
+    opened = Bundle.open(bundle)
+    predictor = open_predictor(opened, runtime, RunOptions(threads=threads, precision=precision), worker)
+    return EmbeddingModel(opened.spec, predictor, batch_size, threads)
+
+
+def available_in(bundle: Bundle) -> list[str]:
+    """The runtimes that a bundle has artifacts for, in the table's order."""
+    there = {artifact.runtime for artifact in bundle.manifest.artifacts}
+    return [name for name in (*RUNTIMES, "fake") if name in there]
+
+
+def golden_tensors(bundle: Bundle) -> NDArray[np.float32]:
+    """The golden images through this machine's preprocessing, float32 `(n, 3, H, W)`."""
+    paths, _, _ = bundle.golden()
+    return np.stack([preprocess_bytes(p.read_bytes(), bundle.spec.preprocess, str(p)) for p in paths])

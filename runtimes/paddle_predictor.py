@@ -1,0 +1,57 @@
+"""Paddle Inference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .errors import RuntimeUnavailable
+from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+
+
+class PaddlePredictor(Predictor):
+    """files: `model` (`inference.json` or `.pdmodel`) and `params` (`.pdiparams`)."""
+
+    package = "paddle.inference"
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            import paddle
+            from paddle import inference
+        except ImportError as error:
+            raise RuntimeUnavailable(
+                "runtime 'paddle' needs paddlepaddle: run 'pip install edgerecall[paddle]'"
+            ) from error
+        if options.precision == "fp16":
+            raise RuntimeUnavailable("runtime 'paddle' has no fp16 execution on CPU: ask for fp32 or bf16")
+        # Both paths are given: a directory and a prefix resolve differently between Paddle versions.
+        config = inference.Config(files["model"], files["params"])
+        config.disable_glog_info()
+        if options.device == "gpu":
+            config.enable_use_gpu(1000, 0)
+        else:
+            config.disable_gpu()
+        config.set_cpu_math_library_num_threads(options.threads)
+        config.switch_ir_optim(options.graph_optimization)
+        if options.onednn and options.device == "cpu":
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()  # not calling enable_mkldnn() would leave it on: it is the default
+        if options.precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+        self.io = io
+        self._predictor = inference.create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self.info = RuntimeInfo(
+            runtime="paddle",
+            version=paddle.__version__,
+            precision="bf16" if options.precision == "bf16" else "fp32",
+            threads=config.cpu_math_library_num_threads(),
+            device="gpu" if config.use_gpu() else "cpu",
+            detail={"onednn": config.mkldnn_enabled(), "graph_optimization": config.ir_optim()},
+        )
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        self._input.copy_from_cpu(batch)
+        self._predictor.run()
+        return checked_output("paddle", self._output.copy_to_cpu(), len(batch), self.io)

@@ -1,0 +1,133 @@
+"""What a predictor is, and the one table of runtimes.
+
+This module, `errors`, `wire`, `worker_main` and `lite_predictor` also run in the Lite sidecar, an older
+interpreter with nothing but numpy and paddlelite: standard library and numpy only, Python 3.8 syntax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, RuntimeFailed, RuntimeUnavailable
+
+PREDICTORS = {
+    "paddle": "paddle_predictor:PaddlePredictor",
+    "onnxruntime": "onnxruntime_predictor:OnnxRuntimePredictor",
+    "openvino": "openvino_predictor:OpenVinoPredictor",
+    "lite": "lite_predictor:LitePredictor",
+    "fake": "fake_predictor:FakePredictor",
+}
+RUNTIMES = tuple(name for name in PREDICTORS if name != "fake")
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class ModelIO:
+    """Tensors at the edge of the model: float32 `(N, *input_shape)` in, float32 `(N, embedding_dim)` out.
+
+    embedding_dim 0: not known yet, whatever the model gives.
+    """
+
+    input_name: str
+    input_shape: tuple[int, int, int]
+    embedding_dim: int
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked of a runtime; `RuntimeInfo` says what it then does.
+
+    threads: CPU threads inside one inference. precision: one of `PRECISIONS`, for execution.
+    onednn, graph_optimization: Paddle Inference's `enable_mkldnn` and `ir_optim`. device: "cpu" or "gpu".
+    """
+
+    threads: int = 1
+    precision: str = "fp32"
+    onednn: bool = True
+    graph_optimization: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InputError(f"threads: expected 1 or more, got {self.threads}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{self.precision}'")
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What the runtime says it does, read back after loading. `threads` is None where it cannot be read."""
+
+    runtime: str
+    version: str
+    precision: str
+    threads: int | None
+    device: str = "cpu"
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Predictor(ABC):
+    """One loaded model in one runtime. `package` is the third-party module it stands on."""
+
+    package = ""
+    io: ModelIO
+    info: RuntimeInfo
+
+    @abstractmethod
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
+
+    def close(self) -> None:
+        """Frees what the runtime holds; by default there is nothing to do."""
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def predictor_class(runtime: str) -> Any:
+    """The class behind a runtime's name. Raises InputError for an unknown name."""
+    if runtime not in PREDICTORS:
+        raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got '{runtime}'")
+    module, _, name = PREDICTORS[runtime].partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+def open_files(runtime: str, files: dict[str, str], io: ModelIO, options: RunOptions) -> Predictor:
+    """Loads artifact files (`role -> path`) into a runtime, in this process.
+
+    Raises RuntimeUnavailable when its package is missing, RuntimeFailed when it does not take the model.
+    """
+    cls = predictor_class(runtime)
+    try:
+        predictor: Predictor = cls(files, io, options)
+    except (InputError, RuntimeUnavailable, RuntimeFailed):
+        raise
+    except Exception as error:  # third-party runtimes raise their own, unrelated types
+        raise RuntimeFailed(f"{runtime} cannot load the model: {one_line(error)}") from error
+    return predictor
+
+
+def checked_output(runtime: str, output: np.ndarray, count: int, io: ModelIO) -> np.ndarray:
+    """The output as float32 `(count, D)`; RuntimeFailed when it has another shape or is not finite."""
+    array = np.asarray(output, dtype=np.float32)
+    if io.embedding_dim == 0 or array.size == count * io.embedding_dim:
+        array = array.reshape(count, -1)
+    if io.embedding_dim and array.shape != (count, io.embedding_dim):
+        raise RuntimeFailed(f"{runtime}: expected output {(count, io.embedding_dim)}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise RuntimeFailed(f"{runtime}: the output holds NaN or infinity")
+    return array
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """The first telling line of a foreign error message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:limit]

@@ -1,0 +1,160 @@
+"""The host's side of a worker process: a Predictor whose model lives in another interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from . import errors
+from .errors import EdgeRecallError, RuntimeFailed
+from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo
+from .wire import receive, send
+
+# Names the two packages without their __init__ files, whose imports an older interpreter may not have.
+SIDECAR_START = """
+import sys, types
+for name, path in (("edgerecall", {root!r}), ("edgerecall.runtimes", {runtimes!r})):
+    module = types.ModuleType(name); module.__path__ = [path]; sys.modules[name] = module
+from edgerecall.runtimes.worker_main import main
+main()
+"""
+# Variables that change what a runtime executes behind the options' back.
+SILENT_SWITCHES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "FLAGS_enable_pir_api")
+
+
+def worker_command(python: str | None) -> list[str]:
+    """Our own interpreter imports the installed package; a sidecar gets only the runtimes folder."""
+    if python is None:
+        return [sys.executable, "-m", "edgerecall.runtimes.worker_main"]
+    here = Path(__file__).resolve().parent
+    return [python, "-s", "-c", SIDECAR_START.format(root=str(here.parent), runtimes=str(here))]
+
+
+class WorkerPredictor(Predictor):
+    """A predictor in its own process, own interpreter and own thread pools.
+
+    python: interpreter to run in, None for this one. timeout_s: for any one answer; after it the worker is
+    killed and RuntimeFailed raised. import_ms, load_ms: measured inside the worker.
+    """
+
+    def __init__(
+        self,
+        runtime: str,
+        files: dict[str, str],
+        io: ModelIO,
+        options: RunOptions,
+        python: str | None = None,
+        timeout_s: float = 300.0,
+    ) -> None:
+        self.io, self.runtime, self.timeout_s = io, runtime, timeout_s
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        environment = {k: v for k, v in os.environ.items() if k not in SILENT_SWITCHES}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        if python is not None:
+            environment.pop("PYTHONPATH", None)
+        self._process = subprocess.Popen(
+            worker_command(python),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+        try:
+            io_body = {
+                "input_name": io.input_name,
+                "input_shape": list(io.input_shape),
+                "embedding_dim": io.embedding_dim,
+            }
+            body = {"runtime": runtime, "files": files, "io": io_body, "options": vars(options)}
+            result, _ = self.call("open", **body)
+        except BaseException:
+            self.close()
+            raise
+        self.info = RuntimeInfo(**result["info"])
+        self.import_ms: float = result["import_ns"] / 1e6
+        self.load_ms: float = result["load_ns"] / 1e6
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def call(
+        self, command: str, arrays: tuple[np.ndarray, ...] = (), **body: Any
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Sends one command and waits for its answer. The worker's own errors are raised here again."""
+        assert self._process.stdin is not None
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            send(self._process.stdin, {"command": command, **body}, arrays)  # type: ignore[arg-type]
+            answer, outputs = receive(lambda count: self._read(count, deadline))
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeFailed(self._obituary()) from error
+        if not answer["ok"]:
+            kind = getattr(errors, answer["type"], RuntimeFailed)
+            raise kind(answer["message"]) if issubclass(kind, EdgeRecallError) else RuntimeFailed(answer["message"])
+        return answer["result"], outputs
+
+    def embed(self, batch: np.ndarray) -> np.ndarray:
+        return self.call("embed", (batch,))[1][0]
+
+    def time(self, batch: np.ndarray, count: int) -> tuple[np.ndarray, float]:
+        """`count` inferences -> int64 nanoseconds each, and the cores kept busy (CPU time over wall time)."""
+        result, arrays = self.call("time", (batch,), count=count)
+        return arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1)
+
+    def peak_rss_mb(self) -> float | None:
+        """The worker's peak resident memory so far, in MiB."""
+        peak: float | None = self.call("stats")[0]["peak_rss_mb"]
+        return peak
+
+    def close(self) -> None:
+        """Ends the worker; kills it when it does not go by itself."""
+        process = self._process
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            process.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._log.close()
+
+    def _read(self, count: int, deadline: float) -> bytearray:
+        stream: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        data, view_start = bytearray(count), 0
+        view = memoryview(data)
+        while view_start < count:
+            remaining = deadline - time.monotonic()
+            # The stream is read unbuffered, so that what select() sees is all there is.
+            ready = remaining > 0 and select.select([stream.fileno()], [], [], remaining)[0]
+            if not ready:
+                self._process.kill()
+                raise RuntimeFailed(f"{self.runtime}: no answer within {self.timeout_s:g} s; its worker was ended")
+            got = os.readv(stream.fileno(), [view[view_start:]])
+            if got == 0:
+                raise EOFError
+            view_start += got
+        return data
+
+    def _obituary(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
+        reason = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        tail = f": {lines[-1][:200]}" if lines and code is not None and code >= 0 else ""
+        return f"{self.runtime}: the worker process {reason}{tail}"

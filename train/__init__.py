@@ -1,0 +1,1 @@
+"""Metric learning with cross-batch memory on PaddlePaddle."""

@@ -1,0 +1,47 @@
+"""Pieces that the backbones share."""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, at least one and never below 90 % of the value (MobileNetV2's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class ConvBN(nn.Layer):
+    """Convolution without bias, batch norm, activation; parameters under `conv` and `bn`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: str | None = None
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(
+            inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, groups=groups, bias_attr=False
+        )
+        self.bn = nn.BatchNorm2D(outputs)
+        self.act = ACTIVATIONS[act]() if act else None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.bn(self.conv(x))
+        return self.act(x) if self.act is not None else x
+
+
+class SqueezeExcite(nn.Layer):
+    """Channel attention (Hu et al., arXiv 1709.01507), hard sigmoid of the given slope."""
+
+    def __init__(self, channels: int, slope: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2D(channels, channels // 4, 1)
+        self.conv2 = nn.Conv2D(channels // 4, channels, 1)
+        self.slope = slope
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        weights = nn.functional.adaptive_avg_pool2d(x, 1)
+        weights = self.conv2(nn.functional.relu(self.conv1(weights)))
+        return x * nn.functional.hardsigmoid(weights, slope=self.slope, offset=0.5)

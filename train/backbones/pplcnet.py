@@ -1,0 +1,63 @@
+"""PP-LCNet (Cui et al., arXiv 2109.15099) with the reference's parameter names."""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+
+from .blocks import ConvBN, SqueezeExcite, make_divisible
+
+# per stage: kernel, output width, stride, squeeze and excite
+STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
+    "blocks2": ((3, 32, 1, False),),
+    "blocks3": ((3, 64, 2, False), (3, 64, 1, False)),
+    "blocks4": ((3, 128, 2, False), (3, 128, 1, False)),
+    "blocks5": ((3, 256, 2, False), *[(5, 256, 1, False)] * 5),
+    "blocks6": ((5, 512, 2, True), (5, 512, 1, True)),
+}
+EXPAND = 1280
+
+
+class DepthwiseSeparable(nn.Layer):
+    """Depthwise, squeeze and excite, pointwise."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, excite: bool) -> None:
+        super().__init__()
+        self.dw_conv = ConvBN(inputs, inputs, kernel, stride, groups=inputs, act="hardswish")
+        self.se = SqueezeExcite(inputs, slope=1 / 6) if excite else None
+        self.pw_conv = ConvBN(inputs, outputs, 1, act="hardswish")
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.dw_conv(x)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x)
+
+
+class PPLCNet(nn.Layer):
+    """Float32 `(N, 3, H, W)` -> `(N, 1280)`. scale: width multiplier."""
+
+    features = EXPAND
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        width = make_divisible(16 * scale)
+        self.conv1 = ConvBN(3, width, 3, 2, act="hardswish")
+        for name, layers in STAGES.items():
+            blocks = []
+            for kernel, outputs, stride, excite in layers:
+                out = make_divisible(outputs * scale)
+                blocks.append(DepthwiseSeparable(width, out, kernel, stride, excite))
+                width = out
+            setattr(self, name, nn.Sequential(*blocks))
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.last_conv = nn.Conv2D(width, EXPAND, 1, bias_attr=False)
+        self.hardswish = nn.Hardswish()
+        self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.flatten = nn.Flatten()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = self.conv1(x)
+        for name in STAGES:
+            x = getattr(self, name)(x)
+        return self.flatten(self.dropout(self.hardswish(self.last_conv(self.avg_pool(x)))))

@@ -1,0 +1,128 @@
+"""Checkpoints in Paddle's own files, written atomically and read without running what is in them."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtimes.errors import InputError
+from ..runtimes.files import atomic_file
+
+# All that a pickle of named arrays needs, under numpy 1 and 2.
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): dict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("builtins", "tuple"): tuple,
+    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+}
+NUMPY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric"}
+NUMPY_NAMES = {"_reconstruct", "scalar", "_frombuffer"}
+NAME_TABLE = "StructuredToParameterName@@"
+PREFIX_XBM = "loss_func.0.xbm."
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits arrays, numbers, texts and containers of them, and nothing that can be called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ALLOWED:
+            return ALLOWED[(module, name)]
+        if module in NUMPY_MODULES and name in NUMPY_NAMES:
+            return super().find_class(module.replace("numpy.core", "numpy._core") if _numpy2() else module, name)
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no state dict needs")
+
+
+def _numpy2() -> bool:
+    return int(np.__version__.split(".")[0]) >= 2
+
+
+def _load(stream: BinaryIO) -> Any:
+    return ArrayUnpickler(stream, encoding="latin1").load()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The mapping in a `.pdparams` or `.pdopt` file. InputError when it is missing, damaged or something else."""
+    try:
+        with path.open("rb") as stream:
+            state = _load(stream)
+    except OSError as error:
+        raise InputError(f"checkpoint {path}: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error) if "wants to load" in str(error) else "damaged or truncated"
+        raise InputError(f"checkpoint {path}: refused: {reason}") from error
+    except Exception as error:  # a damaged pickle fails in as many ways as it has opcodes
+        raise InputError(f"checkpoint {path}: damaged or no Paddle checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path}: expected a state dict, got {type(state).__name__}")
+    return state
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The named arrays of a `.pdparams` file; Paddle's table of internal names is left out."""
+    arrays = {}
+    for name, value in read_state(path).items():
+        if name == NAME_TABLE:
+            continue
+        if isinstance(value, tuple) and len(value) == 2:  # (internal name, array)
+            value = value[1]
+        if not isinstance(name, str) or not isinstance(value, np.ndarray | np.generic):
+            raise InputError(f"checkpoint {path}: expected arrays, '{name}' is {type(value).__name__}")
+        arrays[name] = np.asarray(value)
+    return arrays
+
+
+def params_path(prefix: Path) -> Path:
+    """`prefix.pdparams`; a path that ends so already is kept."""
+    return prefix if prefix.suffix == ".pdparams" else prefix.with_name(prefix.name + ".pdparams")
+
+
+def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str | None:
+    """Missing, unexpected and wrongly shaped names as one line; None when all agree."""
+    parts = []
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} {list(found[name])} instead of {list(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes)):
+        if names:
+            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"{len(names)} {title}: {', '.join(names[:3])}{rest}")
+    return "; ".join(parts) or None
+
+
+def load_params(layer: Any, path: Path, prefix: str = "", ignore: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Loads named arrays into a layer; names starting with one of `ignore` are returned instead.
+
+    prefix: put before each name of the layer to find it in the file. InputError listing every kind of mismatch.
+    """
+    arrays = read_arrays(path)
+    set_aside = {name: arrays.pop(name) for name in list(arrays) if name.startswith(ignore) and ignore}
+    own = layer.state_dict()
+    expected = {prefix + name: tuple(tensor.shape) for name, tensor in own.items()}
+    problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
+    if problem:
+        raise InputError(f"checkpoint {path} does not fit this network: {problem}; is it of another architecture?")
+    layer.set_state_dict({name: arrays[prefix + name] for name in own})
+    return set_aside
+
+
+def load_network(network: Any, prefix: Path) -> dict[str, NDArray[Any]]:
+    """Loads a training checkpoint into the network and returns the memory's arrays, if any, by short name."""
+    memory = load_params(network, params_path(prefix), ignore=("loss_func.",))
+    return {name.removeprefix(PREFIX_XBM): array for name, array in memory.items()}
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """`paddle.save` under a temporary name, then a rename."""
+    import paddle
+
+    with atomic_file(path) as temporary:
+        paddle.save(state, str(temporary))

@@ -1,0 +1,1 @@
+"""Data sets: the synthetic generator and the converter of the official release."""
