@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import select
 import subprocess
@@ -19,24 +20,32 @@ from .errors import EdgeRecallError, RuntimeFailed
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo
 from .wire import receive, send
 
-# Names the two packages without their __init__ files, whose imports an older interpreter may not have.
+# Names the packages without their __init__ files, whose imports an older interpreter may not have.
 SIDECAR_START = """
-import sys, types
-for name, path in (("edgerecall", {root!r}), ("edgerecall.runtimes", {runtimes!r})):
+import importlib, sys, types
+for name, path in {packages!r}.items():
     module = types.ModuleType(name); module.__path__ = [path]; sys.modules[name] = module
-from edgerecall.runtimes.worker_main import main
-main()
+importlib.import_module({module!r}).main()
 """
 # Variables that change what a runtime executes behind the options' back.
 SILENT_SWITCHES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "FLAGS_enable_pir_api")
 
 
-def worker_command(python: str | None) -> list[str]:
-    """Our own interpreter imports the installed package; a sidecar gets only the runtimes folder."""
-    if python is None:
-        return [sys.executable, "-m", "edgerecall.runtimes.worker_main"]
+def sidecar_command(python: str, module: str) -> list[str]:
+    """Runs `edgerecall.<folder>.<module>`'s main() in an interpreter that has nothing of ours installed."""
+    package = module.rpartition(".")[0]
     here = Path(__file__).resolve().parent
-    return [python, "-s", "-c", SIDECAR_START.format(root=str(here.parent), runtimes=str(here))]
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    packages = {"edgerecall": str(here.parent), "edgerecall.runtimes": str(here)}
+    packages[package] = next(iter(spec.submodule_search_locations))
+    return [python, "-s", "-c", SIDECAR_START.format(packages=packages, module=module)]
+
+
+def worker_command(python: str | None) -> list[str]:
+    """Our own interpreter imports the installed package; a sidecar gets only the folders it needs."""
+    module = "edgerecall.runtimes.worker_main"
+    return [sys.executable, "-m", module] if python is None else sidecar_command(python, module)
 
 
 class WorkerPredictor(Predictor):

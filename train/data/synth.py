@@ -38,15 +38,16 @@ class SynthOptions:
 
 def _background(width: int, height: int, rng: Rng) -> Image.Image:
     """Two colours in a gradient, with clutter."""
-    first, second = (np.array(random_colour(rng), dtype=np.float64) for _ in range(2))
+    paleness = rng.uniform(0.5, 0.95)
+    first, second = (np.array(random_colour(rng)) * (1 - paleness) + 225 * paleness for _ in range(2))
     y, x = np.mgrid[0:height, 0:width]
     angle = rng.uniform(0, 2 * np.pi)
     ramp = (np.cos(angle) * x / width + np.sin(angle) * y / height) % 1.0
     image = Image.fromarray((first + (second - first) * ramp[..., None]).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(2, 8))):
+    for _ in range(int(rng.integers(0, 4))):
         x0, y0 = rng.uniform(-0.2, 1) * width, rng.uniform(-0.2, 1) * height
-        box = (x0, y0, x0 + rng.uniform(0.05, 0.5) * width, y0 + rng.uniform(0.05, 0.5) * height)
+        box = (x0, y0, x0 + rng.uniform(0.05, 0.35) * width, y0 + rng.uniform(0.05, 0.35) * height)
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=random_colour(rng))
     return image
 
@@ -56,8 +57,8 @@ def _posed(product: Product, side: int, rng: Rng) -> Image.Image:
     drawn = draw_product(product, side)
     if rng.random() < 0.5:
         drawn = drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    drawn = drawn.rotate(float(rng.uniform(-35, 35)), Image.Resampling.BILINEAR)
-    squeeze, shear = rng.uniform(0.65, 1.0), rng.uniform(-0.2, 0.2)
+    drawn = drawn.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR)
+    squeeze, shear = rng.uniform(0.75, 1.0), rng.uniform(-0.15, 0.15)
     centre = side / 2
     matrix = (1 / squeeze, shear, centre - centre / squeeze - shear * centre, 0, 1, 0)
     return drawn.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
@@ -65,14 +66,14 @@ def _posed(product: Product, side: int, rng: Rng) -> Image.Image:
 
 def _lit(image: Image.Image, rng: Rng) -> Image.Image:
     """Brightness, contrast, colour cast, a light from one side, and sensor noise."""
-    image = ImageEnhance.Brightness(image).enhance(float(rng.uniform(0.55, 1.35)))
-    image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0.6, 1.3)))
-    pixels: NDArray[np.float64] = np.asarray(image, dtype=np.float64) * rng.uniform(0.75, 1.25, 3)
+    image = ImageEnhance.Brightness(image).enhance(float(rng.uniform(0.7, 1.25)))
+    image = ImageEnhance.Contrast(image).enhance(float(rng.uniform(0.75, 1.2)))
+    pixels: NDArray[np.float64] = np.asarray(image, dtype=np.float64) * rng.uniform(0.92, 1.08, 3)
     height, width = pixels.shape[:2]
     y, x = np.mgrid[0:height, 0:width]
     angle = rng.uniform(0, 2 * np.pi)
     side_light = 1 + rng.uniform(0, 0.4) * (np.cos(angle) * (x / width - 0.5) + np.sin(angle) * (y / height - 0.5))
-    pixels = pixels * side_light[..., None] + rng.normal(0, rng.uniform(1, 9), pixels.shape)
+    pixels = pixels * side_light[..., None] + rng.normal(0, rng.uniform(1, 7), pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -80,12 +81,12 @@ def render(product: Product, size: int, rng: Rng) -> Image.Image:
     """One photograph of a product."""
     width, height = (int(size * rng.uniform(0.7, 1.0)) for _ in range(2))
     image = _background(width, height, rng)
-    side = int(min(width, height) * rng.uniform(0.65, 1.1))
+    side = int(min(width, height) * rng.uniform(0.8, 1.2))
     posed = _posed(product, side, rng)
     left = int(rng.uniform(-0.1, 0.1) * width + (width - side) / 2)
     top = int(rng.uniform(-0.1, 0.1) * height + (height - side) / 2)
     image.paste(posed, (left, top), posed)
-    if rng.random() < 0.5:  # something in front of it
+    if rng.random() < 0.3:  # something in front of it
         x0, y0 = rng.uniform(0, 0.8) * width, rng.uniform(0, 0.8) * height
         box = (x0, y0, x0 + rng.uniform(0.1, 0.35) * width, y0 + rng.uniform(0.1, 0.35) * height)
         ImageDraw.Draw(image).rectangle(box, fill=random_colour(rng))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import click
@@ -76,6 +77,7 @@ def leave(code: int) -> NoReturn:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 70 (a bug), 130 (Ctrl-C)."""
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's, at import; nothing here compiles
     debug = "--debug" in (sys.argv[1:] if args is None else args) or bool(os.environ.get("EDGERECALL_DEBUG"))
     try:
         result: Any = group.main(args, standalone_mode=False)

@@ -31,7 +31,7 @@ def command(config_path: Path, overrides: tuple[str, ...]) -> None:
     trainer = Trainer(config)
     labels = trainer.images.labels
     logger.info("training on %d images of %d classes, seed %d", len(labels), len(set(labels.tolist())), settings.seed)
-    write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2) + "\n")
+    write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2, exclude_unset=True) + "\n")
     total = settings.epochs * settings.iter_per_epoch
     with progress_bar("training", total, target) as advance:
 

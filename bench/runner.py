@@ -1,0 +1,237 @@
+"""The run: a fresh worker per row, all fed the same tensors, timed in interleaved rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtimes.bundle import Bundle
+from ..runtimes.errors import BundleError, EdgeRecallError, ImageError, InputError, RuntimeUnavailable
+from ..runtimes.model import l2_normalize, open_predictor, stream_tensors
+from ..runtimes.predictor import RUNTIMES, RunOptions
+from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
+from ..runtimes.worker import WorkerPredictor
+from .image_set import ImageSet
+from .machine import describe_machine, package_versions
+from .parity import Gates, judge
+from .retrieval import RetrievalScores, retrieval_scores
+from .rows import BenchResult, Row
+
+Tensors = NDArray[np.float32]
+Progress = Callable[[str, int], None]
+ENCODE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """samples: timed inferences per row, spread over `rounds`. timeout_s: for one answer of a worker."""
+
+    runtimes: tuple[str, ...] = RUNTIMES
+    threads: int = 1
+    precision: str = "fp32"
+    batch: int = 1
+    samples: int = 100
+    rounds: int = 5
+    warmup: int = 10
+    timeout_s: float = 300.0
+    gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "samples", "rounds", "warmup"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+
+    @property
+    def run_options(self) -> RunOptions:
+        """What is asked of each runtime."""
+        return RunOptions(threads=self.threads, precision=self.precision)
+
+
+class Contender:
+    """A row and its worker. `alive` until the worker fails; then the row says why."""
+
+    def __init__(self, runtime: str, bundle: Bundle, options: BenchOptions) -> None:
+        self.row = Row(runtime=runtime, batch=options.batch)
+        self.worker: WorkerPredictor | None = None
+        self.embeddings: list[Tensors] = []
+        self.samples: list[NDArray[np.int64]] = []
+        self.cores: list[float] = []
+        self.golden_cosine = 1.0
+        self.attempt(lambda: self._start(bundle, options))
+
+    def _start(self, bundle: Bundle, options: BenchOptions) -> None:
+        artifact = bundle.artifact(self.row.runtime)
+        self.row.artifact, self.row.size_mb = artifact.name, artifact.size_bytes / 1e6
+        predictor = open_predictor(
+            bundle, self.row.runtime, options.run_options, worker=True, timeout_s=options.timeout_s
+        )
+        if not isinstance(predictor, WorkerPredictor):
+            predictor.close()
+            raise RuntimeUnavailable(f"{self.row.runtime} did not start in a worker process")
+        self.worker = predictor
+        info = predictor.info
+        self.row.version, self.row.precision, self.row.threads = info.version, info.precision, info.threads
+        self.row.detail, self.row.import_ms, self.row.load_ms = info.detail, predictor.import_ms, predictor.load_ms
+        if problem := precision_problem(options.precision, info):
+            self.row.fail("parity", problem)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker still answers."""
+        return self.worker is not None
+
+    def attempt(self, action: Callable[[], None]) -> None:
+        """Runs an action of this row; a failure ends the worker and becomes the row's reason."""
+        try:
+            action()
+        except (RuntimeUnavailable, BundleError) as error:
+            self.row.fail("missing", str(error))
+            self.close()
+        except EdgeRecallError as error:
+            # A dead worker outranks an earlier complaint about its row.
+            self.row.status, self.row.reason = "failed", str(error)
+            self.close()
+
+    def check_golden(self, tensors: Tensors, reference: Tensors) -> None:
+        """The first inference (timed), then the golden images against the training framework's embeddings."""
+        assert self.worker is not None
+        samples, _ = self.worker.time(tensors[:1], 1)
+        self.row.first_ms = float(samples[0]) / 1e6
+        output = np.concatenate([self.worker.embed(tensor[None]) for tensor in tensors])
+        check = compare(output, reference, self.row.runtime, self.row.precision or "fp32")
+        self.golden_cosine, self.row.golden_max_error = check.min_cosine, check.max_abs_error
+        if problem := check_problem(check):
+            self.row.fail("parity", problem)
+
+    def encode(self, tensors: Tensors) -> None:
+        """Embeds a batch of the image set."""
+        assert self.worker is not None
+        self.embeddings.append(self.worker.embed(tensors))
+
+    def time(self, batch: Tensors, count: int) -> None:
+        """One round of timed inferences."""
+        assert self.worker is not None
+        samples, cores = self.worker.time(batch, count)
+        self.samples.append(samples)
+        self.cores.append(cores)
+
+    def finish(self) -> None:
+        """The columns that come from all rounds, and the peak memory."""
+        assert self.worker is not None
+        self.row.set_samples(np.concatenate(self.samples))
+        self.row.cores_used = float(np.mean(self.cores))
+        self.row.peak_rss_mb = self.worker.peak_rss_mb()
+
+    def close(self) -> None:
+        """Ends the worker."""
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
+
+
+def timing_batch(tensors: Tensors, size: int) -> Tensors:
+    """`size` real images as one batch, repeating them when there are fewer."""
+    return np.ascontiguousarray(np.resize(tensors, (size, *tensors.shape[1:])))
+
+
+def run_bench(
+    bundle: Bundle, images: ImageSet, options: BenchOptions, command: str, progress: Progress
+) -> BenchResult:
+    """Measures every runtime of `options` on a bundle. progress(what, images or rounds done)."""
+    machine = describe_machine()
+    problem = verify_pixels(bundle)
+    _, golden, reference = bundle.golden()
+    contenders: list[Contender] = []
+    bad: list[str] = []
+    try:
+        for runtime in options.runtimes:
+            contenders.append(Contender(runtime, bundle, options))
+            progress(f"loading {runtime}", 1)
+        _each(contenders, lambda c: c.check_golden(golden, reference))
+        kept = _encode_all(contenders, bundle, images, bad, progress)
+        batch = timing_batch(golden, options.batch)
+        _each(contenders, lambda c: c.worker and c.worker.time(batch, options.warmup))
+        per_round = -(-options.samples // options.rounds)
+        for round_index in range(options.rounds):
+            # A B C A B C: drift of the machine falls on all rows alike.
+            _each(contenders, lambda c: c.time(batch, per_round))
+            progress(f"timing, round {round_index + 1} of {options.rounds}", 1)
+        _each(contenders, lambda c: c.finish())
+    finally:
+        for contender in contenders:
+            contender.close()
+    labels = None if images.labels is None else images.labels[kept]
+    baseline = _judge_all(contenders, labels, options.gates)
+    return BenchResult(
+        command=command,
+        bundle=str(bundle.root),
+        machine=machine,
+        packages=package_versions(),
+        options=asdict(options),
+        images=len(kept),
+        labelled=labels is not None,
+        baseline=baseline,
+        rows=[contender.row for contender in contenders],
+        problem=problem,
+        bad_images=bad,
+    )
+
+
+def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]) -> None:
+    for contender in contenders:
+        if contender.alive:
+            contender.attempt(lambda contender=contender: action(contender) and None)  # type: ignore[misc]
+
+
+def _encode_all(
+    contenders: Sequence[Contender], bundle: Bundle, images: ImageSet, bad: list[str], progress: Progress
+) -> NDArray[np.int64]:
+    """Preprocesses each image once and embeds it in every worker; the indices of the good images."""
+    index_of = {path: index for index, path in enumerate(images.paths)}
+    kept: list[int] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(str(error))
+
+    with ThreadPoolExecutor(1) as pool:
+        for paths, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, pool, on_bad):
+            _each(contenders, lambda c, tensors=tensors: c.encode(tensors))  # type: ignore[misc]
+            kept.extend(index_of[path] for path in paths)
+            progress("embedding images", len(paths))
+    if not kept:
+        raise InputError(f"none of the {len(images.paths)} images could be read: {bad[0]}")
+    return np.asarray(kept, dtype=np.int64)
+
+
+def _judge_all(
+    contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates
+) -> str | None:
+    """Parity of every living row against the first sound one; returns that row's runtime."""
+    measured = [c for c in contenders if c.row.status in ("ok", "parity") and c.embeddings]
+    if not measured:
+        return None
+    # The baseline must itself match the training framework on the golden images.
+    baseline = next((c for c in measured if c.row.status == "ok"), measured[0])
+    normalised = {c.row.runtime: l2_normalize(np.concatenate(c.embeddings)) for c in measured}
+    scores: dict[str, RetrievalScores | None] = {
+        name: None if labels is None else retrieval_scores(embeddings, labels, ks=(1, 5))
+        for name, embeddings in normalised.items()
+    }
+    base = baseline.row.runtime
+    for contender in measured:
+        name = contender.row.runtime
+        judge(
+            contender.row,
+            normalised[name],
+            normalised[base],
+            scores[name],
+            scores[base],
+            contender.golden_cosine,
+            gates,
+        )
+    return base

@@ -1,0 +1,1 @@
+"""From a checkpoint or a Paddle model to a bundle that every runtime can read."""

@@ -1,0 +1,84 @@
+"""What a format needs to make its artifact: where the models are and where to write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..runtimes.errors import EdgeRecallError
+from ..runtimes.predictor import one_line
+
+STEP_TIMEOUT_S = 900
+
+
+class FormatFailed(EdgeRecallError):
+    """A format could not be made; the message is the reason that the manifest lists."""
+
+
+@dataclass
+class Context:
+    """folder: the bundle under construction. models: Paddle forms at hand, `pir` and `pdmodel` -> (model, params).
+
+    notes: what a format wants the manifest to remember (passes applied, versions).
+    """
+
+    folder: Path
+    scratch: Path
+    models: dict[str, tuple[Path, Path]]
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    def model(self, *preferred: str) -> tuple[Path, Path]:
+        """The first of the preferred Paddle forms; FormatFailed with the reason when none is there."""
+        for form in preferred:
+            if form in self.models:
+                return self.models[form]
+        form = preferred[0]
+        raise FormatFailed(self.reasons.get(form, f"there is no {form} form of the model"))
+
+    def place(self, name: str) -> Path:
+        """A new folder for a format's files."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def run_step(command: list[str], environment: dict[str, str] | None = None, label: str = "step") -> str:
+    """Runs a converter in a process of its own; returns its output. FormatFailed with its last telling line.
+
+    Converters crash, print and change global state: none of them shares our process.
+    """
+    try:
+        result = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=STEP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FormatFailed(f"{label} did not end within {STEP_TIMEOUT_S} s") from error
+    output = result.stdout.decode(errors="replace")
+    if result.returncode != 0:
+        how = f"signal {-result.returncode}" if result.returncode < 0 else f"exit code {result.returncode}"
+        raise FormatFailed(f"{label} failed ({how}): {telling_line(output)}")
+    return output
+
+
+def telling_line(output: str) -> str:
+    """The last line of a converter's output that looks like the reason."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for marker in ("StepError:", "Error:", "error:", "Check failed", "[F "):
+        found = [line for line in lines if marker in line]
+        if found:
+            return one_line(found[-1].removeprefix("StepError: "))
+    return one_line(lines[-1]) if lines else "no output"
+
+
+def own_step(name: str, *arguments: str | Path) -> list[str]:
+    """The command of one of our own steps (see `steps`)."""
+    return [sys.executable, "-m", "edgerecall.export.steps", name, *map(str, arguments)]

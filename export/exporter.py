@@ -1,0 +1,221 @@
+"""Builds a bundle: makes every format, checks each on the golden images, then renames the whole into place."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtimes.bundle import (
+    GOLDEN,
+    GOLDEN_VECTORS,
+    Artifact,
+    Bundle,
+    Check,
+    Manifest,
+    Skipped,
+    describe_file,
+    host_target,
+)
+from ..runtimes.errors import EdgeRecallError, ImageError, InputError, ParityError
+from ..runtimes.files import atomic_folder
+from ..runtimes.model import open_predictor
+from ..runtimes.predictor import RunOptions
+from ..runtimes.preprocess import preprocess_file
+from ..runtimes.spec import Preprocess, Spec
+from ..runtimes.verify import check_problem, compare, precision_problem
+from .context import Context, FormatFailed
+
+
+@dataclass(frozen=True)
+class Format:
+    """maker: `module:function` of this folder. targets: machines that run the artifact."""
+
+    runtime: str
+    targets: tuple[str, ...]
+    maker: str
+
+
+# Order matters: a runtime takes the first artifact that fits, and openvino may build on onnx.
+FORMATS = {
+    "paddle": Format("paddle", ("any",), "paddle_format:pir"),
+    "paddle-pdmodel": Format("paddle", ("any",), "paddle_format:pdmodel"),
+    "onnx": Format("onnxruntime", ("any",), "onnx_format:onnx"),
+    "openvino": Format("openvino", ("any",), "openvino_format:openvino"),
+    "lite-x86": Format("lite", ("x86_64",), "lite_format:x86"),
+    "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
+    "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
+}
+TOOLS = ("edgerecall", "paddlepaddle", "paddle2onnx", "onnxruntime", "openvino", "numpy", "pillow", "opencv-python-headless")
+Report = Callable[[str, str | None], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to export. models: Paddle forms at hand. reasons: why another form is missing.
+
+    reference: float32 `(N, 3, H, W)` -> `(N, D)`, what every artifact is checked against.
+    about: where it came from, for the manifest.
+    """
+
+    preprocess: Preprocess
+    normalize_embedding: bool
+    models: dict[str, tuple[Path, Path]]
+    reasons: dict[str, str]
+    reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    about: dict[str, Any]
+
+
+def tool_versions() -> dict[str, str]:
+    """Installed versions of what an artifact depends on."""
+    found = {}
+    for name in TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def make_golden(
+    folder: Path, images: Sequence[Path], source: Source, count: int, on_bad: Callable[[ImageError], None]
+) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
+    """Copies the first `count` good images and writes their tensors and reference embeddings.
+
+    Returns names relative to the bundle, tensors and embeddings. InputError when no image is good.
+    """
+    (folder / GOLDEN).mkdir()
+    names: list[str] = []
+    tensors: list[NDArray[np.float32]] = []
+    for path in images:
+        if len(names) == count:
+            break
+        try:
+            tensors.append(preprocess_file(path, source.preprocess))
+        except ImageError as error:
+            on_bad(error)
+            continue
+        names.append(f"{GOLDEN}/{len(names):02d}{path.suffix.lower()}")
+        shutil.copyfile(path, folder / names[-1])
+    if not names:
+        raise InputError("golden images: none of the given images could be read")
+    stacked = np.stack(tensors)
+    embeddings = source.reference(stacked)
+    if not np.isfinite(embeddings).all() or not np.abs(embeddings).max() > 0:
+        raise InputError("the model's own output on the golden images is zero or not finite: is it trained?")
+    np.savez(folder / GOLDEN_VECTORS, tensors=stacked, embeddings=embeddings)
+    return names, stacked, embeddings
+
+
+def make_artifact(name: str, context: Context) -> Artifact:
+    """Makes one format's files. FormatFailed with the reason."""
+    entry = FORMATS[name]
+    module, _, function = entry.maker.partition(":")
+    maker = getattr(importlib.import_module(f".{module}", __package__), function)
+    files = maker(context)
+    described = tuple(describe_file(context.folder, path, role) for role, path in files.items())
+    return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, precision="fp32", files=described)
+
+
+def check_artifact(bundle: Bundle, artifact: Artifact, tensors: NDArray[np.float32], expected: NDArray[np.float32]) -> Check:
+    """Runs the artifact in a worker on the golden tensors. ParityError when it differs from the reference."""
+    options = RunOptions()
+    with open_predictor(bundle, artifact.runtime, options, worker=True, artifact=artifact.name) as predictor:
+        output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+        whole = predictor.embed(tensors)
+        wrong = precision_problem(options.precision, predictor.info)
+    check = compare(output, expected, artifact.runtime)
+    batched = compare(whole, expected, artifact.runtime)
+    problem = wrong or check_problem(check)
+    if problem is None and (in_batch := check_problem(batched)):
+        problem = f"in a batch of {len(tensors)}, {in_batch}"
+    if problem:
+        raise ParityError(problem)
+    return check
+
+
+def export_bundle(
+    target: Path,
+    source: Source,
+    images: Sequence[Path],
+    formats: Sequence[str],
+    command: str,
+    report: Report,
+    golden_count: int = 8,
+    replace: bool = False,
+) -> Bundle:
+    """Writes a bundle to `target` and returns it opened.
+
+    formats: names of `FORMATS`. report(name, problem): called after each format, problem None when it is in.
+    A format that cannot be made or does not match is listed in `skipped`; InputError when none is left.
+    """
+    with atomic_folder(target, replace) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch:
+        bad = lambda error: report("golden image", str(error))  # noqa: E731
+        names, tensors, embeddings = make_golden(folder, images, source, golden_count, bad)
+        spec = Spec(
+            input_name="x",
+            input_shape=source.preprocess.output_shape,
+            embedding_dim=embeddings.shape[1],
+            normalize_embedding=source.normalize_embedding,
+            preprocess=source.preprocess,
+        )
+        context = Context(folder, Path(scratch), source.models, source.reasons)
+        artifacts: list[Artifact] = []
+        skipped: list[Skipped] = []
+
+        def manifest(kept: Sequence[Artifact]) -> Manifest:
+            return Manifest(
+                format_version=1,
+                spec=spec,
+                source={**source.about, **context.notes},
+                tools=tool_versions(),
+                command=command,
+                artifacts=tuple(kept),
+                skipped=tuple(skipped),
+                golden=tuple(
+                    describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)
+                ),
+                golden_images=tuple(names),
+            )
+
+        for name in formats:
+            made: Artifact | None = None
+            try:
+                made = make_artifact(name, context)
+                artifacts.append(checked(made, Bundle(folder, manifest([made])), tensors, embeddings))
+                report(name, None)
+            except (EdgeRecallError, OSError) as error:
+                if isinstance(error, OSError) and error.errno == 28:  # no space left
+                    raise
+                for file in made.files if made else ():
+                    (folder / file.path).unlink(missing_ok=True)
+                skipped.append(Skipped(name=name, reason=str(error)))
+                report(name, str(error))
+        if not artifacts:
+            raise InputError(f"no format could be made: {skipped[0].name}: {skipped[0].reason}")
+        for place in folder.iterdir():
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+        Bundle(folder, manifest(artifacts)).save()
+    return Bundle.open(target)
+
+
+def checked(
+    artifact: Artifact, bundle: Bundle, tensors: NDArray[np.float32], expected: NDArray[np.float32]
+) -> Artifact:
+    """The artifact with its check, or with the reason why it cannot be checked on this machine."""
+    if "any" not in artifact.targets and host_target() not in artifact.targets:
+        reason = f"it runs on {', '.join(artifact.targets)}, this machine is {host_target()}"
+        return artifact.model_copy(update={"unchecked": reason})
+    return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})
+
+
+__all__ = ["FORMATS", "FormatFailed", "Source", "export_bundle", "tool_versions"]

@@ -1,0 +1,121 @@
+"""Where a model to export comes from: a training checkpoint, or a Paddle inference model the user has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from ..runtimes.config import read_yaml, validate
+from ..runtimes.errors import InputError
+from ..runtimes.files import sha256
+from ..runtimes.predictor import ModelIO, RunOptions, open_files
+from ..runtimes.spec import Frozen
+from ..runtimes.transform_ops import parse_transform_ops
+from .context import FormatFailed, own_step, run_step
+from .exporter import Source
+
+FORMS = {"pir": ("inference.json", {}), "pdmodel": ("inference.pdmodel", {"FLAGS_enable_pir_api": "0"})}
+PARAMS = "inference.pdiparams"
+Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callable[[str], None]) -> Source:
+    """Rebuilds the network, loads the checkpoint, and traces both Paddle forms into `scratch`.
+
+    config: a TrainConfig. The reference is the dygraph network's own output.
+    """
+    import paddle
+
+    from ..train.checkpoint import load_network, params_path
+    from ..train.evaluate import eval_preprocess
+    from ..train.network import EmbeddingNetwork
+
+    preprocess = eval_preprocess(config)
+    network = EmbeddingNetwork(config.Arch)
+    load_network(network, checkpoint)
+    network.eval()
+
+    def reference(tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        with paddle.no_grad():
+            return np.asarray(network(paddle.to_tensor(tensors)).numpy(), dtype=np.float32)
+
+    config_file = scratch / "config.json"
+    config_file.write_text(config.model_dump_json(exclude_unset=True), encoding="utf-8")
+    models: dict[str, tuple[Path, Path]] = {}
+    reasons: dict[str, str] = {}
+    for form, (name, flags) in FORMS.items():
+        report(f"tracing {form}")
+        place = scratch / form
+        place.mkdir()
+        try:
+            run_step(
+                own_step("trace", config_file, checkpoint, place / "inference"),
+                {**os.environ, **flags},
+                label=f"tracing the {form} form",
+            )
+            models[form] = (place / name, place / PARAMS)
+        except FormatFailed as error:
+            reasons[form] = str(error)
+    about = {
+        "kind": "checkpoint",
+        "file": params_path(checkpoint).name,
+        "sha256": sha256(params_path(checkpoint)),
+        "config": config.model_dump(mode="json", exclude_unset=True),
+    }
+    return Source(preprocess, True, models, reasons, reference, about)
+
+
+class PreprocessFile(Frozen):
+    """A YAML with `RecPreProcess.transform_ops` or `PreProcess.transform_ops`; its other sections are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    RecPreProcess: dict[str, Any] | None = None
+    PreProcess: dict[str, Any] | None = None
+
+
+def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -> Source:
+    """A folder with `inference.json` and/or `inference.pdmodel` (or `prefix.*`) and its `.pdiparams`.
+
+    The reference is Paddle Inference on the model as it is.
+    """
+    stem = prefix or "inference"
+    params = folder / f"{stem}.pdiparams"
+    models = {
+        form: (folder / name.replace("inference", stem), params)
+        for form, (name, _) in FORMS.items()
+        if (folder / name.replace("inference", stem)).is_file()
+    }
+    if not models or not params.is_file():
+        raise InputError(f"{folder}: expected {stem}.json or {stem}.pdmodel, with {stem}.pdiparams")
+    sections = validate(PreprocessFile, read_yaml(preprocess_file), f"config {preprocess_file}")
+    section = sections.RecPreProcess or sections.PreProcess
+    if section is None:
+        raise InputError(f"config {preprocess_file}: expected RecPreProcess.transform_ops")
+    preprocess = parse_transform_ops(
+        section.get("transform_ops"), f"{preprocess_file}: transform_ops", backend="cv2", exif="apply"
+    )
+    form = "pir" if "pir" in models else "pdmodel"
+    model, _ = models[form]
+    files = {"model": str(model), "params": str(params)}
+
+    def reference(tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        # oneDNN off: the plainest arithmetic that Paddle Inference has.
+        options = RunOptions(onednn=False, graph_optimization=False)
+        with open_files("paddle", files, ModelIO("x", preprocess.output_shape, 0), options) as predictor:
+            return np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+
+    missing = {
+        "pir": "the model comes as .pdmodel only; Paddle Inference runs it as it is",
+        "pdmodel": "the model comes as PIR only, and Paddle Lite reads .pdmodel only: export it again from its"
+        " training code with FLAGS_enable_pir_api=0",
+    }
+    about = {"kind": "paddle model", "file": model.name, "sha256": sha256(model), "params_sha256": sha256(params)}
+    reasons = {form: missing[form] for form in FORMS if form not in models}
+    return Source(preprocess, True, models, reasons, reference, about)

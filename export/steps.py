@@ -1,0 +1,86 @@
+"""Export steps that run in processes of their own: `python -m edgerecall.export.steps NAME ARGS...`.
+
+Paddle chooses between its two program formats by an environment variable read at import, and converters may crash.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..runtimes.errors import EdgeRecallError
+from ..runtimes.predictor import one_line
+
+OPSET = 17
+
+
+def trace(config_file: str, checkpoint: str, prefix: str) -> None:
+    """Checkpoint -> Paddle inference model; the format depends on FLAGS_enable_pir_api."""
+    import paddle
+
+    from ..train.checkpoint import load_network
+    from ..train.config import TrainConfig
+    from ..train.network import EmbeddingNetwork
+
+    config = TrainConfig.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
+    paddle.set_device("cpu")
+    network = EmbeddingNetwork(config.Arch)
+    load_network(network, Path(checkpoint))
+    network.eval()
+    shape = [None, *config.Global.image_shape]
+    spec: Any = paddle.static.InputSpec(shape, "float32", name="x")
+    paddle.jit.save(network, prefix, input_spec=[spec])
+
+
+def lite_ready(source: str, target: str) -> None:
+    """`.pdmodel` -> `.pdmodel` that Paddle Lite takes; prints what was changed as JSON."""
+    import json
+
+    from .passes import make_lite_ready
+
+    changes = make_lite_ready(Path(source), Path(target))
+    sys.stdout.write(json.dumps(changes) + "\n")
+
+
+def onnx(model: str, params: str, target: str) -> None:
+    """Paddle inference model -> ONNX."""
+    import paddle2onnx
+
+    paddle2onnx.export(
+        model,
+        params,
+        target,
+        opset_version=OPSET,
+        auto_upgrade_opset=True,
+        verbose=False,
+        enable_onnx_checker=True,
+        optimize_tool=None,
+    )
+    if not Path(target).is_file():
+        raise EdgeRecallError("paddle2onnx wrote no file")
+
+
+def openvino(source: str, target: str) -> None:
+    """`.pdmodel` or ONNX -> OpenVINO IR, weights kept in float32."""
+    import openvino as ov
+
+    model = ov.convert_model(source)
+    ov.save_model(model, target, compress_to_fp16=False)
+
+
+STEPS = {"trace": trace, "lite_ready": lite_ready, "onnx": onnx, "openvino": openvino}
+
+
+def main() -> None:
+    """Runs the named step; its reason goes to standard error as one line."""
+    try:
+        STEPS[sys.argv[1]](*sys.argv[2:])
+    except Exception as error:  # everything a converter raises becomes a reason
+        sys.stderr.write(f"StepError: {type(error).__name__}: {one_line(error)}\n")
+        sys.stderr.flush()
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

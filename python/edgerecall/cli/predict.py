@@ -1,0 +1,53 @@
+"""`edgerecall predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .console import command_line, console, progress_bar, setup_logging
+
+FORMATS = ("text", "npy", "jsonl", "parquet")
+
+
+@click.command()
+@click.option("-c", "--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML config.")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="File for npy, jsonl or parquet.")
+@click.option("--strict", is_flag=True, help="End at the first bad image.")
+def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Path | None, strict: bool) -> int:
+    """Images to embeddings, predict_rec style: prints 'NAME:<tab>[ ... ]', or writes a gallery with --format."""
+    if kind != "text" and output is None:
+        raise click.UsageError(f"--format {kind} needs --output FILE")
+    if kind == "text" and output is not None:
+        raise click.UsageError(f"--output needs --format {', '.join(FORMATS[1:])}")
+    from ..runtimes.config import apply_overrides, read_yaml, validate
+    from ..runtimes.errors import ImageError, InputError
+    from ..runtimes.gallery import WRITERS, TextWriter, Writer
+    from ..runtimes.images import find_images
+    from ..runtimes.rec import RecConfig, binarize, open_rec_model
+
+    config = validate(RecConfig, apply_overrides(read_yaml(config_path), overrides), f"config {config_path}")
+    logger = setup_logging(console(stderr=True))
+    paths = find_images(config.Global.infer_imgs)
+    writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
+    bad: list[ImageError] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(error)
+        logger.warning("skipped: %s", error)
+
+    with open_rec_model(config) as model, progress_bar("embedding", len(paths)) as advance:
+        for good, embeddings in model.stream(paths, None if strict else on_bad):
+            post = config.RecPostProcess
+            values = binarize(embeddings, post.Binarize.method) if post else embeddings
+            writer.add(good, values)
+            advance(len(good))
+    if len(bad) == len(paths):
+        raise InputError(f"none of the {len(paths)} images could be read")
+    writer.finish()
+    if output is not None:
+        console().print(f"{output}: {len(paths) - len(bad)} embeddings, {len(bad)} images skipped")
+    return 0

@@ -1,0 +1,91 @@
+"""What this machine can train, convert and run."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from .runtimes.errors import RuntimeUnavailable
+from .runtimes.sidecar import find_python, sidecar_dir
+
+PACKAGES = (
+    ("train, convert, run", "paddlepaddle", ("paddlepaddle", "paddlepaddle-gpu"), "pip install 'edgerecall[train]'"),
+    ("convert", "paddle2onnx", ("paddle2onnx",), "pip install 'edgerecall[export]'"),
+    ("run", "onnxruntime", ("onnxruntime",), "pip install 'edgerecall[onnx]'"),
+    ("convert, run", "openvino", ("openvino",), "pip install 'edgerecall[openvino]'"),
+    ("predict --format parquet", "pyarrow", ("pyarrow",), "pip install 'edgerecall[parquet]'"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what for, what, its state here, and the command that mends a gap (None: nothing to mend)."""
+
+    purpose: str
+    what: str
+    state: str
+    fix: str | None = None
+
+
+def installed(names: tuple[str, ...]) -> str | None:
+    """Name and version of the first installed distribution."""
+    for name in names:
+        try:
+            return f"{name} {version(name)}" if len(names) > 1 else version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def python_finding() -> Finding:
+    """Whether this Python is one of ours."""
+    good = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    fix = None if good else "install Python 3.10, 3.11 or 3.12 and make the virtual environment with it"
+    return Finding("all", "Python", platform.python_version(), fix)
+
+
+def core_finding() -> Finding:
+    """Whether the C++ core was built."""
+    try:
+        from .runtimes import _native  # noqa: F401
+    except ImportError as error:
+        return Finding("all", "C++ core", f"missing: {error}", "pip install --force-reinstall --no-deps edgerecall")
+    return Finding("all", "C++ core", "ok")
+
+
+def lite_finding() -> Finding:
+    """Whether there is an interpreter with paddlelite."""
+    fix = "edgerecall doctor --fix lite"
+    try:
+        python = find_python()
+    except RuntimeUnavailable as error:
+        return Finding("convert, run", "paddlelite", str(error), fix)
+    if python is None:
+        return Finding("convert, run", "paddlelite", "no sidecar", fix)
+    where = "sidecar" if python.startswith(str(sidecar_dir())) else python
+    return Finding("convert, run", "paddlelite", f"2.13rc0 ({where})")
+
+
+def gpu_finding() -> Finding | None:
+    """Whether Paddle sees a GPU; None without Paddle."""
+    if installed(("paddlepaddle", "paddlepaddle-gpu")) is None:
+        return None
+    import paddle
+
+    if not paddle.is_compiled_with_cuda():
+        return Finding("train", "GPU", "this Paddle is a CPU build", "only for GPU training: install paddlepaddle-gpu")
+    count = paddle.device.cuda.device_count()
+    fix = None if count else "check the NVIDIA driver with nvidia-smi"
+    return Finding("train", "GPU", f"{count} visible", fix)
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of the journey."""
+    findings: list[Finding | None] = [python_finding(), core_finding()]
+    for purpose, what, names, fix in PACKAGES:
+        found = installed(names)
+        findings.append(Finding(purpose, what, found or "missing", None if found else fix))
+    findings += [lite_finding(), gpu_finding()]
+    return [finding for finding in findings if finding is not None]
