@@ -30,7 +30,11 @@ class CMakeBuild(build_ext):
         build_dir = Path(self.build_temp).resolve() / ext.name
         build_dir.mkdir(parents=True, exist_ok=True)
         configure = [
-            "cmake", "-S", str(ROOT), "-B", str(build_dir),
+            "cmake",
+            "-S",
+            str(ROOT),
+            "-B",
+            str(build_dir),
             "-DCMAKE_BUILD_TYPE=Release",
             "-DEDGERECALL_BUILD_PYTHON=ON",
             f"-DEDGERECALL_PYTHON_OUTPUT_DIR={output.parent}",

@@ -63,13 +63,24 @@ COLUMNS = (
 )
 
 
+WIDTH = 150
+
+
 def terminal(result: BenchResult, console: Console) -> None:
-    """A table, then a line for each row that is not valid."""
+    """A table, one row a runtime, or one column a runtime where the terminal is narrow; then the notes."""
     table = Table(show_edge=False, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column.title, justify="left" if column.field in ("runtime", "status") else "right")
-    for row in result.rows:
-        table.add_row(*(column.cell(row) for column in COLUMNS))
+    if console.width >= WIDTH:
+        for column in COLUMNS:
+            table.add_column(column.title, justify="left" if column.field in ("runtime", "status") else "right")
+        for row in result.rows:
+            table.add_row(*(column.cell(row) for column in COLUMNS))
+    else:
+        first, *others = COLUMNS
+        table.add_column(first.title)
+        for row in result.rows:
+            table.add_column(first.cell(row), justify="right")
+        for column in others:
+            table.add_row(column.title, *(column.cell(row) for row in result.rows))
     console.print(table)
     for line in notes(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def retrieval_scores(
     if len(queries) != len(query_labels) or len(gallery) != len(gallery_labels):
         raise InputError("retrieval: expected one label per embedding")
     ks = sorted(set(ks))
-    found = {k: 0 for k in ks}
+    found = dict.fromkeys(ks, 0)
     precisions: list[float] = []
     hits: list[NDArray[np.bool_]] = []
     nearest = np.empty(len(queries), dtype=np.int64)

@@ -15,7 +15,8 @@ class Row:
     """One runtime, measured in a worker process of its own.
 
     Latencies are of one inference of a batch; `samples_ns` are all of them, in the order they were taken.
-    cores_used: CPU time over wall time while timing. cosine_min: the lowest over the golden images (against the
+    threads: as the runtime tells, else as seen. cores_used: CPU time over wall time while timing; busy_threads: threads
+    seen at work. cosine_min: the lowest over the golden images (against the
     training framework) and all images (against the baseline row). delta_recall1: against the baseline row.
     """
 
@@ -34,6 +35,7 @@ class Row:
     latency_p99_ms: float | None = None
     images_per_s: float | None = None
     cores_used: float | None = None
+    busy_threads: int | None = None
     peak_rss_mb: float | None = None
     cosine_min: float | None = None
     golden_max_error: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..runtimes.errors import BundleError, EdgeRecallError, ImageError, InputErr
 from ..runtimes.model import l2_normalize, open_predictor, stream_tensors
 from ..runtimes.predictor import RUNTIMES, RunOptions
 from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
-from ..runtimes.worker import WorkerPredictor
+from ..runtimes.worker import Timing, WorkerPredictor
 from .image_set import ImageSet
 from .machine import describe_machine, package_versions
 from .parity import Gates, judge
@@ -59,8 +60,7 @@ class Contender:
         self.row = Row(runtime=runtime, batch=options.batch)
         self.worker: WorkerPredictor | None = None
         self.embeddings: list[Tensors] = []
-        self.samples: list[NDArray[np.int64]] = []
-        self.cores: list[float] = []
+        self.timings: list[Timing] = []
         self.golden_cosine = 1.0
         self.attempt(lambda: self._start(bundle, options))
 
@@ -85,7 +85,7 @@ class Contender:
         """Whether the worker still answers."""
         return self.worker is not None
 
-    def attempt(self, action: Callable[[], None]) -> None:
+    def attempt(self, action: Callable[[], object]) -> None:
         """Runs an action of this row; a failure ends the worker and becomes the row's reason."""
         try:
             action()
@@ -100,8 +100,7 @@ class Contender:
     def check_golden(self, tensors: Tensors, reference: Tensors) -> None:
         """The first inference (timed), then the golden images against the training framework's embeddings."""
         assert self.worker is not None
-        samples, _ = self.worker.time(tensors[:1], 1)
-        self.row.first_ms = float(samples[0]) / 1e6
+        self.row.first_ms = float(self.worker.time(tensors[:1], 1).samples_ns[0]) / 1e6
         output = np.concatenate([self.worker.embed(tensor[None]) for tensor in tensors])
         check = compare(output, reference, self.row.runtime, self.row.precision or "fp32")
         self.golden_cosine, self.row.golden_max_error = check.min_cosine, check.max_abs_error
@@ -113,18 +112,24 @@ class Contender:
         assert self.worker is not None
         self.embeddings.append(self.worker.embed(tensors))
 
+    def warm_up(self, batch: Tensors, count: int) -> None:
+        """Inferences that do not count."""
+        assert self.worker is not None
+        self.worker.time(batch, count)
+
     def time(self, batch: Tensors, count: int) -> None:
         """One round of timed inferences."""
         assert self.worker is not None
-        samples, cores = self.worker.time(batch, count)
-        self.samples.append(samples)
-        self.cores.append(cores)
+        self.timings.append(self.worker.time(batch, count))
 
     def finish(self) -> None:
         """The columns that come from all rounds, and the peak memory."""
         assert self.worker is not None
-        self.row.set_samples(np.concatenate(self.samples))
-        self.row.cores_used = float(np.mean(self.cores))
+        self.row.set_samples(np.concatenate([timing.samples_ns for timing in self.timings]))
+        self.row.cores_used = float(np.mean([timing.cores_used for timing in self.timings]))
+        self.row.busy_threads = max((timing.busy_threads or 0 for timing in self.timings), default=0) or None
+        if self.row.threads is None:  # the runtime does not tell: what was seen
+            self.row.threads = self.row.busy_threads
         self.row.peak_rss_mb = self.worker.peak_rss_mb()
 
     def close(self) -> None:
@@ -139,9 +144,7 @@ def timing_batch(tensors: Tensors, size: int) -> Tensors:
     return np.ascontiguousarray(np.resize(tensors, (size, *tensors.shape[1:])))
 
 
-def run_bench(
-    bundle: Bundle, images: ImageSet, options: BenchOptions, command: str, progress: Progress
-) -> BenchResult:
+def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: str, progress: Progress) -> BenchResult:
     """Measures every runtime of `options` on a bundle. progress(what, images or rounds done)."""
     machine = describe_machine()
     problem = verify_pixels(bundle)
@@ -155,7 +158,7 @@ def run_bench(
         _each(contenders, lambda c: c.check_golden(golden, reference))
         kept = _encode_all(contenders, bundle, images, bad, progress)
         batch = timing_batch(golden, options.batch)
-        _each(contenders, lambda c: c.worker and c.worker.time(batch, options.warmup))
+        _each(contenders, lambda c: c.warm_up(batch, options.warmup))
         per_round = -(-options.samples // options.rounds)
         for round_index in range(options.rounds):
             # A B C A B C: drift of the machine falls on all rows alike.
@@ -185,7 +188,7 @@ def run_bench(
 def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]) -> None:
     for contender in contenders:
         if contender.alive:
-            contender.attempt(lambda contender=contender: action(contender) and None)  # type: ignore[misc]
+            contender.attempt(partial(action, contender))
 
 
 def _encode_all(
@@ -200,7 +203,7 @@ def _encode_all(
 
     with ThreadPoolExecutor(1) as pool:
         for paths, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, pool, on_bad):
-            _each(contenders, lambda c, tensors=tensors: c.encode(tensors))  # type: ignore[misc]
+            _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
             kept.extend(index_of[path] for path in paths)
             progress("embedding images", len(paths))
     if not kept:
@@ -208,9 +211,7 @@ def _encode_all(
     return np.asarray(kept, dtype=np.int64)
 
 
-def _judge_all(
-    contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates
-) -> str | None:
+def _judge_all(contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates) -> str | None:
     """Parity of every living row against the first sound one; returns that row's runtime."""
     measured = [c for c in contenders if c.row.status in ("ok", "parity") and c.embeddings]
     if not measured:

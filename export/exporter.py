@@ -54,7 +54,16 @@ FORMATS = {
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
 }
-TOOLS = ("edgerecall", "paddlepaddle", "paddle2onnx", "onnxruntime", "openvino", "numpy", "pillow", "opencv-python-headless")
+TOOLS = (
+    "edgerecall",
+    "paddlepaddle",
+    "paddle2onnx",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+)
 Report = Callable[[str, str | None], None]
 
 
@@ -125,7 +134,9 @@ def make_artifact(name: str, context: Context) -> Artifact:
     return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, precision="fp32", files=described)
 
 
-def check_artifact(bundle: Bundle, artifact: Artifact, tensors: NDArray[np.float32], expected: NDArray[np.float32]) -> Check:
+def check_artifact(
+    bundle: Bundle, artifact: Artifact, tensors: NDArray[np.float32], expected: NDArray[np.float32]
+) -> Check:
     """Runs the artifact in a worker on the golden tensors. ParityError when it differs from the reference."""
     options = RunOptions()
     with open_predictor(bundle, artifact.runtime, options, worker=True, artifact=artifact.name) as predictor:
@@ -180,9 +191,7 @@ def export_bundle(
                 command=command,
                 artifacts=tuple(kept),
                 skipped=tuple(skipped),
-                golden=tuple(
-                    describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)
-                ),
+                golden=tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)),
                 golden_images=tuple(names),
             )
 

@@ -6,6 +6,7 @@ Paddle chooses between its two program formats by an environment variable read a
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def openvino(source: str, target: str) -> None:
     ov.save_model(model, target, compress_to_fp16=False)
 
 
-STEPS = {"trace": trace, "lite_ready": lite_ready, "onnx": onnx, "openvino": openvino}
+STEPS: dict[str, Callable[..., None]] = {"trace": trace, "lite_ready": lite_ready, "onnx": onnx, "openvino": openvino}
 
 
 def main() -> None:

@@ -89,9 +89,7 @@ def host_target() -> str:
 
 def describe_file(root: Path, path: Path, role: str) -> File:
     """Size and hash of a file already in the bundle's folder."""
-    return File(
-        role=role, path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)
-    )
+    return File(role=role, path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256(path))
 
 
 class Bundle:

@@ -47,9 +47,7 @@ class FakePredictor(Predictor):
         self._function = files if callable(files) else pooled_projection(io.embedding_dim)
         self._calls = 0
         self.io = io
-        self.info = RuntimeInfo(
-            "fake", "1", self._behaviour.get("precision", options.precision), options.threads
-        )
+        self.info = RuntimeInfo("fake", "1", self._behaviour.get("precision", options.precision), options.threads)
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
         self._calls += 1

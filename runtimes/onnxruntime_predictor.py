@@ -23,9 +23,7 @@ class OnnxRuntimePredictor(Predictor):
                 "runtime 'onnxruntime' needs onnxruntime: run 'pip install edgerecall[onnx]'"
             ) from error
         if options.precision != "fp32":
-            raise RuntimeUnavailable(
-                "runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32"
-            )
+            raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
         onnxruntime.set_default_logger_severity(3)
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = options.threads

@@ -82,7 +82,7 @@ class Predictor(ABC):
     def embed(self, batch: np.ndarray) -> np.ndarray:
         """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional: its default is to do nothing
         """Frees what the runtime holds; by default there is nothing to do."""
 
     def __enter__(self) -> Predictor:

@@ -59,6 +59,11 @@ def short_side_size(height: int, width: int, rule: ResizeShort) -> tuple[int, in
     return rule.size, int(rule.size * width / height)
 
 
+def crop_start(margin: int, rule: str) -> int:
+    """Where a centre crop begins: Paddle rounds half the margin (to even), PaddleClas's `CropImage` cuts it."""
+    return round(margin / 2.0) if rule == "round" else margin // 2
+
+
 def apply_geometry(image: Pixels, op: ResizeShort | ResizeExact | CenterCrop) -> Pixels:
     """One resize or crop."""
     height, width = image.shape[:2]
@@ -71,8 +76,7 @@ def apply_geometry(image: Pixels, op: ResizeShort | ResizeExact | CenterCrop) ->
         return resample(image, new_height, new_width, op)
     if height < op.height or width < op.width:
         raise ImageError(f"{width} x {height} is smaller than the crop of {op.width} x {op.height}")
-    halve = (lambda margin: round(margin / 2.0)) if op.margin == "round" else (lambda margin: margin // 2)
-    top, left = halve(height - op.height), halve(width - op.width)
+    top, left = crop_start(height - op.height, op.margin), crop_start(width - op.width, op.margin)
     return image[top : top + op.height, left : left + op.width]
 
 
@@ -108,8 +112,6 @@ def preprocess_bytes(
     return out
 
 
-def preprocess_file(
-    path: Path, preprocess: Preprocess, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def preprocess_file(path: Path, preprocess: Preprocess, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """`preprocess_bytes` of a file."""
     return preprocess_bytes(read_bytes(path), preprocess, str(path), out)

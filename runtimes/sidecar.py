@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
@@ -56,8 +55,8 @@ def base_interpreters() -> Iterator[str]:
         found = shutil.which(f"python{version}")
         if found:
             yield found
-        yield from sorted(glob.glob(str(Path(f"~/.pyenv/versions/{version}.*/bin/python").expanduser())))
-        yield from sorted(glob.glob(str(Path(f"~/.local/share/uv/python/cpython-{version}.*/bin/python3").expanduser())))
+        yield from map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+        yield from map(str, sorted(Path.home().glob(f".local/share/uv/python/cpython-{version}.*/bin/python3")))
 
 
 def usable_base() -> str:

@@ -139,7 +139,7 @@ class Spec(Frozen):
     """
 
     input_name: str
-    input_shape: tuple[Literal[3], Side, Side]
+    input_shape: tuple[int, int, int]
     embedding_dim: Annotated[int, Field(ge=1, le=65536)]
     normalize_embedding: bool = True
     preprocess: Preprocess

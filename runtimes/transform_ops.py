@@ -35,22 +35,21 @@ def _pair(size: Any, where: str) -> tuple[int, int]:
 
 def _resize(params: Params, backend: Backend, where: str) -> ResizeShort | ResizeExact:
     """Paddle's `Resize`: an int is the shorter side (truncating), a pair is (height, width)."""
-    rule = params.pop("interpolation", None) or "bilinear"
     chosen = params.pop("backend", None) or backend
+    common: dict[str, Any] = {"backend": chosen, "filter": params.pop("interpolation", None) or "bilinear"}
     size = params.pop("size", None)
     if isinstance(size, int):
-        return ResizeShort(size=size, rounding="truncate", backend=chosen, filter=rule)
+        return ResizeShort(size=size, rounding="truncate", **common)
     height, width = _pair(size, f"{where}.size")
-    return ResizeExact(height=height, width=width, backend=chosen, filter=rule)
+    return ResizeExact(height=height, width=width, **common)
 
 
 def _resize_image(params: Params, backend: Backend, where: str) -> ResizeShort | ResizeExact:
     """PaddleClas's `ResizeImage`: `resize_short` rounds, `size` is (width, height); its backend is cv2."""
-    rule = params.pop("interpolation", None) or "bilinear"
     chosen = str(params.pop("backend", None) or "cv2").lower()
     params.pop("return_numpy", None)
     short, size = params.pop("resize_short", None), params.pop("size", None)
-    common: dict[str, Any] = {"backend": chosen, "filter": rule}
+    common: dict[str, Any] = {"backend": chosen, "filter": params.pop("interpolation", None) or "bilinear"}
     if short:
         return ResizeShort(size=short, rounding="round", **common)
     width, height = _pair(size, f"{where}: needs resize_short or size")
@@ -105,9 +104,7 @@ def _normalize(name: str, params: Params, scaled: bool, order: str, where: str) 
     return Normalize(**values)
 
 
-def parse_transform_ops(
-    entries: Any, where: str, backend: Backend, exif: Literal["ignore", "apply"]
-) -> Preprocess:
+def parse_transform_ops(entries: Any, where: str, backend: Backend, exif: Literal["ignore", "apply"]) -> Preprocess:
     """A `transform_ops` list as a Preprocess.
 
     backend: what a `Resize` without one uses (the data set's `backend`). exif: the reader's orientation rule.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, BinaryIO, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def send(stream: BinaryIO, body: dict[str, Any], arrays: Sequence[np.ndarray] = 
     stream.write(struct.pack("<Q", len(header)))
     stream.write(header)
     for array in contiguous:
-        stream.write(memoryview(array).cast("B") if array.size else b"")
+        stream.write(array.data.cast("B") if array.size else b"")
     stream.flush()
 
 

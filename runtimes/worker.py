@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +49,15 @@ def worker_command(python: str | None) -> list[str]:
     return [sys.executable, "-m", module] if python is None else sidecar_command(python, module)
 
 
+@dataclass(frozen=True)
+class Timing:
+    """samples_ns: int64 `(n,)`. cores_used: CPU time over wall time. busy_threads: threads seen at work, or None."""
+
+    samples_ns: np.ndarray
+    cores_used: float
+    busy_threads: int | None
+
+
 class WorkerPredictor(Predictor):
     """A predictor in its own process, own interpreter and own thread pools.
 
@@ -83,8 +93,7 @@ class WorkerPredictor(Predictor):
                 "input_shape": list(io.input_shape),
                 "embedding_dim": io.embedding_dim,
             }
-            body = {"runtime": runtime, "files": files, "io": io_body, "options": vars(options)}
-            result, _ = self.call("open", **body)
+            result, _ = self.call("open", runtime=runtime, files=files, io=io_body, options=vars(options))
         except BaseException:
             self.close()
             raise
@@ -116,10 +125,10 @@ class WorkerPredictor(Predictor):
     def embed(self, batch: np.ndarray) -> np.ndarray:
         return self.call("embed", (batch,))[1][0]
 
-    def time(self, batch: np.ndarray, count: int) -> tuple[np.ndarray, float]:
-        """`count` inferences -> int64 nanoseconds each, and the cores kept busy (CPU time over wall time)."""
+    def time(self, batch: np.ndarray, count: int) -> Timing:
+        """`count` inferences, timed inside the worker."""
         result, arrays = self.call("time", (batch,), count=count)
-        return arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1)
+        return Timing(arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1), result["busy_threads"])
 
     def peak_rss_mb(self) -> float | None:
         """The worker's peak resident memory so far, in MiB."""

@@ -51,16 +51,30 @@ def memory_mb(field: str) -> float | None:
     return None
 
 
+def thread_times() -> dict[str, int]:
+    """Nanoseconds on a CPU of every thread of this process, by thread id; empty where the system does not tell."""
+    times = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for task in Path("/proc/self/task").iterdir():
+            times[task.name] = int((task / "schedstat").read_text().split()[0])
+    return times
+
+
 def timed_runs(predictor: Predictor, batch: np.ndarray, count: int) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """`count` inferences of one batch: nanoseconds each, and the CPU time all threads of this process used."""
+    """`count` inferences of one batch: nanoseconds each, the CPU time that all threads used, and how many threads
+    worked (ran for at least a twentieth of the time).
+    """
     samples = np.empty(count, dtype=np.int64)
+    before = thread_times()
     cpu_start, wall_start = time.process_time_ns(), time.perf_counter_ns()
     for index in range(count):
         start = time.perf_counter_ns()
         predictor.embed(batch)
         samples[index] = time.perf_counter_ns() - start
     cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - wall_start
-    return {"cpu_ns": cpu_ns, "wall_ns": wall_ns}, [samples]
+    after = thread_times()
+    busy = sum(after[task] - before.get(task, 0) > wall_ns / 20 for task in after)
+    return {"cpu_ns": cpu_ns, "wall_ns": wall_ns, "busy_threads": busy or None}, [samples]
 
 
 class Worker:

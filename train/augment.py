@@ -13,7 +13,7 @@ from pydantic import Field
 from ..runtimes.config import suggestion, validate
 from ..runtimes.errors import InputError
 from ..runtimes.preprocess import apply_geometry, pixels_to_tensor, resample
-from ..runtimes.spec import Backend, Filter, Frozen, Resampling
+from ..runtimes.spec import Backend, CenterCrop, Filter, Frozen, Resampling, ResizeExact, ResizeShort
 from ..runtimes.transform_ops import GEOMETRY, MARKERS, NORMALIZERS, parse_transform_ops, split_op
 
 Pixels = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class RandomResizedCrop(Frozen):
         rule = Resampling(backend=backend, filter=self.interpolation)
 
         def apply(image: Pixels, rng: np.random.Generator) -> Pixels:
-            top, left, crop_height, crop_width = self.box(*image.shape[:2], rng)
+            top, left, crop_height, crop_width = self.box(image.shape[0], image.shape[1], rng)
             crop = np.ascontiguousarray(image[top : top + crop_height, left : left + crop_width])
             return resample(crop, height, width, rule)
 
@@ -65,15 +65,18 @@ class RandomHorizontalFlip(Frozen):
 
     def step(self, backend: Backend) -> Step:
         """The operation as a function of pixels and generator."""
-        return lambda image, rng: (
-            np.ascontiguousarray(image[:, ::-1]) if rng.random() < self.prob else image
-        )
+        return lambda image, rng: np.ascontiguousarray(image[:, ::-1]) if rng.random() < self.prob else image
 
 
 RANDOM: dict[str, type[RandomResizedCrop] | type[RandomHorizontalFlip]] = {
     "RandomResizedCrop": RandomResizedCrop,
     "RandomHorizontalFlip": RandomHorizontalFlip,
 }
+
+
+def fixed_step(op: ResizeShort | ResizeExact | CenterCrop) -> Step:
+    """An operation of evaluation as a training step."""
+    return lambda image, rng: apply_geometry(image, op)
 
 
 class Augmentation:
@@ -90,8 +93,7 @@ class Augmentation:
             if name in RANDOM:
                 self.steps.append(validate(RANDOM[name], params, at).step(backend))
             elif name in GEOMETRY:
-                op = GEOMETRY[name](params, backend, at)
-                self.steps.append(lambda image, rng, op=op: apply_geometry(image, op))
+                self.steps.append(fixed_step(GEOMETRY[name](params, backend, at)))
             elif name in NORMALIZERS or name in MARKERS:
                 fixed_tail.append(entry)
             else:

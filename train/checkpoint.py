@@ -70,9 +70,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             continue
         if isinstance(value, tuple) and len(value) == 2:  # (internal name, array)
             value = value[1]
-        if not isinstance(name, str) or not isinstance(value, np.ndarray | np.generic):
+        if not isinstance(value, np.ndarray | np.generic):
             raise InputError(f"checkpoint {path}: expected arrays, '{name}' is {type(value).__name__}")
-        arrays[name] = np.asarray(value)
+        arrays[str(name)] = np.asarray(value)
     return arrays
 
 

@@ -128,7 +128,7 @@ class LossSection(Frozen):
     """`Loss`."""
 
     Train: Annotated[list[LossEntry], Field(min_length=1, max_length=1)]
-    Eval: list[LossEntry] = []
+    Eval: tuple[LossEntry, ...] = ()
 
 
 class ConstantRate(Frozen):
@@ -258,7 +258,7 @@ class DataSection(Frozen):
 class RecallkOptions(Frozen):
     """recall@k for each k."""
 
-    topk: Annotated[list[Positive], Field(min_length=1)] = [1, 5]
+    topk: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 5)
 
 
 class MetricEntry(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +34,7 @@ class Batch:
 class TrainLoader:
     """Turns index batches into tensors. A bad image is reported once and another of its class stands in."""
 
-    def __init__(
-        self, images: ImageList, augment: Augmentation, exif: str, workers: int, seed: int
-    ) -> None:
+    def __init__(self, images: ImageList, augment: Augmentation, exif: str, workers: int, seed: int) -> None:
         self.images, self.augment, self.exif, self.seed = images, augment, exif, seed
         self.workers = max(workers, 1)
         self.bad: set[int] = set()
@@ -60,7 +58,7 @@ class TrainLoader:
             " remove the class from the list"
         )
 
-    def batches(self, index_batches: Iterable[NDArray[np.int64]], first_step: int = 0) -> Iterator[Batch]:
+    def batches(self, index_batches: Iterable[NDArray[np.int64]], first_step: int = 0) -> Generator[Batch, None, None]:
         """Batches in the order of `index_batches`."""
         queue: deque[tuple[list[Future[Any]], NDArray[np.int64]]] = deque()
         source = enumerate(index_batches, start=first_step)
@@ -73,8 +71,7 @@ class TrainLoader:
                         break
                     step, indices = following
                     futures = [
-                        pool.submit(self.sample, int(index), step, position)
-                        for position, index in enumerate(indices)
+                        pool.submit(self.sample, int(index), step, position) for position, index in enumerate(indices)
                     ]
                     queue.append((futures, indices))
                 if not queue:

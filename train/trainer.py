@@ -178,9 +178,7 @@ class Trainer:
         self.schedule.after_iteration()
         return value
 
-    def finish_epoch(
-        self, epoch: int, on_eval: Callable[[int, RetrievalScores], None]
-    ) -> RetrievalScores | None:
+    def finish_epoch(self, epoch: int, on_eval: Callable[[int, RetrievalScores], None]) -> RetrievalScores | None:
         """Evaluates and saves as the config asks."""
         settings = self.config.Global
         scores = None

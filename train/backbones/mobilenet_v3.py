@@ -77,9 +77,7 @@ class MobileNetV3(nn.Layer):
         blocks = []
         for kernel, middle, outputs, excite, act, stride in LAYERS[size]:
             out = make_divisible(outputs * scale)
-            blocks.append(
-                InvertedResidual(width, make_divisible(middle * scale), out, kernel, stride, excite, act)
-            )
+            blocks.append(InvertedResidual(width, make_divisible(middle * scale), out, kernel, stride, excite, act))
             width = out
         self.blocks = nn.Sequential(*blocks)
         squeeze = make_divisible(SQUEEZE[size] * scale)

@@ -11,8 +11,12 @@ from .console import command_line, console
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--images", "folder", required=True, type=click.Path(path_type=Path), help="Folder; its test_list.txt gives labels.")
-@click.option("--list", "list_file", type=click.Path(path_type=Path), help="Another list, paths relative to the folder.")
+@click.option(
+    "--images", "folder", required=True, type=click.Path(path_type=Path), help="Folder; its test_list.txt gives labels."
+)
+@click.option(
+    "--list", "list_file", type=click.Path(path_type=Path), help="Another list, paths relative to the folder."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--runtime", default="all", show_default=True, help="Comma list of paddle, onnxruntime, openvino, lite.")
 @click.option("--threads", default=1, show_default=True)

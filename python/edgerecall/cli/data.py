@@ -21,9 +21,7 @@ def command() -> None:
 @click.option("--images-per-class", default=10, show_default=True)
 @click.option("--size", default=160, show_default=True, help="Longest side in pixels.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-def synth(
-    folder: Path, train_classes: int, test_classes: int, images_per_class: int, size: int, seed: int
-) -> None:
+def synth(folder: Path, train_classes: int, test_classes: int, images_per_class: int, size: int, seed: int) -> None:
     """Generate product-like JPEGs with train_list.txt and test_list.txt in FOLDER (must not exist yet)."""
     from ..train.data.synth import SynthOptions, synthesise
 

@@ -13,11 +13,15 @@ from .console import command_line, console, progress_bar, setup_logging
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-c", "--config", "config_path", type=click.Path(path_type=Path), help="Training config, with --checkpoint.")
+@click.option(
+    "-c", "--config", "config_path", type=click.Path(path_type=Path), help="Training config, with --checkpoint."
+)
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of it.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="NAME or NAME.pdparams of a training run.")
 @click.option("--model", "model_dir", type=click.Path(path_type=Path), help="Folder of a Paddle inference model.")
-@click.option("--preprocess", "preprocess_path", type=click.Path(path_type=Path), help="YAML with RecPreProcess, with --model.")
+@click.option(
+    "--preprocess", "preprocess_path", type=click.Path(path_type=Path), help="YAML with RecPreProcess, with --model."
+)
 @click.option("--images", type=click.Path(path_type=Path), help="Golden images; default: the config's evaluation list.")
 @click.option("--golden", default=8, show_default=True, type=click.IntRange(1, 64), help="How many golden images.")
 @click.option("--formats", default="all", show_default=True, help="Comma list, or all.")
@@ -55,38 +59,41 @@ def command(
     if bundle.exists() and not force:
         raise InputError(f"{bundle} exists already: give another name or --force")
     logger = setup_logging(console())
-    with tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch:
-        with progress_bar("exporting", len(names) + 2) as advance:
+    with (
+        tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
+        progress_bar("exporting", len(names) + 2) as advance,
+    ):
 
-            def step(title: str) -> None:
-                logger.info("%s", title)
-                advance(1)
+        def step(title: str) -> None:
+            logger.info("%s", title)
+            advance(1)
 
-            source: Any
-            if checkpoint is not None:
-                from ..train.config import load_config
-                from ..train.evaluate import read_list
+        source: Any
+        if checkpoint is not None:
+            from ..train.config import load_config
+            from ..train.evaluate import read_list
 
-                assert config_path is not None
-                config = load_config(config_path, overrides)
-                listed = None if images else read_list(config.DataLoader.Eval.Gallery.dataset)
-                source = from_checkpoint(config, checkpoint, Path(scratch), step)
-                files = find_images(images) if images else [listed.file(i) for i in spread(len(listed))] if listed else []
+            assert config_path is not None
+            config = load_config(config_path, overrides)
+            listed = None if images else read_list(config.DataLoader.Eval.Gallery.dataset)
+            source = from_checkpoint(config, checkpoint, Path(scratch), step)
+            files = find_images(images) if images else [listed.file(i) for i in spread(len(listed))] if listed else []
+        else:
+            assert model_dir is not None and preprocess_path is not None and images is not None
+            source = from_model(model_dir, preprocess_path)
+            files = find_images(images)
+
+        failures = []
+
+        def report(name: str, problem: str | None) -> None:
+            if problem:
+                logger.warning("%s: left out: %s", name, problem)
             else:
-                assert model_dir is not None and preprocess_path is not None and images is not None
-                source = from_model(model_dir, preprocess_path)
-                files = find_images(images)
+                logger.info("%s: made, matches the reference", name)
+            failures.extend([name] if problem and name in FORMATS else [])
+            advance(1)
 
-            failures = []
-
-            def report(name: str, problem: str | None) -> None:
-                logger.info("%s: %s", name, problem or "matches the reference") if not problem else logger.warning(
-                    "%s: left out: %s", name, problem
-                )
-                failures.extend([name] if problem and name in FORMATS else [])
-                advance(1)
-
-            made = export_bundle(bundle, source, files, names, command_line(), report, golden, force)
+        made = export_bundle(bundle, source, files, names, command_line(), report, golden, force)
     size = sum(artifact.size_bytes for artifact in made.manifest.artifacts) / 1e6
     console().print(f"{bundle}: {len(made.manifest.artifacts)} artifacts, {size:.1f} MB, {made.spec.embedding_dim}-d")
     return 1 if failures and formats != "all" else 0
