@@ -110,11 +110,11 @@ def explain(error: ValidationError, model: type[BaseModel], name: str) -> str:
     faults = error.errors()
     # An unknown key explains a missing one better than the other way round.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
-    where = ".".join(str(part) for part in fault["loc"])
+    location, fields = _resolve(model, fault["loc"])
+    where = ".".join(str(part) for part in location)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":
-        key = str(fault["loc"][-1])
-        return f"{name}: unknown key '{where}'{suggestion(key, _fields_at(model, fault['loc'][:-1]))}{more}"
+        return f"{name}: unknown key '{where}'{suggestion(str(location[-1]), fields)}{more}"
     if fault["type"] == "missing":
         return f"{name}: '{where}' is missing{more}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -122,20 +122,26 @@ def explain(error: ValidationError, model: type[BaseModel], name: str) -> str:
     return f"{name}: '{where}': {message}{got}{more}" if where else f"{name}: {message}{more}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that the location leads to; [] when it is ambiguous."""
-    current: Any = model
-    for part in location:
+def _resolve(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[int | str], list[str]]:
+    """The location without the tags that pydantic adds for unions, and the keys known where its last part stands."""
+    path: list[int | str] = []
+    candidates: list[Any] = [model]
+    for part in location[:-1]:
         if isinstance(part, int):
-            continue
-        field = current.model_fields.get(part) if hasattr(current, "model_fields") else None
-        candidates = _models_in(field.annotation) if field is not None else []
-        if len(candidates) != 1:
-            candidates = [c for c in candidates if c.__name__ == part]
-        if not candidates:
-            return []
-        current = candidates[0]
-    return list(current.model_fields)
+            path.append(part)
+        elif len(candidates) > 1:  # a tag, which names one of the union's models
+            candidates = [c for c in candidates if part in _tags(c)][:1]
+        else:
+            path.append(part)
+            field = candidates[0].model_fields.get(part) if candidates else None
+            candidates = _models_in(field.annotation) if field is not None else []
+    return [*path, location[-1]] if location else [], list(candidates[0].model_fields) if candidates else []
+
+
+def _tags(model: Any) -> list[Any]:
+    """The name of a model and all its literal values: what pydantic may call it in a union."""
+    literals = [v for f in model.model_fields.values() for v in getattr(f.annotation, "__args__", ())]
+    return [model.__name__, *literals]
 
 
 def _models_in(annotation: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from . import _native
 from .errors import ImageError, InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 MAX_PIXELS_VARIABLE = "EDGERECALL_MAX_PIXELS"
 ORIENTATION = 0x0112
 

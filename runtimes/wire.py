@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-Message = "tuple[dict[str, Any], list[np.ndarray]]"
 HEADER_LIMIT = 1 << 26
 
 

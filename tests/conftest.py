@@ -1,0 +1,222 @@
+"""Shared fixtures: small generated data, a bundle over the fake runtime, and one real bundle for the session."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from edgerecall.runtimes.bundle import GOLDEN_VECTORS, Artifact, Bundle, Manifest, describe_file
+from edgerecall.runtimes.fake_predictor import pooled_projection
+from edgerecall.runtimes.preprocess import preprocess_file
+from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeShort, Spec
+from edgerecall.train.data.synth import SynthOptions, synthesise
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNTIMES = ("paddle", "onnxruntime", "openvino", "lite")
+SIDE = 64
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated data set: 12 training and 6 test classes of 6 images."""
+    folder = tmp_path_factory.mktemp("data") / "products"
+    synthesise(folder, SynthOptions(12, 6, 6, size=96, seed=5), "tests", lambda count: None)
+    return folder
+
+
+def make_config(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """A small training config as plain data; `changes` replace sections."""
+    normalize = {"Normalize": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+    config: dict[str, Any] = {
+        "Global": {
+            "output_dir": str(output),
+            "device": "cpu",
+            "epochs": 1,
+            "iter_per_epoch": 3,
+            "print_batch_step": 1,
+            "image_shape": [3, SIDE, SIDE],
+        },
+        "Arch": {
+            "name": "RecModel",
+            "Backbone": {"name": "PPLCNet_x0_25"},
+            "Neck": {"name": "FC", "embedding_size": 1280, "class_num": 32},
+        },
+        "Loss": {
+            "Train": [{"ContrastiveLoss_XBM": {"xbm_size": 24, "start_iter": 1, "margin": 0.5, "embedding_size": 32}}]
+        },
+        "Optimizer": {"name": "Adam", "lr": {"name": "Constant", "learning_rate": 0.001}},
+        "DataLoader": {
+            "Train": {
+                "dataset": {
+                    "image_root": str(data),
+                    "cls_label_path": str(data / "train_list.txt"),
+                    "backend": "pil",
+                    "transform_ops": [
+                        {"RandomResizedCrop": {"size": SIDE, "scale": [0.5, 1.0]}},
+                        {"RandomHorizontalFlip": {"prob": 0.5}},
+                        {"ToTensor": None},
+                        normalize,
+                    ],
+                },
+                "sampler": {"name": "DistributedRandomIdentitySampler", "batch_size": 16, "num_instances": 4},
+            },
+            "Eval": {
+                "Gallery": {
+                    "dataset": {
+                        "image_root": str(data),
+                        "cls_label_path": str(data / "test_list.txt"),
+                        "backend": "pil",
+                        "transform_ops": [
+                            {"Resize": {"size": 72}},
+                            {"CenterCrop": {"size": SIDE}},
+                            {"ToTensor": None},
+                            normalize,
+                        ],
+                    }
+                }
+            },
+        },
+        "Metric": {"Eval": [{"Recallk": {"topk": [1, 5]}}, {"mAP": {}}]},
+    }
+    config.update(changes)
+    return config
+
+
+@pytest.fixture
+def config_file(data: Path, tmp_path: Path) -> Path:
+    """The small training config, on disk."""
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(make_config(data, tmp_path / "run")))
+    return path
+
+
+def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`edgerecall ARGUMENTS` in a process of its own."""
+    command = [sys.executable, "-m", "edgerecall", *map(str, arguments)]
+    environment = {**os.environ, **options.pop("env", {})}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def edgerecall() -> Run:
+    """Runs the command line."""
+    return run_command
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """The exit code, and a message of one line, without traceback, that holds all parts."""
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("edgerecall: ")]
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.fixture(scope="session")
+def one_line() -> Callable[..., None]:
+    """Checks a failed command's message."""
+    return assert_one_line
+
+
+def demo_preprocess() -> Preprocess:
+    """What the fake bundle and the test config do to images."""
+    return Preprocess(
+        ops=(
+            Decode(),
+            ResizeShort(size=72, rounding="truncate"),
+            CenterCrop(height=SIDE, width=SIDE, margin="round"),
+            Normalize(),
+        )
+    )
+
+
+def make_fake_bundle(folder: Path, images: list[Path], **behaviour: Any) -> Bundle:
+    """A bundle whose only artifact is the fake runtime with this behaviour."""
+    (folder / "golden").mkdir(parents=True)
+    (folder / "fake").mkdir()
+    model = folder / "fake" / "model.json"
+    model.write_text(json.dumps(behaviour))
+    preprocess = demo_preprocess()
+    names = []
+    for index, image in enumerate(images):
+        names.append(f"golden/{index:02d}{image.suffix.lower()}")
+        (folder / names[-1]).write_bytes(image.read_bytes())
+    tensors = np.stack([preprocess_file(image, preprocess) for image in images])
+    embeddings = pooled_projection(16)(tensors)
+    np.savez(folder / GOLDEN_VECTORS, tensors=tensors, embeddings=embeddings)
+    artifact = Artifact(
+        name="fake", runtime="fake", targets=("any",), precision="fp32", files=(describe_file(folder, model, "model"),)
+    )
+    manifest = Manifest(
+        format_version=1,
+        spec=Spec(input_name="x", input_shape=(3, SIDE, SIDE), embedding_dim=16, preprocess=preprocess),
+        source={},
+        tools={},
+        command="tests",
+        artifacts=(artifact,),
+        golden=tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)),
+        golden_images=tuple(names),
+    )
+    bundle = Bundle(folder, manifest)
+    bundle.save()
+    return Bundle.open(folder)
+
+
+@pytest.fixture
+def fake_bundle(data: Path, tmp_path: Path) -> Callable[..., Bundle]:
+    """Makes a fake bundle with the behaviour given."""
+    images = sorted(data.glob("*_final/*.JPG"))[:4]
+
+    def make(name: str = "bundle", **behaviour: Any) -> Bundle:
+        return make_fake_bundle(tmp_path / name, images, **behaviour)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.yaml and run/, trained for three iterations by the command line."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "train.yaml").write_text(yaml.safe_dump(make_config(data, folder / "run")))
+    result = run_command("train", "-c", folder / "train.yaml")
+    assert result.returncode == 0, result.stderr
+    (folder / "stdout.txt").write_text(result.stdout)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite_ready() -> None:
+    """The Lite sidecar must be there: no test of the real runtimes is skipped."""
+    from edgerecall.runtimes.sidecar import find_python
+
+    if find_python() is None:
+        pytest.fail("no Paddle Lite sidecar: run 'edgerecall doctor --fix lite'")
+
+
+@pytest.fixture(scope="session")
+def real_bundle(trained: Path, lite_ready: None) -> Iterator[Path]:
+    """A bundle of the trained network in every format, made by the command line."""
+    target = trained / "bundle"
+    result = run_command("export", target, "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (trained / "export.txt").write_text(result.stdout)
+    yield target

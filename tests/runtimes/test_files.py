@@ -1,0 +1,40 @@
+"""Nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgerecall.runtimes.errors import InputError
+from edgerecall.runtimes.files import atomic_file, atomic_folder
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_folder_swap(tmp_path: Path) -> None:
+    target = tmp_path / "f"
+    for text in ("one", "two"):
+        with atomic_folder(target, replace=True) as folder:
+            (folder / "x").write_text(text)
+    assert (target / "x").read_text() == "two" and [p.name for p in tmp_path.iterdir()] == ["f"]
+    with pytest.raises(InputError, match="exists already"), atomic_folder(target):
+        pass
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target, replace=True):
+        raise KeyboardInterrupt
+    assert (target / "x").read_text() == "two" and [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write .*; free some space or choose another place"), atomic_file(
+        tmp_path / "file" / "below"
+    ):
+        pass

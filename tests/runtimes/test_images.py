@@ -1,0 +1,140 @@
+"""Decoding equals Pillow's, and every broken or odd image is one clear line or the right pixels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgerecall.runtimes import _native
+from edgerecall.runtimes.errors import ImageError, InputError
+from edgerecall.runtimes.images import decode_rgb, find_images, load_rgb
+
+
+def picture(height: int = 37, width: int = 53, seed: int = 0) -> Image.Image:
+    """Smooth colours with an edge: what chroma upsampling and the IDCT get wrong first."""
+    y, x = np.mgrid[0:height, 0:width]
+    base = np.stack([x * 5 % 256, y * 7 % 256, (x + y) * 3 % 256], axis=2)
+    base[height // 2 :, width // 2 :] = np.random.default_rng(seed).integers(0, 256, 3)
+    return Image.fromarray(base.astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_jpeg_equals_pillow(subsampling: int, progressive: bool, quality: int) -> None:
+    for height, width in ((37, 53), (64, 48), (1, 1), (3, 200), (17, 16)):
+        image = picture(height, width)
+        data = encoded(image, subsampling=subsampling, progressive=progressive, quality=quality)
+        assert (_native.decode_jpeg(data) == pillow(data)).all()
+
+
+def test_restart_markers_and_gray_equal_pillow() -> None:
+    for data in (encoded(picture(), restart_marker_blocks=2), encoded(picture().convert("L"))):
+        assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
+def test_jpeg_modes(mode: str) -> None:
+    data = encoded(picture().convert(mode))
+    assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
+def test_png_modes(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray((np.arange(40 * 30, dtype=np.uint16) * 50).reshape(30, 40))
+    else:
+        image = picture().convert(mode)
+    data = encoded(image, "PNG")
+    assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
+
+
+def test_exif_orientation_is_the_specs_choice() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to show
+    data = encoded(picture(20, 30), exif=exif)
+    ignored, applied = decode_rgb(data, "ignore", "x"), decode_rgb(data, "apply", "x")
+    assert ignored.shape == (20, 30, 3) and applied.shape == (30, 20, 3)
+    assert (applied == np.rot90(ignored, -1)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_truncated(kind: str) -> None:
+    data = encoded(picture(200, 300), kind)
+    for share in (0.3, 0.6, 0.9):
+        with pytest.raises(ImageError, match="x: .*(truncated|damaged)"):
+            decode_rgb(data[: int(len(data) * share)], "ignore", "x")
+
+
+def test_files_that_are_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("I am no picture")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"text\.jpg: expected a JPEG, PNG"):
+        load_rgb(tmp_path / "text.jpg")
+    with pytest.raises(ImageError, match=r"empty\.jpg: expected an image, got an empty file"):
+        load_rgb(tmp_path / "empty.jpg")
+    with pytest.raises(ImageError, match="No such file"):
+        load_rgb(tmp_path / "none.jpg")
+
+
+def test_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = encoded(Image.new("L", (12000, 9000)), "PNG")
+    with pytest.raises(ImageError, match=r"12000 x 9000 is 108 million pixels, more than the limit of 89"):
+        decode_rgb(huge, "ignore", "x")
+    small = encoded(picture(10, 10))
+    monkeypatch.setenv("EDGERECALL_MAX_PIXELS", "99")
+    with pytest.raises(ImageError, match="more than the limit"):
+        decode_rgb(small, "ignore", "x")
+    monkeypatch.setenv("EDGERECALL_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="expected a whole number"):
+        decode_rgb(small, "ignore", "x")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_bytes_never_crash(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["JPEG", "PNG"]))
+    blob = bytearray(encoded(picture(), kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert decode_rgb(bytes(blob), "apply", "x").shape[2] == 3
+    except ImageError as error:
+        assert str(error).startswith("x: ") and "\n" not in str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_never_crash_the_core(blob: bytes) -> None:
+    for data in (blob, b"\xff\xd8\xff" + blob):
+        with pytest.raises(_native.InputError):
+            _native.decode_jpeg(data)
+
+
+def test_find_images(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "notes.txt", "sub/c.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in find_images(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+    with pytest.raises(InputError, match="found nothing there"):
+        find_images(tmp_path / "none")
+    (tmp_path / "void").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        find_images(tmp_path / "void")

@@ -1,0 +1,88 @@
+"""The four real runtimes on a real bundle: none mocked, none skipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgerecall
+from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.model import l2_normalize, open_predictor
+from edgerecall.runtimes.predictor import PREDICTORS, RUNTIMES, RunOptions
+from edgerecall.runtimes.verify import TOLERANCE, verify, verify_pixels
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("worker", [False, True])
+def test_golden_images_from_file_to_embedding(real_bundle: Path, runtime: str, worker: bool) -> None:
+    """Files in, normalised embeddings out, against the training framework: a changed pixel rule shows here."""
+    paths, _, reference = Bundle.open(real_bundle).golden()
+    with edgerecall.load(real_bundle, runtime=runtime, worker=worker) as model:
+        got = model.embed_images(paths)
+    expected = l2_normalize(reference)
+    assert got.dtype == np.float32 and got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=TOLERANCE[runtime])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_executes_what_was_asked(real_bundle: Path, runtime: str) -> None:
+    """fp32 unless told otherwise, even where the runtime would choose bf16 by itself; threads as asked."""
+    bundle = Bundle.open(real_bundle)
+    for threads in (1, 2):
+        with open_predictor(bundle, runtime, RunOptions(threads=threads), worker=True) as predictor:
+            info = predictor.info
+        assert info.precision == "fp32"
+        assert info.threads in ((None,) if runtime == "lite" else (threads,))
+
+
+def test_openvino_reads_bf16_back(real_bundle: Path) -> None:
+    """The read-back is no echo of the request: it says bf16 exactly where the CPU runs bf16."""
+    flags = Path("/proc/cpuinfo").read_text()
+    with open_predictor(Bundle.open(real_bundle), "openvino", RunOptions(precision="bf16")) as predictor:
+        bf16_cpu = "avx512_bf16" in flags or "amx_bf16" in flags
+        assert ("bf16" in predictor.info.precision) == bf16_cpu
+
+
+def test_paddle_switches_are_real(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    for onednn in (True, False):
+        with open_predictor(bundle, "paddle", RunOptions(onednn=onednn)) as predictor:
+            assert predictor.info.detail["onednn"] is onednn
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_batch_of_many_equals_many_of_one(real_bundle: Path, runtime: str) -> None:
+    bundle = Bundle.open(real_bundle)
+    _, tensors, reference = bundle.golden()
+    with open_predictor(bundle, runtime) as predictor:
+        many = predictor.embed(tensors)
+        one = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+    scale = np.abs(reference).max()
+    np.testing.assert_allclose(many, one, atol=TOLERANCE[runtime] * scale)
+
+
+def test_verify_all(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    assert verify_pixels(bundle) is None
+    verdicts = verify(bundle, RUNTIMES, RunOptions())
+    assert [verdict.problem for verdict in verdicts] == [None] * 4
+    assert all(verdict.check and verdict.check.min_cosine > 0.99999 for verdict in verdicts)
+
+
+@pytest.mark.parametrize(("key", "value"), [("filter", "bicubic"), ("rounding", "round"), ("backend", "cv2")])
+def test_another_resize_is_noticed(real_bundle: Path, tmp_path: Path, key: str, value: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(real_bundle, copy)
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["spec"]["preprocess"]["ops"][1][key] = value
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    problem = verify_pixels(Bundle.open(copy))
+    assert problem is not None and "preprocessing differs from the sealed tensors" in problem
+
+
+def test_every_runtime_is_one_table_line() -> None:
+    assert set(RUNTIMES) | {"fake"} == set(PREDICTORS)

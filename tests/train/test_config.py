@@ -1,0 +1,70 @@
+"""Configs: overrides, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgerecall.runtimes.errors import InputError
+from edgerecall.train.config import load_config
+
+
+def test_overrides_reach_into_lists(config_file: Path) -> None:
+    overrides = ["Global.epochs=7", "Loss.Train.0.ContrastiveLoss_XBM.margin=0.4", "Optimizer.lr.learning_rate=1e-3"]
+    config = load_config(config_file, overrides)
+    assert config.Global.epochs == 7
+    xbm = config.Loss.Train[0].ContrastiveLoss_XBM
+    assert xbm is not None and xbm.margin == 0.4
+    assert config.Optimizer.lr.learning_rate == 0.001
+
+
+def test_shipped_configs_are_valid(root: Path) -> None:
+    for name in ("demo.yaml", "xbm_resnet50.yaml"):
+        load_config(root / "configs" / name)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("Global.epoch=3", "unknown key 'Global.epoch'; did you mean 'epochs'?"),
+        ("Arch.Backbone.names=x", "unknown key 'Arch.Backbone.names'; did you mean 'name'?"),
+        ("Optimizer.lr.learning_rates=1", "did you mean 'learning_rate'?"),
+        ("Global.epochs=many", "'Global.epochs': Input should be a valid integer"),
+        ("Global.epochs=0", "greater than or equal to 1, got 0"),
+        ("Global.device=tpu", "'Global.device': Input should be 'cpu' or 'gpu', got 'tpu'"),
+        ("Arch.Neck.class_num=64", "embedding_size 32 is not Arch.Neck.class_num 64"),
+        ("Loss.Train.0.ContrastiveLoss_XBM.xbm_size=8", "xbm_size 8 is smaller than the batch of 16"),
+        ("DataLoader.Train.sampler.batch_size=15", "no multiple of num_instances"),
+        ("Loss.Train.4.x=1", "expected a list index from 0 to 0, got '4'"),
+        ("Global.epochs", "expected a.b=value"),
+        ("Global.epochs.x=1", "'epochs' is a value and has no 'x'"),
+    ],
+)
+def test_mistakes(config_file: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(config_file, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2", ":1: not valid YAML"),
+        ("Global: {epochs: 1}\nGlobal: {epochs: 2}\n", "key 'Global' given twice"),
+        ("- a\n", "expected sections (a mapping), got list"),
+        ("", "expected sections"),
+        ("Global: 3\n", "'Global'"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert message in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        load_config(tmp_path / "none.yaml")

@@ -1,0 +1,124 @@
+"""Training end to end on a few images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+
+from edgerecall.runtimes.image_list import read_image_list
+from edgerecall.train.augment import Augmentation
+from edgerecall.train.checkpoint import load_network, read_arrays
+from edgerecall.train.config import load_config
+from edgerecall.train.evaluate import evaluate
+from edgerecall.train.loader import TrainLoader
+from edgerecall.train.schedule import Schedule
+from edgerecall.train.trainer import Trainer, build_network
+
+
+def test_files_and_log(trained: Path) -> None:
+    run = trained / "run"
+    names = {f"{stem}.{kind}" for stem in ("latest", "best_model", "epoch_1") for kind in ("pdparams", "pdopt")}
+    assert names | {"train.log", "config.json"} <= {path.name for path in run.iterdir()}
+    log = (run / "train.log").read_text()
+    assert "memory: 0/24" in log and "memory: 16/24" in log and "memory: 24/24" in log
+    assert "images/s, eta: " in log and "[Eval][Epoch 1][Avg]recall1: " in log
+    assert read_arrays(run / "latest.pdparams")["loss_func.0.xbm.feats"].shape == (24, 32)
+
+
+def test_same_seed_same_weights(config_file: Path, tmp_path: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        config = load_config(config_file, [f"Global.output_dir={tmp_path / name}", "Global.iter_per_epoch=2"])
+        trainer = Trainer(config)
+        losses: list[float] = []
+        trainer.run(lambda report, losses=losses: losses.append(report.loss), lambda epoch, scores: None)  # type: ignore[misc]
+        weights.append((losses, trainer.network.neck.fc.weight.numpy()))
+    assert weights[0][0] == weights[1][0]
+    assert (weights[0][1] == weights[1][1]).all()
+
+
+def test_loss_falls_when_overfitting(config_file: Path) -> None:
+    config = load_config(config_file, ["Global.iter_per_epoch=12", "Optimizer.lr.learning_rate=0.003",
+                                       "Loss.Train.0.ContrastiveLoss_XBM.start_iter=1000"])  # fmt: skip
+    trainer = Trainer(config)
+    batch = next(trainer.loader.batches(iter(trainer.sampler)))
+    losses = [trainer.step(batch) for _ in range(12)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_evaluation_of_a_checkpoint_repeats(trained: Path) -> None:
+    config = load_config(trained / "train.yaml")
+    scores = []
+    for _ in range(2):
+        network = build_network(config)
+        load_network(network, trained / "run" / "best_model")
+        scores.append(evaluate(network, config))
+    logged = (trained / "run" / "train.log").read_text()
+    assert scores[0].line(1) in logged
+    assert scores[0].line(0) == scores[1].line(0)
+
+
+def loader(folder: Path, seed: int = 0, **options: Any) -> TrainLoader:
+    normalize = {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+    ops = [{"RandomResizedCrop": {"size": 32}}, {"RandomHorizontalFlip": {}}, {"ToTensor": None}, normalize]
+    images = read_image_list(folder / "train_list.txt", folder)
+    return TrainLoader(images, Augmentation(ops, "ops", "pil", (3, 32, 32)), "ignore", seed=seed, **options)
+
+
+def test_a_bad_image_is_replaced_by_its_class(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    images = read_image_list(folder / "train_list.txt", folder)
+    images.file(3).write_bytes(images.file(3).read_bytes()[:200])
+    batches = list(loader(folder, workers=2).batches([np.array([3, 3, 0, 9])] * 2))
+    assert (batches[0].labels == images.labels[[3, 3, 0, 9]]).all()
+    assert 3 not in np.concatenate([batch.indices for batch in batches])
+    assert sum("bad image" in record.message for record in caplog.records) == 1
+
+
+def test_batches_do_not_depend_on_threads(data: Path) -> None:
+    indices = [np.arange(8), np.arange(8, 16)]
+    one, three = (list(loader(data, workers=n).batches(indices)) for n in (1, 3))
+    for a, b in zip(one, three, strict=True):
+        assert (a.images == b.images).all()
+
+
+@pytest.mark.parametrize(
+    ("lr", "expected"),
+    [
+        ({"name": "Constant", "learning_rate": 0.1}, [0.1] * 5),
+        ({"name": "Cosine", "learning_rate": 0.1}, [0.1, 0.0853553, 0.05, 0.0146447, 0.0]),
+        ({"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": 1}, [0.0, 0.05, 0.1, 0.05, 0.0]),
+    ],
+)
+def test_schedules(config_file: Path, lr: dict[str, Any], expected: list[float]) -> None:
+    data = yaml.safe_load(config_file.read_text())
+    data["Optimizer"]["lr"] = lr
+    config_file.write_text(yaml.safe_dump(data))
+    section = load_config(config_file).Optimizer
+    schedule = Schedule(section, epochs=2, iterations=2)
+    values = []
+    for _ in range(5):
+        values.append(schedule.value)
+        schedule.after_iteration()
+    assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_plateau_goes_by_the_metric(config_file: Path) -> None:
+    data = yaml.safe_load(config_file.read_text())
+    data["Optimizer"]["lr"] = {"name": "ReduceOnPlateau", "learning_rate": 0.1, "patience": 1, "cooldown": 1}
+    config_file.write_text(yaml.safe_dump(data))
+    schedule = Schedule(load_config(config_file).Optimizer, 1, 1)
+    values = []
+    for metric in (0.5, 0.5, 0.5, 0.5, 0.5, 0.9):
+        schedule.after_iteration()
+        schedule.after_evaluation(metric)
+        values.append(schedule.value)
+    assert values == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+    assert paddle.get_device() == "cpu"
