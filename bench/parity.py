@@ -20,6 +20,21 @@ class Gates:
     max_recall_drop: float = 0.002
 
 
+COLLAPSED = 0.999
+
+
+def collapse_warning(embeddings: NDArray[np.float32]) -> str | None:
+    """One line when embeddings, L2-normalised `(n, D)`, all point the same way: rounding then decides neighbours."""
+    centre = embeddings.astype(np.float64).mean(axis=0)
+    spread = float(centre @ centre)  # the mean cosine over all pairs
+    if spread <= COLLAPSED:
+        return None
+    return (
+        f"the embeddings are nearly all the same (mean cosine {spread:.6f}): rounding decides which is nearest,"
+        " and recall means nothing; is the network trained?"
+    )
+
+
 def judge(
     row: Row,
     embeddings: NDArray[np.float32],

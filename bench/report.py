@@ -91,6 +91,7 @@ def notes(result: BenchResult) -> list[str]:
     lines = [f"{row.runtime}: {row.status}: {row.reason}" for row in result.rows if row.reason]
     if result.problem:
         lines.append(result.problem)
+    lines += [f"warning: {warning}" for warning in result.warnings]
     if result.baseline:
         lines.append(
             f"cosine: golden images against the training framework, {result.images} images against"

@@ -75,6 +75,7 @@ class BenchResult:
     baseline: str | None
     rows: list[Row]
     problem: str | None = None
+    warnings: list[str] = field(default_factory=list)
     bad_images: list[str] = field(default_factory=list)
 
     @property

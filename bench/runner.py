@@ -19,7 +19,7 @@ from ..runtimes.verify import check_problem, compare, precision_problem, verify_
 from ..runtimes.worker import Timing, WorkerPredictor
 from .image_set import ImageSet
 from .machine import describe_machine, package_versions
-from .parity import Gates, judge
+from .parity import Gates, collapse_warning, judge
 from .retrieval import RetrievalScores, retrieval_scores
 from .rows import BenchResult, Row
 
@@ -169,7 +169,7 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         for contender in contenders:
             contender.close()
     labels = None if images.labels is None else images.labels[kept]
-    baseline = _judge_all(contenders, labels, options.gates)
+    baseline, warnings = _judge_all(contenders, labels, options.gates)
     return BenchResult(
         command=command,
         bundle=str(bundle.root),
@@ -181,6 +181,7 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         baseline=baseline,
         rows=[contender.row for contender in contenders],
         problem=problem,
+        warnings=warnings,
         bad_images=bad,
     )
 
@@ -195,27 +196,28 @@ def _encode_all(
     contenders: Sequence[Contender], bundle: Bundle, images: ImageSet, bad: list[str], progress: Progress
 ) -> NDArray[np.int64]:
     """Preprocesses each image once and embeds it in every worker; the indices of the good images."""
-    index_of = {path: index for index, path in enumerate(images.paths)}
     kept: list[int] = []
 
     def on_bad(path: Path, error: ImageError) -> None:
         bad.append(str(error))
 
     with ThreadPoolExecutor(1) as pool:
-        for paths, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, pool, on_bad):
+        for indices, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, pool, on_bad):
             _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
-            kept.extend(index_of[path] for path in paths)
-            progress("embedding images", len(paths))
+            kept.extend(indices)
+            progress("embedding images", len(indices))
     if not kept:
         raise InputError(f"none of the {len(images.paths)} images could be read: {bad[0]}")
     return np.asarray(kept, dtype=np.int64)
 
 
-def _judge_all(contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates) -> str | None:
-    """Parity of every living row against the first sound one; returns that row's runtime."""
+def _judge_all(
+    contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates
+) -> tuple[str | None, list[str]]:
+    """Parity of every living row against the first sound one; returns that row's runtime, and warnings."""
     measured = [c for c in contenders if c.row.status in ("ok", "parity") and c.embeddings]
     if not measured:
-        return None
+        return None, []
     # The baseline must itself match the training framework on the golden images.
     baseline = next((c for c in measured if c.row.status == "ok"), measured[0])
     normalised = {c.row.runtime: l2_normalize(np.concatenate(c.embeddings)) for c in measured}
@@ -235,4 +237,5 @@ def _judge_all(contenders: Sequence[Contender], labels: NDArray[np.int64] | None
             contender.golden_cosine,
             gates,
         )
-    return base
+    warning = collapse_warning(normalised[base])
+    return base, [warning] if warning else []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +74,11 @@ class EmbeddingModel:
         return l2_normalize(raw) if self.spec.normalize_embedding else raw
 
     def stream(
-        self, paths: Iterable[Path], on_bad: BadImage | None = None
+        self, paths: Sequence[Path], on_bad: BadImage | None = None
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
         """Batches of `(paths, float32 (n, D))`; a bad image goes to `on_bad` and is left out, or is raised."""
         for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._pool, on_bad):
-            yield good, self.embed_tensors(tensors)
+            yield [paths[index] for index in good], self.embed_tensors(tensors)
 
     def embed_images(
         self, paths: Sequence[str | Path] | str | Path, on_bad: BadImage | None = None
@@ -105,13 +104,13 @@ class EmbeddingModel:
 
 
 def stream_tensors(
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     preprocess: Preprocess,
     batch_size: int,
     pool: ThreadPoolExecutor,
     on_bad: BadImage | None,
-) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
-    """Preprocessed batches `(paths, float32 (n, 3, H, W))`; the next batch is decoded while one is used."""
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Preprocessed batches: indices into `paths`, and float32 `(n, 3, H, W)`. The next is decoded while one is used."""
 
     def attempt(path: Path) -> NDArray[np.float32] | ImageError:
         try:
@@ -119,20 +118,22 @@ def stream_tensors(
         except ImageError as error:
             return error
 
-    iterator = iter(paths)
-    pending = [(path, pool.submit(attempt, path)) for path in islice(iterator, batch_size)]
+    def submit(start: int) -> list[tuple[int, Future[NDArray[np.float32] | ImageError]]]:
+        indices = range(start, min(start + batch_size, len(paths)))
+        return [(index, pool.submit(attempt, paths[index])) for index in indices]
+
+    pending = submit(0)
     while pending:
-        current = pending
-        pending = [(path, pool.submit(attempt, path)) for path in islice(iterator, batch_size)]
+        current, pending = pending, submit(pending[-1][0] + 1)
         good, tensors = [], []
-        for path, future in current:
+        for index, future in current:
             result = future.result()
             if isinstance(result, ImageError):
                 if on_bad is None:
                     raise result
-                on_bad(path, result)
+                on_bad(paths[index], result)
             else:
-                good.append(path)
+                good.append(index)
                 tensors.append(result)
         if good:
             yield good, np.stack(tensors)

@@ -54,13 +54,13 @@ def make_config(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
         },
         "Arch": {
             "name": "RecModel",
-            "Backbone": {"name": "PPLCNet_x0_25"},
+            "Backbone": {"name": "MobileNetV3_small_x0_35"},
             "Neck": {"name": "FC", "embedding_size": 1280, "class_num": 32},
         },
         "Loss": {
             "Train": [{"ContrastiveLoss_XBM": {"xbm_size": 24, "start_iter": 1, "margin": 0.5, "embedding_size": 32}}]
         },
-        "Optimizer": {"name": "Adam", "lr": {"name": "Constant", "learning_rate": 0.001}},
+        "Optimizer": {"name": "Adam", "lr": {"name": "Constant", "learning_rate": 0.002}},
         "DataLoader": {
             "Train": {
                 "dataset": {
@@ -110,9 +110,7 @@ def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProce
     """`edgerecall ARGUMENTS` in a process of its own."""
     command = [sys.executable, "-m", "edgerecall", *map(str, arguments)]
     environment = {**os.environ, **options.pop("env", {})}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env=environment, **options
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, **options)
 
 
 @pytest.fixture(scope="session")
@@ -194,9 +192,12 @@ def fake_bundle(data: Path, tmp_path: Path) -> Callable[..., Bundle]:
 
 @pytest.fixture(scope="session")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train.yaml and run/, trained for three iterations by the command line."""
+    """A folder with train.yaml and run/, trained by the command line until its embeddings spread."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "train.yaml").write_text(yaml.safe_dump(make_config(data, folder / "run")))
+    config = make_config(data, folder / "run")
+    config["Global"]["iter_per_epoch"] = 60
+    config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.003}
+    (folder / "train.yaml").write_text(yaml.safe_dump(config))
     result = run_command("train", "-c", folder / "train.yaml")
     assert result.returncode == 0, result.stderr
     (folder / "stdout.txt").write_text(result.stdout)

@@ -48,7 +48,7 @@ def encode(
 
     A bad image is reported and left out.
     """
-    index_of = {images.file(i): i for i in range(len(images))}
+    files = [images.file(index) for index in range(len(images))]
     parts: list[NDArray[np.float32]] = []
     indices: list[int] = []
 
@@ -58,11 +58,11 @@ def encode(
     was_training = network.training
     network.eval()
     with ThreadPoolExecutor(max(data.loader.num_workers, 1)) as pool, paddle.no_grad():
-        for paths, tensors in stream_tensors(index_of, preprocess, data.sampler.batch_size, pool, report):
+        for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, pool, report):
             parts.append(l2_normalize(network(paddle.to_tensor(tensors)).astype("float32").numpy()))
-            indices.extend(index_of[path] for path in paths)
+            indices.extend(kept)
             if progress is not None:
-                progress(len(paths))
+                progress(len(kept))
     if was_training:
         network.train()
     if not parts:

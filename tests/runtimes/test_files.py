@@ -34,7 +34,8 @@ def test_folder_swap(tmp_path: Path) -> None:
 
 def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write .*; free some space or choose another place"), atomic_file(
-        tmp_path / "file" / "below"
+    with (
+        pytest.raises(InputError, match=r"cannot write .*; free some space or choose another place"),
+        atomic_file(tmp_path / "file" / "below"),
     ):
         pass

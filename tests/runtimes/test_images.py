@@ -79,7 +79,7 @@ def test_exif_orientation_is_the_specs_choice() -> None:
 def test_truncated(kind: str) -> None:
     data = encoded(picture(200, 300), kind)
     for share in (0.3, 0.6, 0.9):
-        with pytest.raises(ImageError, match="x: .*(truncated|damaged)"):
+        with pytest.raises(ImageError, match=r"x: .*(truncated|damaged)"):
             decode_rgb(data[: int(len(data) * share)], "ignore", "x")
 
 

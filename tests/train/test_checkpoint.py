@@ -58,7 +58,9 @@ def test_a_payload_does_not_run(tmp_path: Path) -> None:
     assert trace.exists()
 
 
-@pytest.mark.parametrize("attack", ["builtins eval", "builtins getattr", "numpy load", "numpy.core.multiarray c_einsum"])
+@pytest.mark.parametrize(
+    "attack", ["builtins eval", "builtins getattr", "numpy load", "numpy.core.multiarray c_einsum"]
+)
 def test_no_other_callable_is_admitted(tmp_path: Path, attack: str) -> None:
     module, name = attack.split()
     (tmp_path / "x.pdparams").write_bytes(f"c{module}\n{name}\n.".encode())
