@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
-
-PACKAGES = ("edgerecall", "paddlepaddle", "onnxruntime", "openvino", "numpy", "pillow", "opencv-python-headless")
 
 
 def cpu_name() -> str:
@@ -45,14 +42,3 @@ def describe_machine() -> dict[str, Any]:
         "load_1min": round(os.getloadavg()[0], 2),
         "governor": governor(),
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of what a row may depend on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -16,9 +16,10 @@ from ..runtimes.errors import BundleError, EdgeRecallError, ImageError, InputErr
 from ..runtimes.model import l2_normalize, open_predictor, stream_tensors
 from ..runtimes.predictor import RUNTIMES, RunOptions
 from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
+from ..runtimes.versions import installed_versions
 from ..runtimes.worker import Timing, WorkerPredictor
 from .image_set import ImageSet
-from .machine import describe_machine, package_versions
+from .machine import describe_machine
 from .parity import Gates, collapse_warning, judge
 from .retrieval import RetrievalScores, retrieval_scores
 from .rows import BenchResult, Row
@@ -174,7 +175,7 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         command=command,
         bundle=str(bundle.root),
         machine=machine,
-        packages=package_versions(),
+        packages=installed_versions(),
         options=asdict(options),
         images=len(kept),
         labelled=labels is not None,

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from ..runtimes.predictor import RunOptions
 from ..runtimes.preprocess import preprocess_file
 from ..runtimes.spec import Preprocess, Spec
 from ..runtimes.verify import check_problem, compare, precision_problem
-from .context import Context, FormatFailed
+from ..runtimes.versions import installed_versions
+from .context import Context
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,6 @@ FORMATS = {
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
 }
-TOOLS = (
-    "edgerecall",
-    "paddlepaddle",
-    "paddle2onnx",
-    "onnxruntime",
-    "openvino",
-    "numpy",
-    "pillow",
-    "opencv-python-headless",
-)
 Report = Callable[[str, str | None], None]
 
 
@@ -81,17 +71,6 @@ class Source:
     reasons: dict[str, str]
     reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     about: dict[str, Any]
-
-
-def tool_versions() -> dict[str, str]:
-    """Installed versions of what an artifact depends on."""
-    found = {}
-    for name in TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def make_golden(
@@ -187,7 +166,7 @@ def export_bundle(
                 format_version=1,
                 spec=spec,
                 source={**source.about, **context.notes},
-                tools=tool_versions(),
+                tools=installed_versions(),
                 command=command,
                 artifacts=tuple(kept),
                 skipped=tuple(skipped),
@@ -225,6 +204,3 @@ def checked(
         reason = f"it runs on {', '.join(artifact.targets)}, this machine is {host_target()}"
         return artifact.model_copy(update={"unchecked": reason})
     return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})
-
-
-__all__ = ["FORMATS", "FormatFailed", "Source", "export_bundle", "tool_versions"]

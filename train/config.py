@@ -182,7 +182,10 @@ class OptimizerSection(Frozen):
 
 
 class Dataset(Frozen):
-    """A list file and how its images become tensors. backend: who resizes where an operation does not say."""
+    """A list file and how its images become tensors. backend: who resizes where an operation does not say.
+
+    relabel changes nothing here: labels are compared, never used as indices.
+    """
 
     name: Literal["VeriWild", "SOP"] = "SOP"
     image_root: Path
@@ -193,7 +196,10 @@ class Dataset(Frozen):
 
 
 class TrainSampler(Frozen):
-    """Identity-balanced batches: `batch_size / num_instances` identities, `num_instances` images of each."""
+    """Identity-balanced batches: `batch_size / num_instances` identities, `num_instances` images of each.
+
+    max_iters and drop_last change nothing here: batches never end, and `Global.iter_per_epoch` cuts them into epochs.
+    """
 
     name: Literal["DistributedRandomIdentitySampler"]
     batch_size: Annotated[int, Field(ge=2)]

@@ -52,15 +52,16 @@ class StepReport:
         )
 
 
-def build_loss(entry: LossEntry) -> ContrastiveLoss:
-    """The training loss of the config."""
-    xbm = entry.ContrastiveLoss_XBM
+def build_loss(entry: LossEntry) -> tuple[ContrastiveLoss, float]:
+    """The training loss of the config, and its weight."""
+    xbm, plain = entry.ContrastiveLoss_XBM, entry.ContrastiveLoss
     if xbm is not None:
-        return XbmContrastiveLoss(
+        loss = XbmContrastiveLoss(
             xbm.xbm_size, xbm.embedding_size, xbm.margin, xbm.xbm_weight, xbm.start_iter, xbm.normalize_feature
         )
-    assert entry.ContrastiveLoss is not None
-    return ContrastiveLoss(entry.ContrastiveLoss.margin, entry.ContrastiveLoss.normalize_feature)
+        return loss, xbm.weight
+    assert plain is not None
+    return ContrastiveLoss(plain.margin, plain.normalize_feature), plain.weight
 
 
 def set_device(device: str) -> None:
@@ -120,7 +121,7 @@ class Trainer:
         self.config = config
         self.images, self.loader, self.sampler = training_set(config)
         self.network = build_network(config)
-        self.loss = build_loss(config.Loss.Train[0])
+        self.loss, self.loss_weight = build_loss(config.Loss.Train[0])
         settings = config.Global
         self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
@@ -168,7 +169,7 @@ class Trainer:
     def step(self, batch: Batch) -> float:
         """One optimisation step; the loss before it. InputError when the loss is not finite."""
         embeddings = self.network(paddle.to_tensor(batch.images))
-        loss = self.loss(embeddings, paddle.to_tensor(batch.labels))
+        loss = self.loss_weight * self.loss(embeddings, paddle.to_tensor(batch.labels))
         value = float(loss)
         if not np.isfinite(value):
             raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from .runtimes.errors import RuntimeUnavailable
 from .runtimes.sidecar import find_python, sidecar_dir
+from .runtimes.versions import installed_versions
 
 PACKAGES = (
     ("train, convert, run", "paddlepaddle", ("paddlepaddle", "paddlepaddle-gpu"), "pip install 'edgerecall[train]'"),
@@ -31,12 +31,8 @@ class Finding:
 
 def installed(names: tuple[str, ...]) -> str | None:
     """Name and version of the first installed distribution."""
-    for name in names:
-        try:
-            return f"{name} {version(name)}" if len(names) > 1 else version(name)
-        except PackageNotFoundError:
-            continue
-    return None
+    found = installed_versions(names)
+    return next((f"{name} {text}" if len(names) > 1 else text for name, text in found.items()), None)
 
 
 def python_finding() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgerecall.runtimes.errors import InputError
 from edgerecall.train.config import load_config
@@ -22,6 +23,33 @@ def test_overrides_reach_into_lists(config_file: Path) -> None:
 def test_shipped_configs_are_valid(root: Path) -> None:
     for name in ("demo.yaml", "xbm_resnet50.yaml"):
         load_config(root / "configs" / name)
+
+
+def test_keys_that_the_reference_config_has(config_file: Path) -> None:
+    """The keys of PaddleClas's xbm_resnet50.yaml that our own configs leave out."""
+    data = yaml.safe_load(config_file.read_text())
+    data["Global"].update(
+        checkpoints=None,
+        pretrained_model=None,
+        use_visualdl=False,
+        eval_mode="retrieval",
+        retrieval_feature_from="features",
+        re_ranking=False,
+        save_inference_dir="./inference",
+    )
+    data["Arch"].update(infer_output_key="features", infer_add_softmax=False, BackboneStopLayer={"name": "flatten"})
+    xbm = data["Loss"]["Train"][0]["ContrastiveLoss_XBM"]
+    xbm.update(weight=1.0, xbm_weight=1.0, epsilon=1e-5, normalize_feature=True, feature_from="features")
+    plain = {"weight": 1.0, "margin": 0.5, "embedding_size": 32, "epsilon": 1e-5, "feature_from": "features"}
+    data["Loss"]["Eval"] = [{"ContrastiveLoss": plain}]
+    data["Optimizer"]["lr"] = {"name": "ReduceOnPlateau", "learning_rate": 1e-4, "epsilon": "1e-8", "by_epoch": True}
+    gallery = data["DataLoader"]["Eval"]["Gallery"]
+    gallery["dataset"]["name"] = "VeriWild"
+    gallery["sampler"] = {"name": "DistributedBatchSampler", "batch_size": 256, "drop_last": False, "shuffle": False}
+    gallery["loader"] = {"num_workers": 4, "use_shared_memory": True}
+    data["DataLoader"]["Eval"]["Query"] = gallery
+    config_file.write_text(yaml.safe_dump(data))
+    assert load_config(config_file).DataLoader.Eval.Query is not None
 
 
 @pytest.mark.parametrize(

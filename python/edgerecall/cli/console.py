@@ -33,7 +33,11 @@ def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logg
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
-    handler = RichHandler(console=target, show_time=False, show_path=False, show_level=False, markup=False)
+    handler: logging.Handler
+    if target.is_terminal:  # prints above a progress bar
+        handler = RichHandler(console=target, show_time=False, show_path=False, show_level=False, markup=False)
+    else:
+        handler = logging.StreamHandler(target.file)
     handler.setFormatter(PlainFormatter())
     logger.addHandler(handler)
     if log_file is not None:

@@ -17,17 +17,17 @@ from .console import command_line, console, progress_bar, setup_logging
 def command(config_path: Path, overrides: tuple[str, ...]) -> None:
     """Train an embedding with cross-batch memory (XBM) on PaddlePaddle."""
     from ..runtimes.files import write_text
+    from ..runtimes.versions import installed_versions
     from ..train.config import load_config
 
     config = load_config(config_path, overrides)
-    from ..train.environment import environment
     from ..train.trainer import StepReport, Trainer
 
     settings = config.Global
     target = console()
     logger = setup_logging(target, settings.output_dir / "train.log")
     logger.info("command: %s", command_line())
-    logger.info("versions: %s", json.dumps(environment()))
+    logger.info("versions: %s", json.dumps(installed_versions()))
     trainer = Trainer(config)
     labels = trainer.images.labels
     logger.info("training on %d images of %d classes, seed %d", len(labels), len(set(labels.tolist())), settings.seed)
