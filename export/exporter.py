@@ -185,7 +185,7 @@ def export_bundle(
                     raise
                 for file in made.files if made else ():
                     (folder / file.path).unlink(missing_ok=True)
-                skipped.append(Skipped(name=name, reason=str(error)))
+                skipped.append(Skipped(name=name, runtime=FORMATS[name].runtime, reason=str(error)))
                 report(name, str(error))
         if not artifacts:
             raise InputError(f"no format could be made: {skipped[0].name}: {skipped[0].reason}")

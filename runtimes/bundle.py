@@ -65,6 +65,7 @@ class Skipped(Frozen):
     """A format that could not be made, and why."""
 
     name: str
+    runtime: str
     reason: str
 
 
@@ -152,7 +153,7 @@ class Bundle:
             fits = here in artifact.targets or "any" in artifact.targets
             if artifact.runtime == runtime and fits and name in (None, artifact.name):
                 return artifact
-        reasons = [s.reason for s in self.manifest.skipped if s.name.startswith((runtime, name or runtime))]
+        reasons = [s.reason for s in self.manifest.skipped if s.runtime == runtime]
         available = ", ".join(sorted({a.runtime for a in self.manifest.artifacts}))
         why = f"it could not be made: {reasons[0]}" if reasons else f"it has {available}"
         raise BundleError(f"{self.root}: no artifact for runtime '{runtime}' on {here}; {why}")

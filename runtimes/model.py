@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Artifact, Bundle
-from .errors import ImageError, InputError, RuntimeUnavailable
+from .errors import ImageError, InputError
 from .images import load_rgb
 from .predictor import RUNTIMES, Predictor, RunOptions, open_files, predictor_class
 from .preprocess import preprocess_bytes, preprocess_file
@@ -44,17 +45,16 @@ def open_predictor(
     options = options or RunOptions()
     chosen: Artifact = bundle.artifact(runtime, artifact)
     files, io = bundle.files(chosen), bundle.spec.io
-    if runtime == "lite":
-        python = find_python()
-        if python is None:
-            try:
-                return open_files(runtime, files, io, options)
-            except RuntimeUnavailable as error:
-                raise RuntimeUnavailable(str(error)) from error
+    python = other_interpreter(runtime)
+    if worker or python is not None:
         return WorkerPredictor(runtime, files, io, options, python, timeout_s)
-    if worker:
-        return WorkerPredictor(runtime, files, io, options, None, timeout_s)
     return open_files(runtime, files, io, options)
+
+
+def other_interpreter(runtime: str) -> str | None:
+    """The sidecar's interpreter for a runtime that this one cannot load; None to use this one."""
+    here = runtime != "lite" or importlib.util.find_spec("paddlelite") is not None
+    return None if here else find_python()
 
 
 class EmbeddingModel:
