@@ -25,7 +25,7 @@ demo/data/synth.json: | setup
 	@rm -rf demo/data
 	$(EDGERECALL) data synth demo/data
 
-demo/untrained.txt: demo/data/synth.json
+demo/untrained.txt: $(CONFIG) demo/data/synth.json
 	$(EDGERECALL) eval -c $(CONFIG) > $@
 	@cat $@
 

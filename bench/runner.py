@@ -47,6 +47,8 @@ class BenchOptions:
         for name in ("batch", "samples", "rounds", "warmup"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.rounds > self.samples:
+            raise InputError(f"rounds: expected at most as many as samples ({self.samples}), got {self.rounds}")
 
     @property
     def run_options(self) -> RunOptions:
@@ -160,17 +162,19 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         kept = _encode_all(contenders, bundle, images, bad, progress)
         batch = timing_batch(golden, options.batch)
         _each(contenders, lambda c: c.warm_up(batch, options.warmup))
-        per_round = -(-options.samples // options.rounds)
-        for round_index in range(options.rounds):
+        for round_index, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
             # A B C A B C: drift of the machine falls on all rows alike.
-            _each(contenders, lambda c: c.time(batch, per_round))
+            _each(contenders, lambda c: c.time(batch, len(share)))  # noqa: B023 - used before the next round
             progress(f"timing, round {round_index + 1} of {options.rounds}", 1)
         _each(contenders, lambda c: c.finish())
     finally:
         for contender in contenders:
             contender.close()
     labels = None if images.labels is None else images.labels[kept]
-    baseline, warnings = _judge_all(contenders, labels, options.gates)
+    unpaired = labels is not None and len(np.unique(labels)) == len(labels)
+    baseline, warnings = _judge_all(contenders, None if unpaired else labels, options.gates)
+    if unpaired:
+        warnings.append("no two of the images are of one class: recall is not measured")
     return BenchResult(
         command=command,
         bundle=str(bundle.root),
@@ -178,7 +182,7 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         packages=installed_versions(),
         options=asdict(options),
         images=len(kept),
-        labelled=labels is not None,
+        labelled=labels is not None and not unpaired,
         baseline=baseline,
         rows=[contender.row for contender in contenders],
         problem=problem,

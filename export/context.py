@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..runtimes.errors import EdgeRecallError
 from ..runtimes.predictor import one_line
+from ..runtimes.worker import own_command
 
 STEP_TIMEOUT_S = 900
+FULL_DISK = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG}
 
 
 class FormatFailed(EdgeRecallError):
@@ -21,7 +23,7 @@ class FormatFailed(EdgeRecallError):
 class Context:
     """folder: the bundle under construction. models: Paddle forms at hand, `pir` and `pdmodel` -> (model, params).
 
-    notes: what a format wants the manifest to remember (passes applied, versions).
+    notes: what a format wants the manifest to remember (passes applied). placed: folders made for formats so far.
     """
 
     folder: Path
@@ -29,6 +31,7 @@ class Context:
     models: dict[str, tuple[Path, Path]]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
+    placed: list[Path] = field(default_factory=list)
 
     def model(self, *preferred: str) -> tuple[Path, Path]:
         """The first of the preferred Paddle forms; FormatFailed with the reason when none is there."""
@@ -42,6 +45,7 @@ class Context:
         """A new folder for a format's files."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
+        self.placed.append(folder)
         return folder
 
 
@@ -63,6 +67,9 @@ def run_step(command: list[str], environment: dict[str, str] | None = None, labe
     except subprocess.TimeoutExpired as error:
         raise FormatFailed(f"{label} did not end within {STEP_TIMEOUT_S} s") from error
     output = result.stdout.decode(errors="replace")
+    for text, code in FULL_DISK.items():
+        if result.returncode != 0 and text in output:
+            raise OSError(code, text)
     if result.returncode != 0:
         how = f"signal {-result.returncode}" if result.returncode < 0 else f"exit code {result.returncode}"
         raise FormatFailed(f"{label} failed ({how}): {telling_line(output)}")
@@ -81,4 +88,4 @@ def telling_line(output: str) -> str:
 
 def own_step(name: str, *arguments: str | Path) -> list[str]:
     """The command of one of our own steps (see `steps`)."""
-    return [sys.executable, "-m", "edgerecall.export.steps", name, *map(str, arguments)]
+    return own_command("edgerecall.export.steps", name, *map(str, arguments))

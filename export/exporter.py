@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..runtimes.bundle import (
     GOLDEN,
     GOLDEN_VECTORS,
+    MANIFEST,
     Artifact,
     Bundle,
     Check,
@@ -32,7 +33,7 @@ from ..runtimes.preprocess import preprocess_file
 from ..runtimes.spec import Preprocess, Spec
 from ..runtimes.verify import check_problem, compare, precision_problem
 from ..runtimes.versions import installed_versions
-from .context import Context
+from .context import FULL_DISK, Context
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,10 @@ def export_bundle(
     formats: names of `FORMATS`. report(name, problem): called after each format, problem None when it is in.
     A format that cannot be made or does not match is listed in `skipped`; InputError when none is left.
     """
-    with atomic_folder(target, replace) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch:
+    with (
+        atomic_folder(target, MANIFEST if replace else None) as folder,
+        tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
+    ):
         bad = lambda error: report("golden image", str(error))  # noqa: E731
         names, tensors, embeddings = make_golden(folder, images, source, golden_count, bad)
         spec = Spec(
@@ -175,23 +179,20 @@ def export_bundle(
             )
 
         for name in formats:
-            made: Artifact | None = None
+            placed_before = len(context.placed)
             try:
                 made = make_artifact(name, context)
                 artifacts.append(checked(made, Bundle(folder, manifest([made])), tensors, embeddings))
                 report(name, None)
             except (EdgeRecallError, OSError) as error:
-                if isinstance(error, OSError) and error.errno == 28:  # no space left
+                if isinstance(error, OSError) and error.errno in FULL_DISK.values():
                     raise
-                for file in made.files if made else ():
-                    (folder / file.path).unlink(missing_ok=True)
+                for place in context.placed[placed_before:]:
+                    shutil.rmtree(place, ignore_errors=True)
                 skipped.append(Skipped(name=name, runtime=FORMATS[name].runtime, reason=str(error)))
                 report(name, str(error))
         if not artifacts:
             raise InputError(f"no format could be made: {skipped[0].name}: {skipped[0].reason}")
-        for place in folder.iterdir():
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
         Bundle(folder, manifest(artifacts)).save()
     return Bundle.open(target)
 

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from ..runtimes.config import read_yaml, validate
-from ..runtimes.errors import InputError
+from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import sha256
-from ..runtimes.predictor import ModelIO, RunOptions, open_files
+from ..runtimes.predictor import ModelIO, RunOptions
 from ..runtimes.spec import Frozen
 from ..runtimes.transform_ops import parse_transform_ops
+from ..runtimes.worker import WorkerPredictor
 from .context import FormatFailed, own_step, run_step
 from .exporter import Source
+from .passes import read_program
 
 FORMS = {"pir": ("inference.json", {}), "pdmodel": ("inference.pdmodel", {"FLAGS_enable_pir_api": "0"})}
 PARAMS = "inference.pdiparams"
@@ -101,15 +103,20 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
     preprocess = parse_transform_ops(
         section.get("transform_ops"), f"{preprocess_file}: transform_ops", backend="cv2", exif="apply"
     )
+    if "pdmodel" in models:
+        read_program(models["pdmodel"][0])
     form = "pir" if "pir" in models else "pdmodel"
     model, _ = models[form]
     files = {"model": str(model), "params": str(params)}
 
     def reference(tensors: NDArray[np.float32]) -> NDArray[np.float32]:
-        # oneDNN off: the plainest arithmetic that Paddle Inference has.
+        # oneDNN off: the plainest arithmetic that Paddle Inference has. In a worker: a broken model may crash it.
         options = RunOptions(onednn=False, graph_optimization=False)
-        with open_files("paddle", files, ModelIO("x", preprocess.output_shape, 0), options) as predictor:
-            return np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+        try:
+            with WorkerPredictor("paddle", files, ModelIO("x", preprocess.output_shape, 0), options) as predictor:
+                return np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+        except RuntimeFailed as error:
+            raise InputError(f"{model}: Paddle Inference cannot run it: {error}") from error
 
     missing = {
         "pir": "the model comes as .pdmodel only; Paddle Inference runs it as it is",

@@ -1,4 +1,4 @@
-"""Export steps that run in processes of their own: `python -m edgerecall.export.steps NAME ARGS...`.
+"""Export steps that run in processes of their own (`context.own_step`): arguments NAME ARGS...
 
 Paddle chooses between its two program formats by an environment variable read at import, and converters may crash.
 """
@@ -81,7 +81,3 @@ def main() -> None:
         sys.stderr.write(f"StepError: {type(error).__name__}: {one_line(error)}\n")
         sys.stderr.flush()
         raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main()

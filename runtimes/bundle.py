@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from .config import explain
 from .errors import BundleError
@@ -80,7 +80,14 @@ class Manifest(Frozen):
     artifacts: tuple[Artifact, ...]
     skipped: tuple[Skipped, ...] = ()
     golden: tuple[File, ...]
-    golden_images: tuple[str, ...]
+    golden_images: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def golden_is_hashed(self) -> Manifest:
+        missing = {*self.golden_images, GOLDEN_VECTORS} - {file.path for file in self.golden}
+        if missing:
+            raise ValueError(f"golden: no hash of {min(missing)}")
+        return self
 
 
 def host_target() -> str:
@@ -165,5 +172,14 @@ class Bundle:
     def golden(self) -> tuple[list[Path], NDArray[np.float32], NDArray[np.float32]]:
         """The golden images, their tensors float32 `(n, 3, H, W)` and raw embeddings float32 `(n, D)`."""
         paths = [self.root / name for name in self.manifest.golden_images]
-        with np.load(self.root / GOLDEN_VECTORS, allow_pickle=False) as vectors:
-            return paths, vectors["tensors"], vectors["embeddings"]
+        source = self.root / GOLDEN_VECTORS
+        try:
+            with np.load(source, allow_pickle=False) as vectors:
+                tensors, embeddings = vectors["tensors"], vectors["embeddings"]
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(f"{source}: expected tensors and embeddings: {error}") from error
+        found = (tensors.shape, embeddings.shape)
+        expected = ((len(paths), *self.spec.input_shape), (len(paths), self.spec.embedding_dim))
+        if found != expected:
+            raise BundleError(f"{source}: expected shapes {expected}, got {found}")
+        return paths, tensors, embeddings

@@ -11,8 +11,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import InputError
+from .predictor import one_line
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+MAX_NODES = 100_000
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -43,11 +47,27 @@ _build_loader()
 def parse_yaml(text: str, name: str) -> Any:
     """YAML text as plain data; InputError with the line where it is broken."""
     try:
-        return yaml.load(text, StrictLoader)
-    except yaml.YAMLError as error:
+        return unshared(yaml.load(text, StrictLoader), [MAX_NODES])
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        # The safe constructors let ValueError and TypeError through, for a date or a key that is none.
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        raise InputError(f"{where}: not valid YAML: {one_line(getattr(error, 'problem', None) or error)}") from error
+
+
+def unshared(data: Any, left: list[int]) -> Any:
+    """A copy in which anchors and aliases are values of their own, so that an override changes one place.
+
+    left: how many values it may hold; ValueError when aliases multiply beyond that.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"more than {MAX_NODES} values")
+    if isinstance(data, dict):
+        return {key: unshared(value, left) for key, value in data.items()}
+    if isinstance(data, list):
+        return [unshared(value, left) for value in data]
+    return data
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

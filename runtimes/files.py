@@ -21,7 +21,16 @@ def write_error(path: Path, error: OSError) -> InputError:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the target's folder, renamed to `path` on success and removed otherwise."""
+    """Yields a temporary path in the target's folder, renamed to `path` on success and removed otherwise.
+
+    A link is followed; what is no regular file (a pipe, /dev/stdout) is written in place.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: expected a file name, this is a folder")
+        yield path
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -46,13 +55,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, replace: str | None = None) -> Iterator[Path]:
     """Yields a new folder beside `path`, renamed to it on success and removed otherwise.
 
-    With `replace`, a folder already there is swapped out at the end; without it, InputError.
+    A folder already there is an InputError, unless it is empty or holds a file named `replace`: only what such a
+    command made before is swapped out, at the end.
     """
-    if path.exists() and not replace:
-        raise InputError(f"{path} exists already: give another name or --force")
+    path = path.resolve()
+    if path.exists():
+        refuse_to_replace(path, replace)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -64,7 +75,11 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             path.replace(old)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except OSError:
+                old.replace(path)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.replace(path)
@@ -72,6 +87,16 @@ def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         raise write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_to_replace(path: Path, mark: str | None) -> None:
+    """InputError unless `path` is an empty folder or one that holds a file named `mark`."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if mark is None:
+        raise InputError(f"{path} exists already: give another name or --force")
+    if not (path / mark).is_file():
+        raise InputError(f"{path} holds no {mark} and is not replaced: remove it yourself or give another name")
 
 
 def sha256(path: Path) -> str:

@@ -78,4 +78,4 @@ def _split(line: str, where: str, root: Path) -> tuple[str, int, int | None]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit()
+    return text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 18  # fits int64

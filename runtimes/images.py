@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import _native
 from .errors import ImageError, InputError
+from .predictor import one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
@@ -21,7 +22,7 @@ ORIENTATION = 0x0112
 
 
 def max_pixels() -> int:
-    """Images with more pixels are refused: by default Pillow's own limit of 89,478,485."""
+    """Images with more pixels are refused: by default 89,478,485, as Pillow warns; at most twice that."""
     text = os.environ.get(MAX_PIXELS_VARIABLE, "89478485")
     if not text.isdigit() or int(text) < 1:
         raise InputError(f"{MAX_PIXELS_VARIABLE}: expected a whole number of pixels, got '{text}'")
@@ -67,9 +68,10 @@ def decode_rgb(data: bytes, exif: str, name: str) -> NDArray[np.uint8]:
         raise ImageError(f"{name}: expected a JPEG, PNG, BMP, WebP or TIFF image, got something else") from error
     except MemoryError as error:
         raise ImageError(f"{name}: not enough memory to decode it") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, IndexError, TypeError) as error:
-        # Pillow's plugins raise all of these on damaged files.
-        raise ImageError(f"{name}: damaged image: {error}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which ours cannot lift
+        raise ImageError(f"{name}: more than 178 million pixels: shrink it") from error
+    except Exception as error:  # on damaged files Pillow's plugins raise whatever their parsing hits upon
+        raise ImageError(f"{name}: damaged image: {one_line(error)}") from error
 
 
 def load_rgb(path: Path, exif: str = "ignore") -> NDArray[np.uint8]:

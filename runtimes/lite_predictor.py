@@ -47,4 +47,5 @@ class LitePredictor(Predictor):
     def embed(self, batch: np.ndarray) -> np.ndarray:
         self._input.from_numpy(batch)
         self._predictor.run()
-        return checked_output("lite", self._predictor.get_output(0).numpy(), len(batch), self.io)
+        # numpy() is a view of the runtime's own buffer, which the next inference overwrites.
+        return checked_output("lite", self._predictor.get_output(0).numpy().copy(), len(batch), self.io)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -53,8 +53,8 @@ def open_predictor(
 
 def other_interpreter(runtime: str) -> str | None:
     """The sidecar's interpreter for a runtime that this one cannot load; None to use this one."""
-    here = runtime != "lite" or importlib.util.find_spec("paddlelite") is not None
-    return None if here else find_python()
+    python = find_python() if runtime == "lite" else None
+    return None if python == sys.executable else python
 
 
 class EmbeddingModel:

@@ -23,11 +23,15 @@ class PaddlePredictor(Predictor):
             ) from error
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'paddle' has no fp16 execution on CPU: ask for fp32 or bf16")
+        if options.precision == "bf16" and not (options.onednn and options.device == "cpu"):
+            raise RuntimeUnavailable(
+                "runtime 'paddle' runs bf16 by oneDNN on CPU only: leave oneDNN on, or ask for fp32"
+            )
         # Both paths are given: a directory and a prefix resolve differently between Paddle versions.
         config = inference.Config(files["model"], files["params"])
         config.disable_glog_info()
         if options.device == "gpu":
-            config.enable_use_gpu(1000, 0)
+            config.enable_use_gpu(options.gpu_memory_mb, 0)
         else:
             config.disable_gpu()
         config.set_cpu_math_library_num_threads(options.threads)
@@ -45,10 +49,15 @@ class PaddlePredictor(Predictor):
         self.info = RuntimeInfo(
             runtime="paddle",
             version=paddle.__version__,
+            # Paddle does not tell what runs; fp32 is all it has unless bf16 was switched on above.
             precision="bf16" if options.precision == "bf16" else "fp32",
             threads=config.cpu_math_library_num_threads(),
             device="gpu" if config.use_gpu() else "cpu",
-            detail={"onednn": config.mkldnn_enabled(), "graph_optimization": config.ir_optim()},
+            detail={
+                "onednn": config.mkldnn_enabled(),
+                "graph_optimization": config.ir_optim(),
+                "input_name": self._predictor.get_input_names()[0],
+            },
         )
 
     def embed(self, batch: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ class RunOptions:
     """What is asked of a runtime; `RuntimeInfo` says what it then does.
 
     threads: CPU threads inside one inference. precision: one of `PRECISIONS`, for execution.
-    onednn, graph_optimization: Paddle Inference's `enable_mkldnn` and `ir_optim`. device: "cpu" or "gpu".
+    onednn: for Paddle Inference; graph_optimization: for it and ONNX Runtime; the others always use theirs.
+    device: "cpu" or "gpu" (Paddle Inference), which then takes gpu_memory_mb at first.
     """
 
     threads: int = 1
@@ -51,6 +52,7 @@ class RunOptions:
     onednn: bool = True
     graph_optimization: bool = True
     device: str = "cpu"
+    gpu_memory_mb: int = 8000
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -18,7 +18,11 @@ from .transform_ops import parse_transform_ops
 
 
 class RecGlobal(Frozen):
-    """`Global`: the reference's keys, and `runtime` and `precision`, which are ours."""
+    """`Global`: the reference's keys, and `runtime` and `precision`, which are ours.
+
+    enable_mkldnn is for runtime paddle, ir_optim for paddle and onnxruntime: the others have no such switch. Lite runs
+    one thread on x86, whatever cpu_num_threads says.
+    """
 
     infer_imgs: Path
     rec_inference_model_dir: Path
@@ -31,7 +35,7 @@ class RecGlobal(Frozen):
     use_tensorrt: bool = False
     enable_mkldnn: bool = True
     ir_optim: bool = True
-    gpu_mem: int = 8000
+    gpu_mem: Annotated[int, Field(ge=1)] = 8000
     # Accepted and without effect here, as in the reference unless its own benchmark package is installed.
     enable_benchmark: bool = False
     benchmark: bool = False
@@ -76,6 +80,7 @@ def run_options(settings: RecGlobal) -> RunOptions:
         onednn=settings.enable_mkldnn,
         graph_optimization=settings.ir_optim,
         device="gpu" if settings.use_gpu else "cpu",
+        gpu_memory_mb=settings.gpu_mem,
     )
 
 

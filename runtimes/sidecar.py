@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from .errors import InputError, RuntimeUnavailable
 from .files import write_error
@@ -36,13 +39,22 @@ def runs(python: str | Path, code: str) -> bool:
     return result.returncode == 0
 
 
+def runs_here() -> bool:
+    """Whether this interpreter itself can run paddlelite."""
+    return importlib.util.find_spec("paddlelite") is not None and int(np.__version__.split(".")[0]) < 2
+
+
 def find_python() -> str | None:
     """An interpreter that can run paddlelite: the named one, this one, or the sidecar's. None if there is none."""
     named = os.environ.get(VARIABLE)
     if named:
         if not runs(named, PROBE):
-            raise RuntimeUnavailable(f"{VARIABLE}={named} cannot import paddlelite with numpy<2")
+            raise RuntimeUnavailable(
+                f"{VARIABLE}={named} cannot import paddlelite with numpy<2: unset it, or name an interpreter that can"
+            )
         return named
+    if runs_here():
+        return sys.executable
     python = sidecar_dir() / "bin" / "python"
     return str(python) if python.exists() and runs(python, PROBE) else None
 

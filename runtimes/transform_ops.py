@@ -74,6 +74,31 @@ GEOMETRY: dict[str, Callable[[Params, Backend, str], ResizeShort | ResizeExact |
     "CenterCrop": _center_crop,
     "CropImage": _crop_image,
 }
+
+
+def parse_geometry(name: str, params: Params, backend: Backend, where: str) -> ResizeShort | ResizeExact | CenterCrop:
+    """One resize or crop from its options. InputError for a wrong or unknown option."""
+    try:
+        op = GEOMETRY[name](params, backend, where)
+    except ValidationError as error:
+        raise InputError(f"{where}: {first_fault(error)}") from error
+    refuse_leftovers(params, where)
+    return op
+
+
+def refuse_leftovers(params: Params, where: str) -> None:
+    """InputError when an option was not understood."""
+    if params:
+        raise InputError(f"{where}: unknown option '{next(iter(params))}'")
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a typed operation."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"{where + ': ' if where else ''}{fault['msg'].removeprefix('Value error, ')}"
+
+
 NORMALIZERS = {"Normalize", "NormalizeImage"}
 MARKERS = {"ToTensor", "ToCHWImage", "DecodeImage"}
 
@@ -100,7 +125,8 @@ def _normalize(name: str, params: Params, scaled: bool, order: str, where: str) 
     else:
         values["scale"] = 1.0 / 255.0 if scaled else 1.0
         params.pop("data_format", None)
-        params.pop("to_rgb", None)
+        if params.pop("to_rgb", False):
+            raise InputError(f"{where}.to_rgb: expected False: channels are RGB already")
     return Normalize(**values)
 
 
@@ -123,8 +149,10 @@ def parse_transform_ops(entries: Any, where: str, backend: Backend, exif: Litera
             if name in GEOMETRY:
                 if normalize is not None or to_tensor:
                     raise InputError(f"{at}: expected before ToTensor and Normalize")
-                ops.append(GEOMETRY[name](params, backend, at))
+                ops.append(parse_geometry(name, params, backend, at))
             elif name in NORMALIZERS:
+                if normalize is not None:
+                    raise InputError(f"{at}: a second normalisation; expected one")
                 normalize = _normalize(name, params, to_tensor, order, at)
             elif name in MARKERS:
                 to_tensor = to_tensor or name == "ToTensor"
@@ -139,12 +167,11 @@ def parse_transform_ops(entries: Any, where: str, backend: Backend, exif: Litera
                 known_names = {*GEOMETRY, *NORMALIZERS, *MARKERS}
                 raise InputError(f"{at}: unknown operation{suggestion(name, known_names)}")
         except ValidationError as error:
-            raise InputError(f"{at}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
-        if params:
-            raise InputError(f"{at}: unknown option '{next(iter(params))}'")
+            raise InputError(f"{at}: {first_fault(error)}") from error
+        refuse_leftovers(params, at)
     if normalize is None:
         raise InputError(f"{where}: no Normalize or NormalizeImage in the list")
     try:
         return Preprocess(ops=(Decode(exif=exif), *ops, normalize))
     except ValidationError as error:
-        raise InputError(f"{where}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        raise InputError(f"{where}: {first_fault(error)}") from error

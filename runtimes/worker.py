@@ -21,9 +21,16 @@ from .errors import EdgeRecallError, RuntimeFailed
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo
 from .wire import receive, send
 
+# Files in the current folder must not stand in for modules.
+OWN_START = """
+import importlib, sys
+sys.path[:] = [path for path in sys.path if path]
+importlib.import_module({module!r}).main()
+"""
 # Names the packages without their __init__ files, whose imports an older interpreter may not have.
 SIDECAR_START = """
 import importlib, sys, types
+sys.path[:] = [path for path in sys.path if path]
 for name, path in {packages!r}.items():
     module = types.ModuleType(name); module.__path__ = [path]; sys.modules[name] = module
 importlib.import_module({module!r}).main()
@@ -43,10 +50,15 @@ def sidecar_command(python: str, module: str) -> list[str]:
     return [python, "-s", "-c", SIDECAR_START.format(packages=packages, module=module)]
 
 
+def own_command(module: str, *arguments: str) -> list[str]:
+    """Runs a module's main() in this interpreter, without the current folder on its path as `python -m` has it."""
+    return [sys.executable, "-c", OWN_START.format(module=module), *arguments]
+
+
 def worker_command(python: str | None) -> list[str]:
     """Our own interpreter imports the installed package; a sidecar gets only the folders it needs."""
     module = "edgerecall.runtimes.worker_main"
-    return [sys.executable, "-m", module] if python is None else sidecar_command(python, module)
+    return own_command(module) if python is None else sidecar_command(python, module)
 
 
 @dataclass(frozen=True)

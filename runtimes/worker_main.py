@@ -6,11 +6,10 @@ Runs in the sidecar too (see `predictor`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
-import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from .errors import EdgeRecallError
 from .predictor import ModelIO, Predictor, RunOptions, one_line, open_files, predictor_class
 from .wire import reader, receive, send
 
-PR_SET_PDEATHSIG = 1
+WATCH_INTERVAL_S = 1.0
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -34,10 +33,16 @@ def private_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def die_with_parent() -> None:
-    """Ctrl-C is the host's to handle, and this process must not outlive it."""
+    """Ctrl-C is the host's to handle, and this process must not outlive it, not even in mid-inference."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_INTERVAL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def memory_mb(field: str) -> float | None:
@@ -129,7 +134,3 @@ def main() -> None:
             text = f"{type(error).__name__}: {one_line(error)}"
             send(answers, {"ok": False, "type": "RuntimeFailed", "message": text})
     os._exit(0)  # some runtimes hang or crash in their exit handlers
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,14 @@ from ..runtimes.config import suggestion, validate
 from ..runtimes.errors import InputError
 from ..runtimes.preprocess import apply_geometry, pixels_to_tensor, resample
 from ..runtimes.spec import Backend, CenterCrop, Filter, Frozen, Resampling, ResizeExact, ResizeShort
-from ..runtimes.transform_ops import GEOMETRY, MARKERS, NORMALIZERS, parse_transform_ops, split_op
+from ..runtimes.transform_ops import (
+    GEOMETRY,
+    MARKERS,
+    NORMALIZERS,
+    parse_geometry,
+    parse_transform_ops,
+    split_op,
+)
 
 Pixels = NDArray[np.uint8]
 Step = Callable[[Pixels, np.random.Generator], Pixels]
@@ -74,6 +81,16 @@ RANDOM: dict[str, type[RandomResizedCrop] | type[RandomHorizontalFlip]] = {
 }
 
 
+def random_step(
+    model: type[RandomResizedCrop] | type[RandomHorizontalFlip], params: dict[str, Any], backend: Backend, where: str
+) -> Step:
+    """A random operation from its options; InputError when they are wrong, alone or with the backend."""
+    operation = validate(model, params, where)
+    if isinstance(operation, RandomResizedCrop):
+        validate(Resampling, {"backend": backend, "filter": operation.interpolation}, where)
+    return operation.step(backend)
+
+
 def fixed_step(op: ResizeShort | ResizeExact | CenterCrop) -> Step:
     """An operation of evaluation as a training step."""
     return lambda image, rng: apply_geometry(image, op)
@@ -91,9 +108,9 @@ class Augmentation:
             name, params = split_op(entry, f"{where}.{index}")
             at = f"{where}.{index}.{name}"
             if name in RANDOM:
-                self.steps.append(validate(RANDOM[name], params, at).step(backend))
+                self.steps.append(random_step(RANDOM[name], params, backend, at))
             elif name in GEOMETRY:
-                self.steps.append(fixed_step(GEOMETRY[name](params, backend, at)))
+                self.steps.append(fixed_step(parse_geometry(name, params, backend, at)))
             elif name in NORMALIZERS or name in MARKERS:
                 fixed_tail.append(entry)
             else:

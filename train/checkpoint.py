@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.errors import InputError
 from ..runtimes.files import atomic_file
+from .safe_pickle import Refused, load_plain
 
-# All that a pickle of named arrays needs, under numpy 1 and 2.
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): dict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("builtins", "tuple"): tuple,
-    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-}
-NUMPY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric"}
-NUMPY_NAMES = {"_reconstruct", "scalar", "_frombuffer"}
 NAME_TABLE = "StructuredToParameterName@@"
 PREFIX_XBM = "loss_func.0.xbm."
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Admits arrays, numbers, texts and containers of them, and nothing that can be called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ALLOWED:
-            return ALLOWED[(module, name)]
-        if module in NUMPY_MODULES and name in NUMPY_NAMES:
-            return super().find_class(module.replace("numpy.core", "numpy._core") if _numpy2() else module, name)
-        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no state dict needs")
-
-
-def _numpy2() -> bool:
-    return int(np.__version__.split(".")[0]) >= 2
-
-
-def _load(stream: BinaryIO) -> Any:
-    return ArrayUnpickler(stream, encoding="latin1").load()
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """The mapping in a `.pdparams` or `.pdopt` file. InputError when it is missing, damaged or something else."""
     try:
         with path.open("rb") as stream:
-            state = _load(stream)
+            state = load_plain(stream)
     except OSError as error:
         raise InputError(f"checkpoint {path}: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
-        reason = str(error) if "wants to load" in str(error) else "damaged or truncated"
-        raise InputError(f"checkpoint {path}: refused: {reason}") from error
+    except Refused as error:
+        raise InputError(f"checkpoint {path}: refused: {error}") from error
     except Exception as error:  # a damaged pickle fails in as many ways as it has opcodes
         raise InputError(f"checkpoint {path}: damaged or no Paddle checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict):
@@ -70,9 +40,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             continue
         if isinstance(value, tuple) and len(value) == 2:  # (internal name, array)
             value = value[1]
-        if not isinstance(value, np.ndarray | np.generic):
+        if not isinstance(value, np.ndarray):
             raise InputError(f"checkpoint {path}: expected arrays, '{name}' is {type(value).__name__}")
-        arrays[str(name)] = np.asarray(value)
+        arrays[str(name)] = value
     return arrays
 
 
@@ -110,7 +80,10 @@ def load_params(layer: Any, path: Path, prefix: str = "", ignore: tuple[str, ...
     problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
     if problem:
         raise InputError(f"checkpoint {path} does not fit this network: {problem}; is it of another architecture?")
-    layer.set_state_dict({name: arrays[prefix + name] for name in own})
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise InputError(f"checkpoint {path}: '{name}': expected floating point numbers, got {array.dtype}")
+    layer.set_state_dict({name: arrays[prefix + name].astype(np.float32) for name in own})
     return set_aside
 
 

@@ -36,7 +36,7 @@ class GlobalSection(Frozen):
     re_ranking: Literal[False] = False
     image_shape: tuple[Literal[3], Positive, Positive]
     save_inference_dir: Path = Path("./inference")
-    seed: NonNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class BackboneSection(Frozen):
@@ -180,6 +180,12 @@ class OptimizerSection(Frozen):
     regularizer: Regularizer | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
 
+    @model_validator(mode="after")
+    def momentum_is_used(self) -> OptimizerSection:
+        if self.name != "Momentum" and "momentum" in self.model_fields_set:
+            raise ValueError(f"momentum is for Momentum, {self.name} has none")
+        return self
+
 
 class Dataset(Frozen):
     """A list file and how its images become tensors. backend: who resizes where an operation does not say.
@@ -267,11 +273,15 @@ class RecallkOptions(Frozen):
     topk: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 5)
 
 
+class NoOptions(Frozen):
+    """An empty mapping."""
+
+
 class MetricEntry(Frozen):
     """One metric of the list."""
 
     Recallk: RecallkOptions | None = None
-    mAP: dict[str, Any] | None = None
+    mAP: NoOptions | None = None
 
 
 class MetricSection(Frozen):
@@ -294,6 +304,12 @@ class TrainConfig(Frozen):
     Optimizer: OptimizerSection
     DataLoader: DataSection
     Metric: MetricSection = MetricSection(Eval=[])
+
+    @model_validator(mode="after")
+    def plateau_has_a_metric(self) -> TrainConfig:
+        if self.Optimizer.lr.name == "ReduceOnPlateau" and not self.Global.eval_during_train:
+            raise ValueError("Optimizer.lr ReduceOnPlateau needs Global.eval_during_train: True")
+        return self
 
     @model_validator(mode="after")
     def sizes_agree(self) -> TrainConfig:

@@ -29,15 +29,22 @@ def exif_rule(dataset: Dataset) -> str:
     return "apply" if dataset.backend == "cv2" else "ignore"
 
 
-def eval_preprocess(config: TrainConfig) -> Preprocess:
-    """The preprocessing of evaluation, which is the one that is sealed into a bundle."""
-    dataset = config.DataLoader.Eval.Gallery.dataset
-    where = "DataLoader.Eval.Gallery.dataset.transform_ops"
+def dataset_preprocess(dataset: Dataset, where: str, shape: tuple[int, int, int]) -> Preprocess:
+    """A data set's evaluation transforms; InputError unless they end at `shape`."""
     exif: Any = exif_rule(dataset)
     preprocess = parse_transform_ops(dataset.transform_ops, where, dataset.backend, exif)
-    shape = config.Global.image_shape
     if preprocess.output_shape != shape:
         raise InputError(f"{where}: gives {preprocess.output_shape}, Global.image_shape says {tuple(shape)}")
+    return preprocess
+
+
+def eval_preprocess(config: TrainConfig) -> Preprocess:
+    """The gallery's preprocessing, which is the one sealed into a bundle. InputError when the queries' differs."""
+    pair, shape = config.DataLoader.Eval, config.Global.image_shape
+    where = "DataLoader.Eval.{}.dataset.transform_ops"
+    preprocess = dataset_preprocess(pair.Gallery.dataset, where.format("Gallery"), shape)
+    if pair.Query is not None and dataset_preprocess(pair.Query.dataset, where.format("Query"), shape) != preprocess:
+        raise InputError(f"{where.format('Query')}: expected the same preprocessing as the gallery's")
     return preprocess
 
 

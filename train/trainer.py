@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class StepReport:
 
     def line(self) -> str:
         """The console line."""
-        eta = time.strftime("%H:%M:%S", time.gmtime(self.eta_s))
+        minutes, seconds = divmod(round(self.eta_s), 60)
+        eta = f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
         memory = f", memory: {self.memory_fill}/{self.memory_size}" if self.memory_size else ""
         return (
             f"[Train][Epoch {self.epoch}][Iter {self.step}/{self.total}] loss: {self.loss:.5f}, lr: {self.lr:.2e}"
@@ -74,18 +76,20 @@ def set_device(device: str) -> None:
     paddle.set_device(device)
 
 
-def build_network(config: TrainConfig) -> EmbeddingNetwork:
-    """The seeded network, with pretrained weights when the config names some."""
+def build_network(config: TrainConfig, checkpoint: Path | None = None) -> EmbeddingNetwork:
+    """The seeded network: with a checkpoint's weights, else with the pretrained ones when the config names some."""
     paddle.seed(config.Global.seed)
     np.random.seed(config.Global.seed)  # noqa: NPY002 - Paddle's initializers draw from it
     network = EmbeddingNetwork(config.Arch)
+    checkpoint = checkpoint or config.Global.pretrained_model
+    if checkpoint is not None:
+        load_network(network, checkpoint)
+        return network
     pretrained = config.Arch.Backbone.pretrained
     if pretrained is True:
         raise InputError("Arch.Backbone.pretrained: expected a .pdparams path or URL, or False")
     if pretrained:
         load_pretrained(network, pretrained)
-    if config.Global.pretrained_model:
-        load_network(network, config.Global.pretrained_model)
     return network
 
 

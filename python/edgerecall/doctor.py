@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass
 
 from .runtimes.errors import RuntimeUnavailable
-from .runtimes.sidecar import find_python, sidecar_dir
+from .runtimes.sidecar import VARIABLE, find_python, sidecar_dir
 from .runtimes.versions import installed_versions
 
 PACKAGES = (
@@ -53,15 +54,16 @@ def core_finding() -> Finding:
 
 def lite_finding() -> Finding:
     """Whether there is an interpreter with paddlelite."""
-    fix = "edgerecall doctor --fix lite"
     try:
         python = find_python()
     except RuntimeUnavailable as error:
-        return Finding("convert, run", "paddlelite", str(error), fix)
+        return Finding("convert, run", "paddlelite", str(error), f"unset {VARIABLE}")
     if python is None:
-        return Finding("convert, run", "paddlelite", "no sidecar", fix)
+        return Finding("convert, run", "paddlelite", "no sidecar", "edgerecall doctor --fix lite")
     where = "sidecar" if python.startswith(str(sidecar_dir())) else python
-    return Finding("convert, run", "paddlelite", f"2.13rc0 ({where})")
+    command = [python, "-s", "-c", "from importlib.metadata import version; print(version('paddlelite'))"]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return Finding("convert, run", "paddlelite", f"{text or 'unknown version'} ({where})")
 
 
 def gpu_finding() -> Finding | None:

@@ -22,12 +22,12 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
 def test_folder_swap(tmp_path: Path) -> None:
     target = tmp_path / "f"
     for text in ("one", "two"):
-        with atomic_folder(target, replace=True) as folder:
+        with atomic_folder(target, replace="x") as folder:
             (folder / "x").write_text(text)
     assert (target / "x").read_text() == "two" and [p.name for p in tmp_path.iterdir()] == ["f"]
     with pytest.raises(InputError, match="exists already"), atomic_folder(target):
         pass
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target, replace=True):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target, replace="x"):
         raise KeyboardInterrupt
     assert (target / "x").read_text() == "two" and [p.name for p in tmp_path.iterdir()] == ["f"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from typing import Any, NoReturn
@@ -77,10 +78,16 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def terminated(number: int, frame: object) -> NoReturn:
+    """SIGTERM cleans up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 70 (a bug), 130 (Ctrl-C)."""
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's, at import; nothing here compiles
     debug = "--debug" in (sys.argv[1:] if args is None else args) or bool(os.environ.get("EDGERECALL_DEBUG"))
+    signal.signal(signal.SIGTERM, terminated)
     try:
         result: Any = group.main(args, standalone_mode=False)
     except click.exceptions.Exit as error:

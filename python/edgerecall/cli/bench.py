@@ -24,7 +24,14 @@ from .console import command_line, console
 @click.option("--batch", default=1, show_default=True)
 @click.option("--samples", default=100, show_default=True, help="Timed inferences per row.")
 @click.option("--rounds", default=5, show_default=True, help="Interleaved rounds they are spread over.")
-@click.option("--timeout", "timeout_s", default=300.0, show_default=True, help="Seconds for one answer of a worker.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=300.0,
+    type=click.FloatRange(0.1, 86400.0),
+    show_default=True,
+    help="Seconds for one answer of a worker.",
+)
 @click.option("--min-cosine", default=0.999, show_default=True)
 @click.option("--max-recall-drop", default=0.002, show_default=True, help="Of recall@1, from 0 to 1.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures with raw samples.")

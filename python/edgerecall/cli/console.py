@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..runtimes.files import write_error
+
 WIDE = 200
 
 
@@ -22,9 +24,9 @@ def command_line() -> str:
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that neither wraps nor colours what goes to a file."""
-    probe = Console(stderr=stderr)
-    return probe if probe.is_terminal else Console(stderr=stderr, width=WIDE, highlight=False)
+    """A console that takes brackets as they are, and neither wraps nor colours what goes to a file."""
+    probe = Console(stderr=stderr, markup=False)
+    return probe if probe.is_terminal else Console(stderr=stderr, width=WIDE, highlight=False, markup=False)
 
 
 def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logger:
@@ -42,10 +44,20 @@ def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logg
     logger.addHandler(handler)
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        file_handler = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+        file_handler = LogFile(log_file, encoding="utf-8")
         file_handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s"))
         logger.addHandler(file_handler)
     return logger
+
+
+class LogFile(logging.FileHandler):
+    """Appends; a log that cannot be written ends the command with its reason instead of printing a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise write_error(Path(self.baseFilename), error) from error
+        super().handleError(record)
 
 
 class PlainFormatter(logging.Formatter):

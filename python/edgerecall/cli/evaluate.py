@@ -22,16 +22,13 @@ def command(config_path: Path, overrides: tuple[str, ...], checkpoint: Path | No
     from ..train.config import load_config
 
     config = load_config(config_path, overrides)
-    from ..train.checkpoint import load_network
     from ..train.evaluate import evaluate
     from ..train.trainer import build_network, set_device
 
     logger = setup_logging(console(stderr=True))
     set_device(config.Global.device)
-    network = build_network(config)
-    if checkpoint is not None:
-        load_network(network, checkpoint)
-    elif config.Global.pretrained_model is None:
+    network = build_network(config, checkpoint)
+    if checkpoint is None and config.Global.pretrained_model is None:
         logger.warning("no --checkpoint and no Global.pretrained_model: this is the untrained network")
     with progress_bar("embedding", None) as advance:
         scores = evaluate(network, config, advance)

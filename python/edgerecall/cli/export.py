@@ -48,16 +48,18 @@ def command(
         raise click.UsageError("--model needs --preprocess YAML and --images DIR")
     from ..export.exporter import FORMATS, export_bundle
     from ..export.sources import from_checkpoint, from_model
+    from ..runtimes.bundle import MANIFEST
     from ..runtimes.config import suggestion
     from ..runtimes.errors import InputError
+    from ..runtimes.files import refuse_to_replace
     from ..runtimes.images import find_images
 
     names = list(FORMATS) if formats == "all" else [name.strip() for name in formats.split(",")]
     for name in names:
         if name not in FORMATS:
             raise InputError(f"--formats: unknown '{name}'{suggestion(name, FORMATS)}")
-    if bundle.exists() and not force:
-        raise InputError(f"{bundle} exists already: give another name or --force")
+    if bundle.exists():
+        refuse_to_replace(bundle, MANIFEST if force else None)
     logger = setup_logging(console())
     with (
         tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,

@@ -25,10 +25,10 @@ def command(config_path: Path, overrides: tuple[str, ...]) -> None:
 
     settings = config.Global
     target = console()
+    trainer = Trainer(config)
     logger = setup_logging(target, settings.output_dir / "train.log")
     logger.info("command: %s", command_line())
     logger.info("versions: %s", json.dumps(installed_versions()))
-    trainer = Trainer(config)
     labels = trainer.images.labels
     logger.info("training on %d images of %d classes, seed %d", len(labels), len(set(labels.tolist())), settings.seed)
     write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2, exclude_unset=True) + "\n")
