@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtimes.errors import EdgeRecallError
+from ..runtimes.errors import EdgeRecallError, InputError
 from ..runtimes.predictor import one_line
 from ..runtimes.worker import own_command
 
 STEP_TIMEOUT_S = 900
-FULL_DISK = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG}
+FULL_DISK = ("No space left on device", "File too large")
 
 
 class FormatFailed(EdgeRecallError):
     """A format could not be made; the message is the reason that the manifest lists."""
+
+
+class DiskFull(InputError):
+    """A converter found no space left: no other format would fare better."""
 
 
 @dataclass
@@ -67,9 +71,9 @@ def run_step(command: list[str], environment: dict[str, str] | None = None, labe
     except subprocess.TimeoutExpired as error:
         raise FormatFailed(f"{label} did not end within {STEP_TIMEOUT_S} s") from error
     output = result.stdout.decode(errors="replace")
-    for text, code in FULL_DISK.items():
-        if result.returncode != 0 and text in output:
-            raise OSError(code, text)
+    full = next((text for text in FULL_DISK if text in output), None)
+    if result.returncode != 0 and full:
+        raise DiskFull(f"cannot write in {label}: {full}; free some space at the bundle and in {tempfile.gettempdir()}")
     if result.returncode != 0:
         how = f"signal {-result.returncode}" if result.returncode < 0 else f"exit code {result.returncode}"
         raise FormatFailed(f"{label} failed ({how}): {telling_line(output)}")

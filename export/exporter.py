@@ -33,7 +33,7 @@ from ..runtimes.preprocess import preprocess_file
 from ..runtimes.spec import Preprocess, Spec
 from ..runtimes.verify import check_problem, compare, precision_problem
 from ..runtimes.versions import installed_versions
-from .context import FULL_DISK, Context
+from .context import Context, DiskFull
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ def export_bundle(
                 made = make_artifact(name, context)
                 artifacts.append(checked(made, Bundle(folder, manifest([made])), tensors, embeddings))
                 report(name, None)
-            except (EdgeRecallError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in FULL_DISK.values():
-                    raise
+            except DiskFull:
+                raise
+            except EdgeRecallError as error:
                 for place in context.placed[placed_before:]:
                     shutil.rmtree(place, ignore_errors=True)
                 skipped.append(Skipped(name=name, runtime=FORMATS[name].runtime, reason=str(error)))

@@ -99,8 +99,35 @@ def test_gates() -> None:
     assert judged(1e-5, Gates()).status == "ok"
     broken = judged(0.5, Gates(max_recall_drop=1.0))
     assert broken.status == "parity" and "cosine fell to" in str(broken.reason)
-    worse = judged(3.0, Gates(min_cosine=-1.0, max_recall_drop=-1.0))
-    assert "recall@1 fell by" in str(worse.reason)
+    worse = judged(3.0, Gates(min_cosine=-1.0, max_recall_drop=0.01))
+    assert worse.delta_recall1 is not None and worse.delta_recall1 < -0.01
+    assert worse.status == "parity" and "recall@1 fell by" in str(worse.reason)
+
+
+def test_a_gain_in_recall_breaks_no_gate() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) // 6
+    good = np.eye(10, 16, dtype=np.float32)[labels] + 0.05 * rng.standard_normal((60, 16)).astype(np.float32)
+    bad = good + rng.standard_normal((60, 16)).astype(np.float32)
+    good, bad = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (good, bad))
+    row = Row("x")
+    scores = (retrieval_scores(good, labels), retrieval_scores(bad, labels))
+    judge(row, good, bad, *scores, 1.0, Gates(min_cosine=-1.0))
+    assert row.delta_recall1 is not None and row.delta_recall1 > 0.1 and row.status == "ok"
+
+
+def test_exactly_the_samples_asked_for(fake_bundle: Make, data: Path) -> None:
+    assert len(bench(fake_bundle(), data, samples=5, rounds=2).rows[0].samples_ns) == 5
+
+
+def test_images_of_different_classes_only(fake_bundle: Make, data: Path, tmp_path: Path) -> None:
+    lines = (data / "test_list.txt").read_text().splitlines()
+    (tmp_path / "few.txt").write_text(f"{lines[0]}\n{lines[-1]}\n")
+    options = BenchOptions(runtimes=("fake",), samples=4, rounds=2)
+    images = ImageSet.find(data, tmp_path / "few.txt")
+    result = run_bench(fake_bundle(), images, options, "tests", lambda what, count: None)
+    assert result.rows[0].status == "ok" and result.rows[0].recall1 is None and not result.labelled
+    assert any("recall is not measured" in line for line in report.notes(result))
 
 
 def test_a_collapsed_network_is_said_so() -> None:

@@ -67,8 +67,8 @@ def test_train(tmp_path: Path, config_file: Path) -> None:
 
 
 def busy(process: psutil.Process) -> bool:
-    """Past its imports: the loader's threads are there."""
-    return process.num_threads() > 4 and sum(process.cpu_times()[:2]) > 3
+    """Past its imports, which take about 3 s of CPU time."""
+    return sum(process.cpu_times()[:2]) > 5
 
 
 def test_eval(tmp_path: Path, config_file: Path, data: Path) -> None:
@@ -93,7 +93,8 @@ def test_over_workers(tmp_path: Path, fake_bundle: Make, data: Path, verb: str) 
         "bench": ["bench", root, "--images", data, "--runtime", "fake", "--markdown", tmp_path / "r.md"],
         "predict": ["predict", "-c", tmp_path / "rec.yaml", "--format", "npy", "--output", tmp_path / "g.npy"],
     }
-    ready = (lambda p: p.num_threads() > 2) if verb == "predict" else (lambda p: bool(p.children()))
+    # predict runs the fake in process: its decoding thread is there when it works.
+    ready = (lambda p: p.num_threads() > 1) if verb == "predict" else (lambda p: bool(p.children()))
     check(interrupt(more[verb], ready, tmp_path), tmp_path)
     assert not (tmp_path / "r.md").exists() and not (tmp_path / "g.npy").exists()
 

@@ -154,6 +154,48 @@ def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_
     assert not (tmp_path / "b" / "onnx").exists()
 
 
+def test_what_a_failed_format_wrote_is_removed(real_bundle: Path, tmp_path: Path, data: Path) -> None:
+    from edgerecall.export import exporter, onnx_format
+    from edgerecall.export.context import FormatFailed
+    from edgerecall.export.sources import from_model
+
+    (tmp_path / "p.yaml").write_text(PREPROCESS)
+    source = from_model(real_bundle / "paddle", tmp_path / "p.yaml")
+
+    def torn(context):  # type: ignore[no-untyped-def]
+        (context.place("onnx") / "model.onnx").write_text("half")
+        raise FormatFailed("torn")
+
+    images = sorted(data.glob("*_final/*.JPG"))[:2]
+    honest, onnx_format.onnx = onnx_format.onnx, torn
+    try:
+        exporter.export_bundle(tmp_path / "b", source, images, ["paddle", "onnx"], "tests", lambda name, problem: None)
+    finally:
+        onnx_format.onnx = honest
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["bundle.json", "golden", "paddle"]
+
+
+@pytest.mark.parametrize("content", [b"garbage", b""])
+def test_a_broken_model_is_one_line(
+    edgerecall: Run, tmp_path: Path, data: Path, one_line: Callable[..., None], content: bytes
+) -> None:
+    for name in ("inference.pdmodel", "inference.pdiparams"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(content)
+    one_line(export(edgerecall, tmp_path, data, tmp_path / "model"), 2, "inference.pdmodel")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_force_replaces_only_a_bundle(
+    edgerecall: Run, tmp_path: Path, data: Path, one_line: Callable[..., None], real_bundle: Path
+) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "thesis.txt").write_text("years")
+    result = export(edgerecall, tmp_path, data, real_bundle / "paddle", "--formats", "paddle", "--force")
+    one_line(result, 2, "holds no bundle.json and is not replaced")
+    assert (tmp_path / "bundle" / "thesis.txt").exists()
+
+
 def test_a_file_that_is_no_program(tmp_path: Path) -> None:
     (tmp_path / "x.pdmodel").write_bytes(b"\x01\x02 no protobuf")
     with pytest.raises(InputError, match=r"not a \.pdmodel program"):

@@ -51,6 +51,27 @@ def test_file_paths_stay_inside(fake_bundle: Make) -> None:
         Bundle.open(root)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(golden_images=[]),
+        lambda data: data.update(golden_images=["../../../etc/passwd"]),
+        lambda data: data.update(golden_images=["golden/99.jpg"]),
+        lambda data: data["golden"].pop(),  # golden.npz would be read without a hash
+    ],
+)
+def test_golden_files_must_be_hashed_and_inside(fake_bundle: Make, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+    root = edit(fake_bundle(), change)
+    with pytest.raises(BundleError, match="golden"):
+        Bundle.open(root)
+
+
+def test_golden_vectors_must_fit(fake_bundle: Make) -> None:
+    root = edit(fake_bundle(), lambda data: data["golden_images"].pop())
+    with pytest.raises(BundleError, match="expected shapes"):
+        Bundle.open(root).golden()
+
+
 def test_missing_file_torn_manifest_no_bundle(fake_bundle: Make, tmp_path: Path) -> None:
     root = fake_bundle().root
     (root / "fake" / "model.json").unlink()

@@ -110,8 +110,10 @@ def test_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damaged_bytes_never_crash(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(["JPEG", "PNG"]))
-    blob = bytearray(encoded(picture(), kind))
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "maker", 72.0
+    blob = bytearray(encoded(picture(), kind, exif=exif))
     for _ in range(data.draw(st.integers(1, 6))):
         blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
     try:

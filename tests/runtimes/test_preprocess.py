@@ -151,6 +151,9 @@ def test_crop_larger_than_the_image() -> None:
         ([{"Resize": {"size": [8, 8]}}, {"Normalize": {"std": [1, 0, 1]}}], "numbers other than 0"),
         ([{"ResizeImage": {"size": 8}}, {"NormalizeImage": {"scale": "x/y"}}], "expected a number, got 'x/y'"),
         ([{"Resize": 3}], "expected options as a mapping"),
+        ([{"Resize": {"size": [8, 8]}}, {"Normalize": {"to_rgb": True}}], "to_rgb: expected False"),
+        ([{"Resize": {"size": [8, 8]}}, {"Normalize": None}, {"Normalize": None}], "a second normalisation"),
+        ([{"Resize": {"size": 99999}}, {"Normalize": None}], "size: Input should be less than or equal to 8192"),
     ],
 )
 def test_mistakes_in_transform_ops(ops: list[Any], message: str) -> None:

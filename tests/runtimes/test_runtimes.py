@@ -11,6 +11,7 @@ import pytest
 
 import edgerecall
 from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.errors import RuntimeUnavailable
 from edgerecall.runtimes.model import l2_normalize, open_predictor
 from edgerecall.runtimes.predictor import PREDICTORS, RUNTIMES, RunOptions
 from edgerecall.runtimes.verify import verify, verify_pixels
@@ -47,6 +48,11 @@ def test_openvino_reads_bf16_back(real_bundle: Path) -> None:
         assert ("bf16" in predictor.info.precision) == bf16_cpu
 
 
+def test_paddle_has_no_bf16_without_onednn(real_bundle: Path) -> None:
+    with pytest.raises(RuntimeUnavailable, match="bf16 by oneDNN"):
+        open_predictor(Bundle.open(real_bundle), "paddle", RunOptions(precision="bf16", onednn=False))
+
+
 def test_paddle_switches_are_real(real_bundle: Path) -> None:
     bundle = Bundle.open(real_bundle)
     for onednn in (True, False):
@@ -63,6 +69,39 @@ def test_batch_of_many_equals_many_of_one(real_bundle: Path, runtime: str) -> No
         one = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
     scale = np.abs(reference).max()
     np.testing.assert_allclose(many, one, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_output_survives_the_next_call(real_bundle: Path, runtime: str) -> None:
+    bundle = Bundle.open(real_bundle)
+    _, tensors, _ = bundle.golden()
+    with open_predictor(bundle, runtime) as predictor:
+        first = predictor.embed(tensors[:1])
+        kept = first.copy()
+        predictor.embed(tensors[1:2])
+    assert (first == kept).all()
+
+
+def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
+    """In process, where the interpreter has paddlelite, as in the sidecar's own."""
+    import subprocess
+
+    from edgerecall.runtimes.sidecar import find_python
+    from edgerecall.runtimes.worker import sidecar_command
+
+    bundle = Bundle.open(real_bundle)
+    python = find_python()
+    assert python is not None
+    files, io = bundle.files(bundle.artifact("lite")), bundle.spec.io
+    start = sidecar_command(python, "edgerecall.runtimes.worker_main")[-1].rsplit("importlib.import_module", 1)[0]
+    code = start + (
+        "import numpy as np\n"
+        "from edgerecall.runtimes.predictor import ModelIO, RunOptions, open_files\n"
+        f"p = open_files('lite', {files!r}, ModelIO('x', {io.input_shape!r}, {io.embedding_dim}), RunOptions())\n"
+        "a = p.embed(np.zeros((1, 3, 64, 64), np.float32)); b = a.copy()\n"
+        "p.embed(np.ones((1, 3, 64, 64), np.float32)); assert (a == b).all()\n"
+    )
+    subprocess.run([python, "-s", "-c", code], check=True)
 
 
 def test_verify_all(real_bundle: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -82,6 +84,25 @@ def test_dies_with_its_parent(fake_bundle: Make, tmp_path: object) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the worker outlived its parent")
+
+
+def test_outlives_the_thread_that_opened_it(fake_bundle: Make) -> None:
+    bundle = fake_bundle()
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(start, bundle).result()
+    time.sleep(0.2)
+    assert worker.embed(bundle.golden()[1]).shape == (4, 16)
+    worker.close()
+
+
+def test_takes_no_module_from_the_current_folder(
+    fake_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('hijacked')")
+    bundle = fake_bundle()
+    monkeypatch.chdir(tmp_path)
+    with start(bundle) as worker:
+        assert worker.info.runtime == "fake"
 
 
 def test_nan_is_refused(fake_bundle: Make) -> None:

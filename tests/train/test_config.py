@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edgerecall.runtimes.config import apply_overrides, read_yaml
 from edgerecall.runtimes.errors import InputError
 from edgerecall.train.config import load_config
+from edgerecall.train.evaluate import eval_preprocess
 
 
 def test_overrides_reach_into_lists(config_file: Path) -> None:
@@ -65,6 +67,9 @@ def test_keys_that_the_reference_config_has(config_file: Path) -> None:
         ("Loss.Train.0.ContrastiveLoss_XBM.xbm_size=8", "xbm_size 8 is smaller than the batch of 16"),
         ("DataLoader.Train.sampler.batch_size=15", "no multiple of num_instances"),
         ("Loss.Train.4.x=1", "expected a list index from 0 to 0, got '4'"),
+        ("Global.seed=5000000000", "less than 4294967296"),
+        ("Optimizer.momentum=0.5", "momentum is for Momentum"),
+        ("Metric.Eval.1.mAP.foo=1", "unknown key"),
         ("Global.epochs", "expected a.b=value"),
         ("Global.epochs.x=1", "'epochs' is a value and has no 'x'"),
     ],
@@ -80,6 +85,11 @@ def test_mistakes(config_file: Path, override: str, message: str) -> None:
     ("text", "message"),
     [
         ("a: [1, 2", ":1: not valid YAML"),
+        ("a: 2020-99-99", "not valid YAML"),
+        ("{[1, 2]: 3}", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("a: " + "[" * 5000, "not valid YAML"),
+        ("a: \0", "not valid YAML"),
         ("Global: {epochs: 1}\nGlobal: {epochs: 2}\n", "key 'Global' given twice"),
         ("- a\n", "expected sections (a mapping), got list"),
         ("", "expected sections"),
@@ -91,6 +101,31 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> No
     with pytest.raises(InputError) as caught:
         load_config(tmp_path / "c.yaml")
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_changes_one_place_of_a_shared_value(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("A: {ops: &o [{Resize: {size: 1}}]}\nB: {ops: *o}\n")
+    data = apply_overrides(read_yaml(tmp_path / "c.yaml"), ["A.ops.0.Resize.size=300"])
+    assert data["A"]["ops"][0]["Resize"]["size"] == 300 and data["B"]["ops"][0]["Resize"]["size"] == 1
+
+
+def test_aliases_that_multiply(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9))]
+    (tmp_path / "c.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="more than 100000 values"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_queries_must_be_prepared_as_the_gallery(config_file: Path) -> None:
+    data = yaml.safe_load(config_file.read_text())
+    pair = data["DataLoader"]["Eval"]
+    pair["Query"] = yaml.safe_load(yaml.safe_dump(pair["Gallery"]))
+    for change in ({"backend": "cv2"}, {"transform_ops": [{"Nonsense": None}]}):
+        pair["Query"]["dataset"].update(change)
+        config_file.write_text(yaml.safe_dump(data))
+        with pytest.raises(InputError, match=r"Query\.dataset\.transform_ops"):
+            eval_preprocess(load_config(config_file))
 
 
 def test_missing_file(tmp_path: Path) -> None:

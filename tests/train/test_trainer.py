@@ -11,6 +11,7 @@ import paddle
 import pytest
 import yaml
 
+from edgerecall.runtimes.errors import InputError
 from edgerecall.runtimes.image_list import read_image_list
 from edgerecall.train.augment import Augmentation
 from edgerecall.train.checkpoint import load_network, read_arrays
@@ -18,7 +19,7 @@ from edgerecall.train.config import load_config
 from edgerecall.train.evaluate import evaluate
 from edgerecall.train.loader import TrainLoader
 from edgerecall.train.schedule import Schedule
-from edgerecall.train.trainer import Trainer, build_network
+from edgerecall.train.trainer import StepReport, Trainer, build_network
 
 
 def test_files_and_log(trained: Path) -> None:
@@ -122,3 +123,30 @@ def test_plateau_goes_by_the_metric(config_file: Path) -> None:
         values.append(schedule.value)
     assert values == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
     assert paddle.get_device() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        ({"Resize": {"size": 96, "sizez": 3}}, "unknown option 'sizez'"),
+        ({"Resize": {"size": 0}}, "size: Input should be greater"),
+        ({"RandomResizedCrop": {"size": 32, "interpolation": "area"}}, "backend pil has no filter 'area'"),
+        ({"RandomResizedCrop": {"size": 32, "scales": [1, 1]}}, "did you mean 'scale'?"),
+        ({"RandomRotate": None}, "unknown operation"),
+    ],
+)
+def test_mistakes_in_training_transforms(op: dict[str, Any], message: str) -> None:
+    normalize = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    with pytest.raises(InputError) as caught:
+        Augmentation([op, {"ToTensor": None}, normalize], "ops", "pil", (3, 32, 32))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_eta_of_days() -> None:
+    assert "eta: 50:00:01" in StepReport(1, 1, 2, 0.5, 0.1, 10.0, 50 * 3600 + 1, None, None).line()
+
+
+def test_a_failed_start_keeps_the_last_log(trained: Path, edgerecall: Any) -> None:
+    before = (trained / "run" / "train.log").read_text()
+    assert edgerecall("train", "-c", trained / "train.yaml", "-o", "Global.device=gpu").returncode == 2
+    assert (trained / "run" / "train.log").read_text() == before
