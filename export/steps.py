@@ -12,6 +12,7 @@ from typing import Any
 
 from ..runtimes.errors import EdgeRecallError
 from ..runtimes.predictor import one_line
+from ..runtimes.versions import missing_package
 
 OPSET = 17
 
@@ -78,6 +79,10 @@ def main() -> None:
     try:
         STEPS[sys.argv[1]](*sys.argv[2:])
     except Exception as error:  # everything a converter raises becomes a reason
-        sys.stderr.write(f"StepError: {type(error).__name__}: {one_line(error)}\n")
+        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        reason = missing or (
+            one_line(error) if isinstance(error, EdgeRecallError) else f"{type(error).__name__}: {error}"
+        )
+        sys.stderr.write(f"StepError: {one_line(reason)}\n")
         sys.stderr.flush()
         raise SystemExit(1) from None

@@ -17,6 +17,20 @@ RELEVANT = (
     "opencv-python-headless",
 )
 
+# module -> (distribution, the extra that brings it)
+PROVIDERS = {
+    "paddle": ("paddlepaddle", "train"),
+    "paddle2onnx": ("paddle2onnx", "export"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "openvino"),
+}
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """One line with the remedy, when the missing module is of an optional package; else None."""
+    provider = PROVIDERS.get((error.name or "").split(".")[0])
+    return f"this needs {provider[0]}: run \"pip install 'edgerecall[{provider[1]}]'\"" if provider else None
+
 
 def installed_versions(names: Iterable[str] = RELEVANT) -> dict[str, str]:
     """Distribution name to version, for those of `names` that are installed."""

@@ -56,6 +56,15 @@ def test_deployment_half_works_where_paddle_is_not(fake_bundle: Make) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "(1, 16)"
 
 
+def test_training_without_paddle_names_the_extra(config_file: Path) -> None:
+    code = (
+        "import sys; sys.modules['paddle'] = None; from edgerecall.cli import main; main(['train', '-c', sys.argv[1]])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(config_file)], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip() == "edgerecall: this needs paddlepaddle: run \"pip install 'edgerecall[train]'\""
+
+
 def test_usage_mistakes(edgerecall: Run) -> None:
     wrong = edgerecall("trian")
     assert wrong.returncode == 2 and "Did you mean 'train'?" in wrong.stderr

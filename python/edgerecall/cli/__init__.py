@@ -106,6 +106,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         os._exit(0)
     except Exception as error:
         from ..runtimes.errors import EdgeRecallError
+        from ..runtimes.versions import missing_package
 
         if debug:
             import traceback
@@ -113,6 +114,8 @@ def main(args: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         if isinstance(error, EdgeRecallError):
             fail(str(error), error.exit_code)
+        if isinstance(error, ModuleNotFoundError) and (remedy := missing_package(error)):
+            fail(remedy, 2)
         if isinstance(error, OSError) and error.strerror:
             fail(f"{error.filename or 'system'}: {error.strerror}", 2)
         if isinstance(error, MemoryError):
