@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Status = Literal["ok", "parity", "failed", "missing"]
 
@@ -48,7 +49,7 @@ class Row:
     detail: dict[str, Any] = field(default_factory=dict)
     samples_ns: list[int] = field(default_factory=list)
 
-    def set_samples(self, samples: np.ndarray) -> None:
+    def set_samples(self, samples: NDArray[Any]) -> None:
         """Fills the latency columns from int64 nanoseconds `(n,)`."""
         self.samples_ns = [int(sample) for sample in samples]
         p50, p90, p99 = np.percentile(samples, [50, 90, 99]) / 1e6

@@ -8,19 +8,21 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 
 CELLS = 4
 
 
-def pooled_projection(dim: int, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+def pooled_projection(dim: int, seed: int = 0) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """A fixed random projection of the image averaged over a 4 x 4 grid; similar images stay similar."""
     weights = np.random.default_rng(seed).standard_normal((3 * CELLS * CELLS, dim)).astype(np.float32)
 
-    def embed(batch: np.ndarray) -> np.ndarray:
+    def embed(batch: NDArray[Any]) -> NDArray[Any]:
         count, channels, height, width = batch.shape
         rows = batch[:, :, : height - height % CELLS, : width - width % CELLS]
         grid = rows.reshape(count, channels, CELLS, height // CELLS, CELLS, width // CELLS)
@@ -38,7 +40,7 @@ class FakePredictor(Predictor):
 
     def __init__(
         self,
-        files: dict[str, str] | Callable[[np.ndarray], np.ndarray],
+        files: dict[str, str] | Callable[[NDArray[Any]], NDArray[Any]],
         io: ModelIO,
         options: RunOptions | None = None,
     ) -> None:
@@ -49,7 +51,7 @@ class FakePredictor(Predictor):
         self.io = io
         self.info = RuntimeInfo("fake", "1", self._behaviour.get("precision", options.precision), options.threads)
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._calls += 1
         if self._calls > self._behaviour.get("crash_after", self._calls):
             os.kill(os.getpid(), signal.SIGKILL)

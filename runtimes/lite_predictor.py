@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
@@ -44,7 +46,7 @@ class LitePredictor(Predictor):
             detail={"python": sys.version.split()[0], "numpy": np.__version__},
         )
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._input.from_numpy(batch)
         self._predictor.run()
         # numpy() is a view of the runtime's own buffer, which the next inference overwrites.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
+from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
@@ -47,6 +49,6 @@ class OnnxRuntimePredictor(Predictor):
             detail={"providers": self._session.get_providers()},
         )
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         outputs = self._session.run(None, {self._input_name: batch})
         return checked_output("onnxruntime", outputs[0], len(batch), self.io)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
@@ -62,7 +62,7 @@ class OpenVinoPredictor(Predictor):
             detail={"layers_by_precision": layers, "streams": int(self._compiled.get_property("NUM_STREAMS"))},
         )
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         results = self._request.infer([batch], share_inputs=True)
         return checked_output("openvino", results[0], len(batch), self.io)
 

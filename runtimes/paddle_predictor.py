@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
+from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
@@ -60,7 +62,7 @@ class PaddlePredictor(Predictor):
             },
         )
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         self._input.copy_from_cpu(batch)
         self._predictor.run()
         return checked_output("paddle", self._output.copy_to_cpu(), len(batch), self.io)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import InputError, RuntimeFailed, RuntimeUnavailable
 
@@ -81,7 +82,7 @@ class Predictor(ABC):
     info: RuntimeInfo
 
     @abstractmethod
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
 
     def close(self) -> None:  # noqa: B027 - optional: its default is to do nothing
@@ -117,7 +118,7 @@ def open_files(runtime: str, files: dict[str, str], io: ModelIO, options: RunOpt
     return predictor
 
 
-def checked_output(runtime: str, output: np.ndarray, count: int, io: ModelIO) -> np.ndarray:
+def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) -> NDArray[Any]:
     """The output as float32 `(count, D)`; RuntimeFailed when it has another shape or is not finite."""
     array = np.asarray(output, dtype=np.float32)
     if io.embedding_dim == 0 or array.size == count * io.embedding_dim:

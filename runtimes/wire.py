@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 HEADER_LIMIT = 1 << 26
 
 
-def send(stream: BinaryIO, body: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+def send(stream: BinaryIO, body: dict[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
     """Writes one message and flushes it."""
     contiguous = [np.ascontiguousarray(array) for array in arrays]
     header = json.dumps({"body": body, "arrays": [[a.dtype.str, list(a.shape)] for a in contiguous]}).encode()
@@ -27,7 +28,7 @@ def send(stream: BinaryIO, body: dict[str, Any], arrays: Sequence[np.ndarray] = 
     stream.flush()
 
 
-def receive(read_exactly: Callable[[int], bytes | bytearray]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def receive(read_exactly: Callable[[int], bytes | bytearray]) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """Reads one message; `read_exactly` raises EOFError when the other side is gone."""
     (length,) = struct.unpack("<Q", read_exactly(8))
     if length > HEADER_LIMIT:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
+from numpy.typing import NDArray
 
 from . import errors
 from .errors import EdgeRecallError, RuntimeFailed
@@ -65,7 +65,7 @@ def worker_command(python: str | None) -> list[str]:
 class Timing:
     """samples_ns: int64 `(n,)`. cores_used: CPU time over wall time. busy_threads: threads seen at work, or None."""
 
-    samples_ns: np.ndarray
+    samples_ns: NDArray[Any]
     cores_used: float
     busy_threads: int | None
 
@@ -119,8 +119,8 @@ class WorkerPredictor(Predictor):
         return self._process.pid
 
     def call(
-        self, command: str, arrays: tuple[np.ndarray, ...] = (), **body: Any
-    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        self, command: str, arrays: tuple[NDArray[Any], ...] = (), **body: Any
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """Sends one command and waits for its answer. The worker's own errors are raised here again."""
         assert self._process.stdin is not None
         deadline = time.monotonic() + self.timeout_s
@@ -134,10 +134,10 @@ class WorkerPredictor(Predictor):
             raise kind(answer["message"]) if issubclass(kind, EdgeRecallError) else RuntimeFailed(answer["message"])
         return answer["result"], outputs
 
-    def embed(self, batch: np.ndarray) -> np.ndarray:
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self.call("embed", (batch,))[1][0]
 
-    def time(self, batch: np.ndarray, count: int) -> Timing:
+    def time(self, batch: NDArray[Any], count: int) -> Timing:
         """`count` inferences, timed inside the worker."""
         result, arrays = self.call("time", (batch,), count=count)
         return Timing(arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1), result["busy_threads"])

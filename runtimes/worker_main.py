@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import EdgeRecallError
 from .predictor import ModelIO, Predictor, RunOptions, one_line, open_files, predictor_class
@@ -65,7 +66,7 @@ def thread_times() -> dict[str, int]:
     return times
 
 
-def timed_runs(predictor: Predictor, batch: np.ndarray, count: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+def timed_runs(predictor: Predictor, batch: NDArray[Any], count: int) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """`count` inferences of one batch: nanoseconds each, the CPU time that all threads used, and how many threads
     worked (ran for at least a twentieth of the time).
     """
@@ -100,7 +101,7 @@ class Worker:
         load_ns = time.perf_counter_ns() - start
         return {"info": asdict(self.predictor.info), "import_ns": import_ns, "load_ns": load_ns}
 
-    def answer(self, body: dict[str, Any], arrays: list[np.ndarray]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def answer(self, body: dict[str, Any], arrays: list[NDArray[Any]]) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         command = body["command"]
         if command == "open":
             return self.open(body), []
