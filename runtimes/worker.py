@@ -143,7 +143,7 @@ class WorkerPredictor(Predictor):
         return Timing(arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1), result["busy_threads"])
 
     def peak_rss_mb(self) -> float | None:
-        """The worker's peak resident memory so far, in MiB."""
+        """The worker's peak resident memory so far, in MB (1e6 bytes)."""
         peak: float | None = self.call("stats")[0]["peak_rss_mb"]
         return peak
 

@@ -47,11 +47,11 @@ def die_with_parent() -> None:
 
 
 def memory_mb(field: str) -> float | None:
-    """`VmHWM` (peak) or `VmRSS` of this process; unlike ru_maxrss it does not start at the parent's size."""
+    """`VmHWM` (peak) or `VmRSS` in MB (1e6 bytes); unlike ru_maxrss it does not start at the parent's size."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(field + ":"):
-                return int(line.split()[1]) / 1024
+                return int(line.split()[1]) * 1024 / 1e6
     except OSError:
         pass
     return None
