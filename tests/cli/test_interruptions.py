@@ -21,11 +21,22 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., Bundle]
 
 
+def listen_to_interrupts() -> None:
+    """A background job of a shell starts with SIGINT ignored, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt(arguments: list[object], ready: Callable[[psutil.Process], bool], cwd: Path) -> tuple[int, str]:
     """Starts a command, sends SIGINT to it and its children once it is busy, as a terminal does."""
     command = [sys.executable, "-m", "edgerecall", *map(str, arguments)]
     process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_interrupts,
     )
     handle = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
