@@ -12,7 +12,7 @@ from ..runtimes.errors import InputError
 
 Embeddings = NDArray[np.float32]
 Labels = NDArray[np.int64]
-BLOCK = 1024
+BLOCK_CELLS = 1 << 23  # similarities held at once; the largest temporary has 8 bytes for each
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ def retrieval_scores(
     precisions: list[float] = []
     hits: list[NDArray[np.bool_]] = []
     nearest = np.empty(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(queries)))
+    block = max(BLOCK_CELLS // len(gallery), 1)
+    for start in range(0, len(queries), block):
+        rows = np.arange(start, min(start + block, len(queries)))
         similarity = queries[rows] @ gallery.T
         if own:
             similarity[np.arange(len(rows)), rows] = -np.inf

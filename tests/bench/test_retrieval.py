@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgerecall.bench import retrieval
 from edgerecall.bench.retrieval import retrieval_scores
 from edgerecall.runtimes.errors import InputError
 
@@ -36,13 +37,15 @@ def unit(count: int, seed: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def test_queries_as_their_own_gallery() -> None:
-    x, labels = unit(1100, 0), np.random.default_rng(1).integers(0, 90, 1100)
+@pytest.mark.parametrize("cells", [1, 5000, 1 << 23])
+def test_queries_as_their_own_gallery(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK_CELLS", cells)  # one row at a time, some rows, all rows
+    x, labels = unit(300, 0), np.random.default_rng(1).integers(0, 20, 300)
     labels[-1] = 1000  # a class with a single member is not counted
     scores = retrieval_scores(x, labels)
     expected = literal(x, labels, x, labels, own=True)
     assert (scores.recall[1], scores.recall[5], scores.mean_ap) == pytest.approx(expected, abs=1e-9)
-    assert scores.queries == 1099
+    assert scores.queries == 299
 
 
 def test_separate_gallery_and_cameras() -> None:
