@@ -89,6 +89,12 @@ def terminal(result: BenchResult, console: Console) -> None:
 def notes(result: BenchResult) -> list[str]:
     """What a reader must know beside the table."""
     lines = [f"{row.runtime}: {row.status}: {row.reason}" for row in result.rows if row.reason]
+    asked = result.options["threads"]
+    lines += [
+        f"{row.runtime}: asked for {asked} threads, runs {row.threads}: not to be compared with rows that run {asked}"
+        for row in result.rows
+        if row.threads not in (None, asked)
+    ]
     if result.problem:
         lines.append(result.problem)
     lines += [f"warning: {warning}" for warning in result.warnings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
 from ..runtimes.errors import BundleError, EdgeRecallError, ImageError, InputError, RuntimeUnavailable
-from ..runtimes.model import l2_normalize, open_predictor, stream_tensors
-from ..runtimes.predictor import RUNTIMES, RunOptions
+from ..runtimes.model import available_in, l2_normalize, open_predictor, stream_tensors
+from ..runtimes.predictor import RUNTIMES, RunOptions, predictor_class
 from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
 from ..runtimes.versions import installed_versions
 from ..runtimes.worker import Timing, WorkerPredictor
@@ -44,6 +44,11 @@ class BenchOptions:
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
+        _ = self.run_options  # checks threads and precision
+        for runtime in self.runtimes:
+            predictor_class(runtime)
+        if len(set(self.runtimes)) < len(self.runtimes):
+            raise InputError(f"runtimes: each at most once, got {', '.join(self.runtimes)}")
         for name in ("batch", "samples", "rounds", "warmup"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
@@ -153,13 +158,16 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
     problem = verify_pixels(bundle)
     _, golden, reference = bundle.golden()
     contenders: list[Contender] = []
+    witness: Contender | None = None
     bad: list[str] = []
     try:
         for runtime in options.runtimes:
             contenders.append(Contender(runtime, bundle, options))
             progress(f"loading {runtime}", 1)
         _each(contenders, lambda c: c.check_golden(golden, reference))
-        kept = _encode_all(contenders, bundle, images, bad, progress)
+        if options.precision != "fp32":
+            witness = _fp32_witness(bundle, options, golden, reference)
+        kept = _encode_all([*contenders, *([witness] if witness else [])], bundle, images, bad, progress)
         batch = timing_batch(golden, options.batch)
         _each(contenders, lambda c: c.warm_up(batch, options.warmup))
         for round_index, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
@@ -168,11 +176,11 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
             progress(f"timing, round {round_index + 1} of {options.rounds}", 1)
         _each(contenders, lambda c: c.finish())
     finally:
-        for contender in contenders:
+        for contender in (*contenders, *([witness] if witness else [])):
             contender.close()
     labels = None if images.labels is None else images.labels[kept]
     unpaired = labels is not None and len(np.unique(labels)) == len(labels)
-    baseline, warnings = _judge_all(contenders, None if unpaired else labels, options.gates)
+    baseline, warnings = _judge_all(contenders, witness, None if unpaired else labels, options.gates)
     if unpaired:
         warnings.append("no two of the images are of one class: recall is not measured")
     return BenchResult(
@@ -197,6 +205,20 @@ def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]
             contender.attempt(partial(action, contender))
 
 
+def _fp32_witness(bundle: Bundle, options: BenchOptions, golden: Tensors, reference: Tensors) -> Contender:
+    """A sound fp32 runtime that is no row: rows of a lower precision are judged against it, not among themselves."""
+    reasons = []
+    for runtime in available_in(bundle):
+        witness = Contender(runtime, bundle, replace(options, precision="fp32"))
+        if witness.alive:
+            witness.attempt(partial(witness.check_golden, golden, reference))
+        if witness.row.status == "ok":
+            return witness
+        witness.close()
+        reasons.append(f"{runtime}: {witness.row.reason}")
+    raise InputError(f"--precision {options.precision} needs a sound fp32 runtime beside it: {'; '.join(reasons)}")
+
+
 def _encode_all(
     contenders: Sequence[Contender], bundle: Bundle, images: ImageSet, bad: list[str], progress: Progress
 ) -> NDArray[np.int64]:
@@ -217,30 +239,24 @@ def _encode_all(
 
 
 def _judge_all(
-    contenders: Sequence[Contender], labels: NDArray[np.int64] | None, gates: Gates
+    contenders: Sequence[Contender], witness: Contender | None, labels: NDArray[np.int64] | None, gates: Gates
 ) -> tuple[str | None, list[str]]:
-    """Parity of every living row against the first sound one; returns that row's runtime, and warnings."""
+    """Parity of every living row against the witness, or the first sound row; the baseline's name, and warnings."""
     measured = [c for c in contenders if c.row.status in ("ok", "parity") and c.embeddings]
     if not measured:
         return None, []
     # The baseline must itself match the training framework on the golden images.
-    baseline = next((c for c in measured if c.row.status == "ok"), measured[0])
-    normalised = {c.row.runtime: l2_normalize(np.concatenate(c.embeddings)) for c in measured}
-    scores: dict[str, RetrievalScores | None] = {
-        name: None if labels is None else retrieval_scores(embeddings, labels, ks=(1, 5))
-        for name, embeddings in normalised.items()
-    }
-    base = baseline.row.runtime
+    baseline = witness or next((c for c in measured if c.row.status == "ok"), measured[0])
+    base, base_scores = _retrieval(baseline, labels)
     for contender in measured:
-        name = contender.row.runtime
-        judge(
-            contender.row,
-            normalised[name],
-            normalised[base],
-            scores[name],
-            scores[base],
-            contender.golden_cosine,
-            gates,
-        )
-    warning = collapse_warning(normalised[base])
-    return base, [warning] if warning else []
+        own, scores = (base, base_scores) if contender is baseline else _retrieval(contender, labels)
+        judge(contender.row, own, base, scores, base_scores, contender.golden_cosine, gates)
+    warning = collapse_warning(base)
+    name = f"{baseline.row.runtime} in fp32" if witness else baseline.row.runtime
+    return name, [warning] if warning else []
+
+
+def _retrieval(contender: Contender, labels: NDArray[np.int64] | None) -> tuple[Tensors, RetrievalScores | None]:
+    """A contender's L2-normalised embeddings, and their scores where there are labels."""
+    embeddings = l2_normalize(np.concatenate(contender.embeddings))
+    return embeddings, None if labels is None else retrieval_scores(embeddings, labels, ks=(1, 5))

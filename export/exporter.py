@@ -72,6 +72,7 @@ class Source:
     reasons: dict[str, str]
     reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     about: dict[str, Any]
+    input_name: str
 
 
 def make_golden(
@@ -155,7 +156,7 @@ def export_bundle(
         bad = lambda error: report("golden image", str(error))  # noqa: E731
         names, tensors, embeddings = make_golden(folder, images, source, golden_count, bad)
         spec = Spec(
-            input_name="x",
+            input_name=source.input_name,
             input_shape=source.preprocess.output_shape,
             embedding_dim=embeddings.shape[1],
             normalize_embedding=source.normalize_embedding,

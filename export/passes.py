@@ -6,22 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..runtimes.errors import InputError
+from ..runtimes.paddle_model import read_program
 
 FLOAT, INTS = 1, 3  # AttrType of framework.proto
-
-
-def read_program(path: Path) -> Any:
-    """The protobuf program of a `.pdmodel` file."""
-    from paddle.base.proto import framework_pb2
-
-    program = framework_pb2.ProgramDesc()
-    try:
-        program.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError lives in a private module in some versions
-        raise InputError(f"{path}: not a .pdmodel program: {error}") from error
-    if not program.blocks:
-        raise InputError(f"{path}: not a .pdmodel program: no blocks in it")
-    return program
 
 
 def _attributes(op: Any) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from pydantic import ConfigDict
 from ..runtimes.config import read_yaml, validate
 from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import sha256
+from ..runtimes.paddle_model import check_input_shape
 from ..runtimes.predictor import ModelIO, RunOptions
 from ..runtimes.spec import Frozen
 from ..runtimes.transform_ops import parse_transform_ops
 from ..runtimes.worker import WorkerPredictor
 from .context import FormatFailed, own_step, run_step
 from .exporter import Source
-from .passes import read_program
 
 FORMS = {"pir": ("inference.json", {}), "pdmodel": ("inference.pdmodel", {"FLAGS_enable_pir_api": "0"})}
 PARAMS = "inference.pdiparams"
@@ -70,7 +70,7 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
         "sha256": sha256(params_path(checkpoint)),
         "config": config.model_dump(mode="json", exclude_unset=True),
     }
-    return Source(preprocess, True, models, reasons, reference, about)
+    return Source(preprocess, True, models, reasons, reference, about, "x")
 
 
 class PreprocessFile(Frozen):
@@ -103,8 +103,7 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
     preprocess = parse_transform_ops(
         section.get("transform_ops"), f"{preprocess_file}: transform_ops", backend="cv2", exif="apply"
     )
-    if "pdmodel" in models:
-        read_program(models["pdmodel"][0])
+    input_names = [check_input_shape(path, preprocess.output_shape) for path, _ in models.values()]
     form = "pir" if "pir" in models else "pdmodel"
     model, _ = models[form]
     files = {"model": str(model), "params": str(params)}
@@ -125,4 +124,4 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
     }
     about = {"kind": "paddle model", "file": model.name, "sha256": sha256(model), "params_sha256": sha256(params)}
     reasons = {form: missing[form] for form in FORMS if form not in models}
-    return Source(preprocess, True, models, reasons, reference, about)
+    return Source(preprocess, True, models, reasons, reference, about, input_names[0])

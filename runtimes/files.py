@@ -89,12 +89,12 @@ def atomic_folder(path: Path, replace: str | None = None) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_to_replace(path: Path, mark: str | None) -> None:
+def refuse_to_replace(path: Path, mark: str | None, remedy: str = "remove it or give another name") -> None:
     """InputError unless `path` is an empty folder or one that holds a file named `mark`."""
     if path.is_dir() and not any(path.iterdir()):
         return
     if mark is None:
-        raise InputError(f"{path} exists already: give another name or --force")
+        raise InputError(f"{path} exists already: {remedy}")
     if not (path / mark).is_file():
         raise InputError(f"{path} holds no {mark} and is not replaced: remove it yourself or give another name")
 

@@ -17,7 +17,9 @@ from .files import atomic_file, write_text
 
 
 class Writer(ABC):
-    """Takes batches; `finish` makes the result visible."""
+    """Takes batches; `finish` makes the result visible. `names_note`: where the image names went, if elsewhere."""
+
+    names_note = ""
 
     @abstractmethod
     def add(self, paths: Sequence[Path], embeddings: NDArray[Any]) -> None:
@@ -64,7 +66,9 @@ class NpyWriter(FileWriter):
     def finish(self) -> None:
         with atomic_file(self.output) as temporary, temporary.open("wb") as stream:
             np.save(stream, self.embeddings, allow_pickle=False)
-        write_text(self.output.with_name(self.output.name + ".txt"), "\n".join(self.paths) + "\n")
+        names = self.output.with_name(self.output.name + ".txt")
+        write_text(names, "\n".join(self.paths) + "\n")
+        self.names_note = f"; their images in {names}"
 
 
 class JsonLinesWriter(FileWriter):

@@ -79,6 +79,12 @@ def load_rgb(path: Path, exif: str = "ignore") -> NDArray[np.uint8]:
     return decode_rgb(read_bytes(path), exif, str(path))
 
 
+def other_files(folder: Path) -> list[Path]:
+    """Files below a folder that `find_images` passes over by their suffix; hidden ones are not counted."""
+    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() not in SUFFIXES)
+
+
 def find_images(path: Path) -> list[Path]:
     """An image, or all images below a folder in sorted order. InputError when there is none."""
     if path.is_file():

@@ -67,9 +67,11 @@ class EmbeddingModel:
         self.predictor = predictor
         self.batch_size = batch_size
         self._pool = ThreadPoolExecutor(max_workers=threads)
+        self._closed = False
 
     def embed_tensors(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 `(N, 3, H, W)` -> float32 `(N, D)`, L2-normalised when the spec says so."""
+        self._check_open()
         raw = self.predictor.embed(np.ascontiguousarray(batch, dtype=np.float32))
         return l2_normalize(raw) if self.spec.normalize_embedding else raw
 
@@ -77,6 +79,7 @@ class EmbeddingModel:
         self, paths: Sequence[Path], on_bad: BadImage | None = None
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
         """Batches of `(paths, float32 (n, D))`; a bad image goes to `on_bad` and is left out, or is raised."""
+        self._check_open()
         for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._pool, on_bad):
             yield [paths[index] for index in good], self.embed_tensors(tensors)
 
@@ -91,8 +94,15 @@ class EmbeddingModel:
         parts = [embeddings for _, embeddings in self.stream(files, on_bad)]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("the model is closed: use it inside its 'with' block, or load it again")
+
     def close(self) -> None:
-        """Frees the runtime."""
+        """Frees the runtime; calls after it raise InputError."""
+        if self._closed:
+            return
+        self._closed = True
         self._pool.shutdown(cancel_futures=True)
         self.predictor.close()
 

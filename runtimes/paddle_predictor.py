@@ -23,6 +23,8 @@ class PaddlePredictor(Predictor):
             raise RuntimeUnavailable(
                 "runtime 'paddle' needs paddlepaddle: run 'pip install edgerecall[paddle]'"
             ) from error
+        if options.device == "gpu" and not paddle.is_compiled_with_cuda():
+            raise RuntimeUnavailable("use_gpu: this Paddle is a CPU build: install paddlepaddle-gpu, or use the CPU")
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'paddle' has no fp16 execution on CPU: ask for fp32 or bf16")
         if options.precision == "bf16" and not (options.onednn and options.device == "cpu"):

@@ -12,6 +12,7 @@ from pydantic import Field
 from .bundle import MANIFEST, Bundle
 from .errors import InputError, RuntimeUnavailable
 from .model import EmbeddingModel, open_predictor
+from .paddle_model import check_input_shape
 from .predictor import RUNTIMES, ModelIO, RunOptions, open_files
 from .spec import Frozen, Spec
 from .transform_ops import parse_transform_ops
@@ -118,6 +119,7 @@ def open_rec_model(config: RecConfig) -> EmbeddingModel:
     preprocess = parse_transform_ops(
         config.RecPreProcess.transform_ops, "RecPreProcess.transform_ops", backend="cv2", exif="apply"
     )
+    check_input_shape(Path(files["model"]), preprocess.output_shape)
     predictor = open_files("paddle", files, ModelIO("x", preprocess.output_shape, 0), options)
     probe = predictor.embed(np.zeros((1, *preprocess.output_shape), dtype=np.float32))
     spec = Spec(

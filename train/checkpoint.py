@@ -47,7 +47,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def params_path(prefix: Path) -> Path:
-    """`prefix.pdparams`; a path that ends so already is kept."""
+    """`prefix.pdparams`, also for the name of any file of the checkpoint."""
+    if prefix.suffix in (".pdopt", ".pdstates"):
+        prefix = prefix.with_suffix(".pdparams")
     return prefix if prefix.suffix == ".pdparams" else prefix.with_name(prefix.name + ".pdparams")
 
 

@@ -69,9 +69,9 @@ def build_loss(entry: LossEntry) -> tuple[ContrastiveLoss, float]:
 def set_device(device: str) -> None:
     """Chooses the device; InputError when there is no GPU build or no GPU."""
     if device == "gpu" and (not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0):
+        missing = "it sees no GPU" if paddle.is_compiled_with_cuda() else "this Paddle is a CPU build"
         raise InputError(
-            "Global.device: 'gpu' needs paddlepaddle-gpu and a GPU, neither may be missing:"
-            " use '-o Global.device=cpu' on this machine"
+            f"Global.device: 'gpu' needs paddlepaddle-gpu and a GPU, but {missing}: use '-o Global.device=cpu' here"
         )
     paddle.set_device(device)
 

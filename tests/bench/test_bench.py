@@ -20,6 +20,7 @@ from edgerecall.bench.retrieval import retrieval_scores
 from edgerecall.bench.rows import BenchResult, Row
 from edgerecall.bench.runner import BenchOptions, run_bench
 from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.errors import InputError
 
 Make = Callable[..., Bundle]
 
@@ -161,6 +162,26 @@ def test_cosine_is_never_rounded_up_to_one() -> None:
     column = next(column for column in report.COLUMNS if column.field == "cosine_min")
     assert column.cell(Row("x", cosine_min=0.9999999)) == "0.999999"
     assert column.cell(Row("x", cosine_min=1.0)) == "1.000000"
+
+
+def test_lower_precision_is_judged_against_fp32(real_bundle: Path, data: Path) -> None:
+    """Alone in its run, a bf16 row would be its own baseline and lose nothing."""
+    result = bench(Bundle.open(real_bundle), data, runtimes=("openvino",), precision="bf16")
+    row = result.rows[0]
+    assert result.baseline == "paddle in fp32" and len(result.rows) == 1
+    assert row.cosine_min is not None and (row.cosine_min < 1 - 1e-7 or row.precision == "fp32")
+
+
+def test_fewer_threads_than_asked_are_said(real_bundle: Path, data: Path) -> None:
+    result = bench(Bundle.open(real_bundle), data, runtimes=("onnxruntime", "lite"), threads=2)
+    said = [line for line in report.notes(result) if "asked for 2 threads, runs 1" in line]
+    assert len(said) == 1 and said[0].startswith("lite")
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"precision": "int8"}, {"runtimes": ("tensorrt",)}, {"rounds": 99}])
+def test_wrong_options_are_no_rows(fake_bundle: Make, data: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        bench(fake_bundle(), data, **wrong)
 
 
 def test_the_four_real_runtimes(real_bundle: Path, data: Path) -> None:

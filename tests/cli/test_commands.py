@@ -174,6 +174,7 @@ def odd_images(tmp_path: Path, data: Path) -> Path:
     picture.convert("P").save(folder / "palette.png")
     (folder / "bad_cut.jpg").write_bytes(good[0].read_bytes()[:900])
     (folder / "bad_text.jpg").write_text("no image")
+    (folder / "other.HEIC").write_bytes(b"x")
     (folder / "bad_empty.jpg").write_bytes(b"")
     Image.new("L", (12000, 9000)).save(folder / "bad_huge.png")
     return folder
@@ -193,9 +194,10 @@ def test_predict_skips_bad_images_and_names_them(
     result = predict(edgerecall, rec_config, odd_images, root)
     assert result.returncode == 0, result.stderr
     names = [line.split(":\t")[0] for line in result.stdout.splitlines()]
-    assert names == sorted(path.name for path in odd_images.iterdir() if not path.name.startswith("bad"))
+    assert names == sorted(path.name for path in odd_images.iterdir() if not path.name.startswith(("bad", "other")))
     assert all(line.split(":\t")[1].startswith("[") and line.endswith("]") for line in result.stdout.splitlines())
     warnings = [line for line in result.stderr.splitlines() if "skipped" in line]
+    assert "1 files passed over" in result.stderr and ".heic" in result.stderr
     assert len(warnings) == 4 and "108 million pixels" in result.stderr and "Traceback" not in result.stderr
     one_line(predict(edgerecall, rec_config, odd_images, root, "--strict"), 2, "bad_cut.jpg")
     one_line(predict(edgerecall, rec_config, odd_images / "bad_text.jpg", root), 2, "none of the 1 images")
@@ -248,6 +250,11 @@ def test_predict_with_a_plain_model(
     assert result.returncode == 0 and result.stdout.count(":\t[") == len(list((data / "mug_final").iterdir()))
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.runtime=openvino"), 2, "edgerecall export --model")
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_tensorrt=True"), 2, "TensorRT")
+    one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_gpu=True"), 2, "CPU build")
+    size = "RecPreProcess.transform_ops.0.ResizeImage.size=[224, 224]"
+    one_line(
+        predict(edgerecall, path, data, plain, "-o", size), 2, "takes 3 x 64 x 64, the preprocessing gives 3 x 224"
+    )
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.batch=1"), 2, "did you mean 'batch_size'?")
     one_line(predict(edgerecall, path, data, tmp_path), 2, "expected a bundle")
     binary = predict(edgerecall, path, data / "mug_final", plain, "-o", "RecPostProcess={Binarize: {method: sign}}")

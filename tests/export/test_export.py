@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgerecall.export.passes import read_program
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import InputError
+from edgerecall.runtimes.paddle_model import read_program
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRACE = Path(__file__).with_name("trace_model.py")
@@ -184,6 +184,17 @@ def test_a_broken_model_is_one_line(
         (tmp_path / "model" / name).write_bytes(content)
     one_line(export(edgerecall, tmp_path, data, tmp_path / "model"), 2, "inference.pdmodel")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("pir", [True, False])
+def test_preprocessing_of_another_size(
+    edgerecall: Run, tmp_path: Path, data: Path, one_line: Callable[..., None], real_bundle: Path, pir: bool
+) -> None:
+    model = real_bundle / ("paddle" if pir else "paddle-pdmodel")
+    (tmp_path / "preprocess.yaml").write_text(PREPROCESS.replace("[64, 64]", "[96, 80]"))
+    arguments = ["--model", model, "--preprocess", tmp_path / "preprocess.yaml", "--images", data]
+    result = edgerecall("export", tmp_path / "bundle", *arguments)
+    one_line(result, 2, "the model takes 3 x 64 x 64, the preprocessing gives 3 x 80 x 96")
 
 
 def test_force_replaces_only_a_bundle(

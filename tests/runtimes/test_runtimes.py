@@ -11,7 +11,7 @@ import pytest
 
 import edgerecall
 from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.errors import RuntimeUnavailable
+from edgerecall.runtimes.errors import InputError, RuntimeUnavailable
 from edgerecall.runtimes.model import l2_normalize, open_predictor
 from edgerecall.runtimes.predictor import PREDICTORS, RUNTIMES, RunOptions
 from edgerecall.runtimes.verify import verify, verify_pixels
@@ -121,6 +121,14 @@ def test_another_resize_is_noticed(real_bundle: Path, tmp_path: Path, key: str, 
     (copy / "bundle.json").write_text(json.dumps(manifest))
     problem = verify_pixels(Bundle.open(copy))
     assert problem is not None and "preprocessing differs from the sealed tensors" in problem
+
+
+def test_a_closed_model_says_so(real_bundle: Path) -> None:
+    with edgerecall.load(real_bundle) as model:
+        pass
+    model.close()
+    with pytest.raises(InputError, match="the model is closed"):
+        model.embed_images(Bundle.open(real_bundle).golden()[0])
 
 
 def test_every_runtime_is_one_table_line() -> None:

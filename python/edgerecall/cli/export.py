@@ -59,8 +59,8 @@ def command(
         if name not in FORMATS:
             raise InputError(f"--formats: unknown '{name}'{suggestion(name, FORMATS)}")
     if bundle.exists():
-        refuse_to_replace(bundle, MANIFEST if force else None)
-    logger = setup_logging(console())
+        refuse_to_replace(bundle, MANIFEST if force else None, "give another name or --force")
+    logger = setup_logging(console(stderr=True))
     with (
         tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
         progress_bar("exporting", len(names) + 2) as advance,

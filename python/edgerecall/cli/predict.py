@@ -26,12 +26,15 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     from ..runtimes.config import apply_overrides, read_yaml, validate
     from ..runtimes.errors import ImageError, InputError
     from ..runtimes.gallery import WRITERS, TextWriter, Writer
-    from ..runtimes.images import find_images
+    from ..runtimes.images import SUFFIXES, find_images, other_files
     from ..runtimes.rec import RecConfig, binarize, open_rec_model
 
     config = validate(RecConfig, apply_overrides(read_yaml(config_path), overrides), f"config {config_path}")
     logger = setup_logging(console(stderr=True))
     paths = find_images(config.Global.infer_imgs)
+    if others := other_files(config.Global.infer_imgs):
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), kinds)
     writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
     bad: list[ImageError] = []
 
@@ -49,5 +52,5 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
         raise InputError(f"none of the {len(paths)} images could be read")
     writer.finish()
     if output is not None:
-        console().print(f"{output}: {len(paths) - len(bad)} embeddings, {len(bad)} images skipped")
+        console().print(f"{output}: {len(paths) - len(bad)} embeddings, {len(bad)} images skipped{writer.names_note}")
     return 0
