@@ -1,6 +1,7 @@
 """Sets up the virtual environment, the C++ core and the Lite sidecar. Standard library only; names what is missing.
 
-Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success.
+Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success. An environment
+that works is kept whatever interpreter calls this; remove it to change Python.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def check_compiler() -> None:
             )
 
 
-def fingerprint(python: str) -> str:
+def fingerprint() -> str:
     """A hash of everything that the installation is made from."""
-    digest = hashlib.sha256(python.encode())
+    digest = hashlib.sha256()
     names = ["setup.py", "pyproject.toml", "CMakeLists.txt", "scripts/bootstrap.py"]
     sources = sorted(p for folder in ("cpp", "cmake") for p in (ROOT / folder).rglob("*") if p.is_file())
     for path in [*(ROOT / name for name in names), *sources]:
@@ -93,13 +94,12 @@ def main() -> None:
     """Checks, installs, and remembers that it did."""
     venv = ROOT / sys.argv[1]
     python, stamp = venv / "bin" / "python", venv / "edgerecall-setup"
-    base = find_python()
-    mark = fingerprint(base)
+    mark = fingerprint()
     if stamp.is_file() and stamp.read_text() == mark and works([str(python), "-c", "import edgerecall"]):
         return
     check_compiler()
     if not works([str(python), "-c", PROBE]):
-        run(f"virtual environment {venv.name}", [base, "-m", "venv", "--clear", str(venv)])
+        run(f"virtual environment {venv.name}", [find_python(), "-m", "venv", "--clear", str(venv)])
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     run("pip", [*pip, "install", "--quiet", "--upgrade", "pip"])
     run("packages and the C++ core (about 400 MB to download)", [*pip, "install", "--editable", ".[all,dev]"])
