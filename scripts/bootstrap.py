@@ -1,7 +1,7 @@
 """Sets up the virtual environment, the C++ core and the Lite sidecar. Standard library only; names what is missing.
 
-Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success. An environment
-that works is kept whatever interpreter calls this; remove it to change Python.
+Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success. A working
+environment is kept whatever interpreter calls this; remove it to change Python.
 """
 
 from __future__ import annotations
