@@ -162,6 +162,7 @@ def export_bundle(
             normalize_embedding=source.normalize_embedding,
             preprocess=source.preprocess,
         )
+        golden = tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS))
         context = Context(folder, Path(scratch), source.models, source.reasons)
         artifacts: list[Artifact] = []
         skipped: list[Skipped] = []
@@ -175,7 +176,7 @@ def export_bundle(
                 command=command,
                 artifacts=tuple(kept),
                 skipped=tuple(skipped),
-                golden=tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)),
+                golden=golden,
                 golden_images=tuple(names),
             )
 

@@ -24,7 +24,6 @@ from .exporter import Source
 
 FORMS = {"pir": ("inference.json", {}), "pdmodel": ("inference.pdmodel", {"FLAGS_enable_pir_api": "0"})}
 PARAMS = "inference.pdiparams"
-Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callable[[str], None]) -> Source:

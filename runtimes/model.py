@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from .bundle import Artifact, Bundle
 from .errors import ImageError, InputError
-from .images import load_rgb
 from .predictor import RUNTIMES, Predictor, RunOptions, open_files, predictor_class
-from .preprocess import preprocess_bytes, preprocess_file
+from .preprocess import preprocess_file
 from .sidecar import find_python
 from .spec import Preprocess, Spec
 from .worker import WorkerPredictor
 
 BadImage = Callable[[Path, ImageError], None]
-__all__ = ["EmbeddingModel", "load", "load_rgb", "open_predictor"]
 
 
 def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,4 +174,4 @@ def available_in(bundle: Bundle) -> list[str]:
 def golden_tensors(bundle: Bundle) -> NDArray[np.float32]:
     """The golden images through this machine's preprocessing, float32 `(n, 3, H, W)`."""
     paths, _, _ = bundle.golden()
-    return np.stack([preprocess_bytes(p.read_bytes(), bundle.spec.preprocess, str(p)) for p in paths])
+    return np.stack([preprocess_file(path, bundle.spec.preprocess) for path in paths])

@@ -87,7 +87,6 @@ class Normalize(Frozen):
         return self
 
 
-Geometry = Annotated[ResizeShort | ResizeExact | CenterCrop, Field(discriminator="op")]
 Op = Annotated[Decode | ResizeShort | ResizeExact | CenterCrop | Normalize, Field(discriminator="op")]
 
 

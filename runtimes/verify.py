@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,8 +85,3 @@ def verify_runtime(bundle: Bundle, runtime: str, options: RunOptions, worker: bo
     check = compare(output, reference, runtime, info.precision)
     problem = precision_problem(options.precision, info) or check_problem(check)
     return Verdict(runtime, info, check, problem)
-
-
-def verify(bundle: Bundle, runtimes: Sequence[str], options: RunOptions, worker: bool = True) -> list[Verdict]:
-    """`verify_runtime` for each, in order."""
-    return [verify_runtime(bundle, runtime, options, worker) for runtime in runtimes]

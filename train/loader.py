@@ -58,10 +58,10 @@ class TrainLoader:
             " remove the class from the list"
         )
 
-    def batches(self, index_batches: Iterable[NDArray[np.int64]], first_step: int = 0) -> Generator[Batch, None, None]:
+    def batches(self, index_batches: Iterable[NDArray[np.int64]]) -> Generator[Batch, None, None]:
         """Batches in the order of `index_batches`."""
         queue: deque[tuple[list[Future[Any]], NDArray[np.int64]]] = deque()
-        source = enumerate(index_batches, start=first_step)
+        source = enumerate(index_batches)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="edgerecall-loader")
         try:
             while True:

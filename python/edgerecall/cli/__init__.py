@@ -60,11 +60,9 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgerecall", prog_name="edgerecall")
 @click.option("--debug", is_flag=True, envvar="EDGERECALL_DEBUG", help="Show tracebacks.")
-@click.pass_context
-def group(ctx: click.Context, debug: bool) -> None:
+def group(debug: bool) -> None:
     """Train an image-retrieval embedding once, ship it to every edge runtime, and prove that neither recall nor
     latency was lost on the way."""
-    ctx.obj = {"debug": debug}
 
 
 def fail(message: str, code: int) -> NoReturn:
