@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
-from ..runtimes.errors import BundleError, EdgeRecallError, ImageError, InputError, RuntimeUnavailable
+from ..runtimes.errors import (
+    BundleError,
+    EdgeRecallError,
+    ImageError,
+    InputError,
+    RuntimeFailed,
+    RuntimeUnavailable,
+)
 from ..runtimes.model import available_in, l2_normalize, open_predictor, stream_tensors
 from ..runtimes.predictor import RUNTIMES, RunOptions, predictor_class
 from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
@@ -168,6 +175,8 @@ def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: 
         if options.precision != "fp32":
             witness = _fp32_witness(bundle, options, golden, reference)
         kept = _encode_all([*contenders, *([witness] if witness else [])], bundle, images, bad, progress)
+        if witness and not witness.alive:
+            raise RuntimeFailed(f"the fp32 runtime that rows are compared with: {witness.row.reason}")
         batch = timing_batch(golden, options.batch)
         _each(contenders, lambda c: c.warm_up(batch, options.warmup))
         for round_index, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):

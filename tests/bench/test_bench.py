@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgerecall.bench import report
+from edgerecall.bench import report, runner
 from edgerecall.bench.image_set import ImageSet
 from edgerecall.bench.parity import Gates, collapse_warning, judge
 from edgerecall.bench.retrieval import retrieval_scores
 from edgerecall.bench.rows import BenchResult, Row
 from edgerecall.bench.runner import BenchOptions, run_bench
 from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.errors import InputError
+from edgerecall.runtimes.errors import InputError, RuntimeFailed
 
 Make = Callable[..., Bundle]
 
@@ -170,6 +172,20 @@ def test_lower_precision_is_judged_against_fp32(real_bundle: Path, data: Path) -
     row = result.rows[0]
     assert result.baseline == "paddle in fp32" and len(result.rows) == 1
     assert row.cosine_min is not None and (row.cosine_min < 1 - 1e-7 or row.precision == "fp32")
+
+
+def test_a_witness_that_dies_ends_the_run(fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = runner._fp32_witness
+
+    def dying(*arguments: Any) -> runner.Contender:
+        witness = honest(*arguments)
+        assert witness.worker is not None
+        os.kill(witness.worker.pid, signal.SIGKILL)
+        return witness
+
+    monkeypatch.setattr(runner, "_fp32_witness", dying)
+    with pytest.raises(RuntimeFailed, match=r"rows are compared with: fake: .* ended by signal 9"):
+        bench(fake_bundle(), data, precision="bf16")
 
 
 def test_fewer_threads_than_asked_are_said(real_bundle: Path, data: Path) -> None:
