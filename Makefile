@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
 
-.PHONY: demo test setup lint cpp-test pytest benchmarks clean
+CMAKE := $(BIN)/cmake
+CTEST := $(BIN)/ctest
+FUZZ_SECONDS := 30
+CPP_TEST := -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON
+BLAS = $(shell $(BIN)/python -c "import scipy_openblas32 as b; print(f'{b.get_lib_dir()}/lib{b.get_library()}.so')")
+
+.PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz cpp-arm benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: demo/report.md
@@ -48,13 +54,39 @@ lint: setup
 	PYTHONPATH=build/flat $(BIN)/lint-imports --no-cache
 
 cpp-test: setup
-	$(BIN)/cmake -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo -DEDGERECALL_BUILD_TESTS=ON \
-	    -DEDGERECALL_WERROR=ON -DEDGERECALL_SANITIZE=address,undefined
-	$(BIN)/cmake --build build/cpp --parallel
-	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=address,undefined
+	$(CMAKE) --build build/cpp --parallel
+	EDGERECALL_BLAS=$(BLAS) UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --output-on-failure
 
 pytest: setup
 	$(BIN)/pytest
+
+# The core once more: threads checked, by clang, for ARM under QEMU, and fuzzed. Needs clang 14 and the cross-compiler.
+cpp-all: cpp-thread cpp-clang cpp-fuzz cpp-arm
+
+cpp-thread: setup
+	$(CMAKE) -S . -B build/thread -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=thread
+	$(CMAKE) --build build/thread --parallel
+	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/thread --output-on-failure
+
+cpp-clang: setup
+	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST)
+	$(CMAKE) --build build/clang --parallel
+	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/clang --output-on-failure
+
+cpp-fuzz: setup
+	$(CMAKE) -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DEDGERECALL_BUILD_FUZZERS=ON -DEDGERECALL_WERROR=ON -DEDGERECALL_SANITIZE=fuzzer-no-link,address,undefined
+	$(CMAKE) --build build/fuzz --parallel
+	cd build/fuzz && for target in decode preprocess; do mkdir -p $$target-new && \
+	    UBSAN_OPTIONS=halt_on_error=1 ./$${target}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	    -dict=../../cpp/tests/fuzz/spec.dict -print_final_stats=1 -verbosity=0 $$target-new \
+	    ../../cpp/tests/fuzz/corpus/$$target || exit 1; done
+
+cpp-arm: setup
+	$(CMAKE) -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/toolchains/aarch64-linux-gnu.cmake $(CPP_TEST)
+	$(CMAKE) --build build/aarch64 --parallel
+	$(CTEST) --test-dir build/aarch64 --output-on-failure
 
 benchmarks: setup
 	$(BIN)/python benchmarks/startup.py

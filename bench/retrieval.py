@@ -1,30 +1,37 @@
-"""Exact retrieval metrics over embeddings, the query itself left out by index."""
+"""Exact retrieval metrics over embeddings, in the C++ core; a query never finds itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.errors import InputError
+from ..runtimes import _native
+from ..runtimes.errors import InputError, RuntimeUnavailable
 
 Embeddings = NDArray[np.float32]
 Labels = NDArray[np.int64]
-BLOCK_CELLS = 1 << 23  # similarities held at once; the largest temporary has 8 bytes for each
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
     """recall: k -> share of queries with a relevant image among the first k. mean_ap: mean average precision.
 
+    r_precision, map_at_r: of Musgrave et al., "A Metric Learning Reality Check" (2020).
     queries: how many were counted; queries without any relevant gallery image are not.
-    hits: bool `(queries,)`, recall@1 of each counted query. nearest: int64 `(n,)`, every query's first neighbour.
+    hits: bool `(queries,)`, recall@1 of each counted query.
+    nearest: int64 `(n,)`, every query's first neighbour; -1 when nothing was left to rank.
     """
 
     recall: dict[int, float]
     mean_ap: float
+    r_precision: float
+    map_at_r: float
     queries: int
     hits: NDArray[np.bool_]
     nearest: NDArray[np.int64]
@@ -35,6 +42,18 @@ class RetrievalScores:
         return f"[Eval][Epoch {epoch}][Avg]" + ", ".join([*parts, f"mAP: {self.mean_ap:.5f}"])
 
 
+@cache
+def load_blas() -> None:
+    """Gives the core its BLAS: the packaged OpenBLAS, unless EDGERECALL_BLAS names another. RuntimeUnavailable."""
+    import scipy_openblas32
+
+    library = Path(scipy_openblas32.get_lib_dir()) / f"lib{scipy_openblas32.get_library()}.so"
+    try:
+        _native.load_blas(str(library))
+    except _native.Unavailable as error:
+        raise RuntimeUnavailable(str(error)) from error
+
+
 def retrieval_scores(
     queries: Embeddings,
     query_labels: Labels,
@@ -43,52 +62,55 @@ def retrieval_scores(
     ks: Sequence[int] = (1, 5),
     query_cameras: Labels | None = None,
     gallery_cameras: Labels | None = None,
+    threads: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> RetrievalScores:
-    """Ranks the gallery for every query by inner product, float32, highest first; ties by gallery index.
+    """Ranks the gallery for every query by inner product, highest first; equal ones by gallery index.
 
-    queries `(n, D)`, gallery `(m, D)`, both L2-normalised. Without a gallery the queries are their own, and each
-    leaves itself out by index. With cameras, gallery images of the query's class and camera are left out too.
-    mAP follows the usual definition: precision at each relevant rank, averaged over the relevant images.
+    queries `(n, D)`, gallery `(m, D)`. Without a gallery the queries are their own, and each leaves itself out by
+    index. With cameras, gallery images of the query's class and camera are left out too. Inner products are those of
+    float64, so that the scores do not depend on the CPU, the BLAS or `threads` (default: every CPU this process may
+    use). progress: called with the share done. Ctrl-C stops it.
     """
-    own = gallery is None
-    if gallery is None or gallery_labels is None:
-        gallery, gallery_labels, gallery_cameras = queries, query_labels, query_cameras
-    if len(queries) != len(query_labels) or len(gallery) != len(gallery_labels):
+    if (gallery is None) != (gallery_labels is None):
+        raise InputError("retrieval: expected gallery embeddings and labels, or neither")
+    if len(queries) != len(query_labels) or (
+        gallery is not None and gallery_labels is not None and len(gallery) != len(gallery_labels)
+    ):
         raise InputError("retrieval: expected one label per embedding")
+    load_blas()
     ks = sorted(set(ks))
-    found = dict.fromkeys(ks, 0)
-    precisions: list[float] = []
-    hits: list[NDArray[np.bool_]] = []
-    nearest = np.empty(len(queries), dtype=np.int64)
-    block = max(BLOCK_CELLS // len(gallery), 1)
-    for start in range(0, len(queries), block):
-        rows = np.arange(start, min(start + block, len(queries)))
-        similarity = queries[rows] @ gallery.T
-        if own:
-            similarity[np.arange(len(rows)), rows] = -np.inf
-        relevant = query_labels[rows, None] == gallery_labels[None, :]
-        if query_cameras is not None and gallery_cameras is not None:
-            same_camera = relevant & (query_cameras[rows, None] == gallery_cameras[None, :])
-            similarity[same_camera] = -np.inf
-        relevant &= similarity > -np.inf
-        order = np.argsort(-similarity, axis=1, kind="stable")
-        nearest[rows] = order[:, 0]
-        ranked = np.take_along_axis(relevant, order, axis=1)
-        counted = ranked.any(axis=1)
-        ranked = ranked[counted]
-        hits.append(ranked[:, 0])
-        for k in ks:
-            found[k] += int(ranked[:, :k].any(axis=1).sum())
-        cumulative = np.cumsum(ranked, axis=1)
-        precision = cumulative / np.arange(1, ranked.shape[1] + 1)
-        precisions.extend((precision * ranked).sum(axis=1) / cumulative[:, -1])
-    count = len(precisions)
-    if count == 0:
+    try:
+        found = _native.evaluate(
+            _rows(queries),
+            _integers(query_labels),
+            None if query_cameras is None else _integers(query_cameras),
+            None if gallery is None else _rows(gallery),
+            None if gallery_labels is None else _integers(gallery_labels),
+            None if gallery_cameras is None else _integers(gallery_cameras),
+            ks,
+            threads or len(os.sched_getaffinity(0)),
+            progress,
+        )
+    except _native.InputError as error:
+        raise InputError(str(error)) from error
+    if found["queries"] == 0:
         raise InputError("retrieval: no query has a relevant image: every class of the list has a single image")
+    begin, ranks = found["begin"], found["ranks"]
     return RetrievalScores(
-        recall={k: found[k] / count for k in ks},
-        mean_ap=float(np.mean(precisions)),
-        queries=count,
-        hits=np.concatenate(hits),
-        nearest=nearest,
+        recall=dict(zip(ks, found["recall"], strict=True)),
+        mean_ap=found["mean_ap"],
+        r_precision=found["r_precision"],
+        map_at_r=found["map_at_r"],
+        queries=found["queries"],
+        hits=ranks[begin[:-1][np.diff(begin) > 0]] == 1,
+        nearest=found["nearest"],
     )
+
+
+def _rows(values: Embeddings) -> Embeddings:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _integers(values: Labels) -> Labels:
+    return np.ascontiguousarray(values, dtype=np.int64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -237,11 +236,10 @@ def _encode_all(
     def on_bad(path: Path, error: ImageError) -> None:
         bad.append(str(error))
 
-    with ThreadPoolExecutor(1) as pool:
-        for indices, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, pool, on_bad):
-            _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
-            kept.extend(indices)
-            progress("embedding images", len(indices))
+    for indices, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, 1, on_bad):
+        _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
+        kept.extend(indices)
+        progress("embedding images", len(indices))
     if not kept:
         raise InputError(f"none of the {len(images.paths)} images could be read: {bad[0]}")
     return np.asarray(kept, dtype=np.int64)

@@ -1,13 +1,106 @@
+"""The C++ core. What goes in is checked, what it does runs without the interpreter's lock, buffers are not copied."""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
 import numpy as np
 from numpy.typing import NDArray
 
-class InputError(ValueError): ...
-class UnsupportedImage(InputError): ...
+class InputError(ValueError):
+    """Bad input; one line."""
 
-def decode_jpeg(encoded: bytes) -> NDArray[np.uint8]:
-    """Gray, YCbCr or RGB JPEG bytes -> uint8 (height, width, 3) RGB. Raises InputError, UnsupportedImage."""
+class UnsupportedImage(InputError):
+    """Bytes that are neither JPEG nor PNG."""
 
-def pack_planar(
-    image: NDArray[np.uint8], tables: NDArray[np.float32], swap_channels: bool, out: NDArray[np.float32]
-) -> None:
-    """uint8 (height, width, 3) -> float32 (3, height, width) in `out`, each sample through tables[channel]."""
+class Unavailable(RuntimeError):
+    """Something that the core needs is not there; one line with the remedy."""
+
+def decode(encoded: bytes, apply_exif: bool, max_pixels: int) -> NDArray[np.uint8]:
+    """JPEG or PNG bytes -> uint8 `(height, width, 3)`, as Pillow's `convert("RGB")`. InputError, UnsupportedImage."""
+
+def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """uint8 `(h, w, 3)` turned and mirrored as an EXIF orientation of 1 to 8 says; other values change nothing."""
+
+class Geometry:
+    """Resizes and crops, from JSON: a list in the form of bundle.json's `preprocess.ops`."""
+
+    def __init__(self, json: str) -> None: ...
+    def apply(self, image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+        """uint8 `(h, w, 3)`, rows contiguous -> uint8 `(H, W, 3)`. InputError when a size does not allow it."""
+
+class Preprocess:
+    """A spec's preprocessing, from JSON in the form of bundle.json's `preprocess`."""
+
+    def __init__(self, json: str) -> None: ...
+    def run(self, image: NDArray[np.uint8], out: NDArray[np.float32] | NDArray[np.float16], max_pixels: int) -> None:
+        """uint8 `(h, w, 3)` -> `(3, H, W)` in `out`."""
+
+    def run_batch(
+        self,
+        sources: Sequence[str | bytes],
+        out: NDArray[np.float32] | NDArray[np.float16],
+        threads: int,
+        max_pixels: int,
+    ) -> list[tuple[bool, str] | None]:
+        """Files (str) and encoded images (bytes) into slots of `out`, `(n, 3, H, W)`, on `threads` threads.
+
+        For each image None, or (whether its format is unsupported, what is wrong).
+        """
+
+class Evaluation(TypedDict):
+    """queries: how many have a relevant image; means are over them. ranks: of every query's relevant images in turn,
+
+    from 1, ascending; query q's are `ranks[begin[q]:begin[q + 1]]`. nearest: int64 `(n,)`, -1 where none is left.
+    """
+
+    queries: int
+    recall: list[float]
+    mean_ap: float
+    r_precision: float
+    map_at_r: float
+    nearest: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    begin: NDArray[np.int64]
+
+def load_blas(path: str) -> None:
+    """Loads the BLAS that `evaluate` multiplies with; the first one stays. Unavailable when it cannot."""
+
+def evaluate(
+    queries: NDArray[np.float32],
+    query_labels: NDArray[np.int64],
+    query_cameras: NDArray[np.int64] | None,
+    gallery: NDArray[np.float32] | None,
+    gallery_labels: NDArray[np.int64] | None,
+    gallery_cameras: NDArray[np.int64] | None,
+    ks: Sequence[int],
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> Evaluation:
+    """Ranks and metrics; without a gallery the queries are their own. InputError, Unavailable, KeyboardInterrupt."""
+
+class Gallery:
+    """Embeddings in memory, searched exactly. storage: float32, float16 or int8 (with a float32 scale a row).
+
+    Similarity is the inner product of what is stored with the query (int8: with the query's own int8 codes), highest
+    first, equal ones by row.
+    """
+
+    def __init__(self, dim: int, storage: str = "float32") -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Of the stored embeddings."""
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Appends rows `(n, dim)`. InputError on values that are not finite."""
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        threads: int = 1,
+        progress: Callable[[float], object] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""

@@ -9,20 +9,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from . import _native
 from .errors import ImageError, InputError
 from .predictor import one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+FORMATS = ("BMP", "WEBP", "TIFF")
 MAX_PIXELS_VARIABLE = "EDGERECALL_MAX_PIXELS"
 ORIENTATION = 0x0112
+Pixels = NDArray[np.uint8]
 
 
 def max_pixels() -> int:
-    """Images with more pixels are refused: by default 89,478,485, as Pillow warns; at most twice that."""
+    """Images with more pixels are refused: by default 89,478,485, as Pillow warns."""
     text = os.environ.get(MAX_PIXELS_VARIABLE, "89478485")
     if not text.isdigit() or int(text) < 1:
         raise InputError(f"{MAX_PIXELS_VARIABLE}: expected a whole number of pixels, got '{text}'")
@@ -40,28 +41,37 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode_rgb(data: bytes, exif: str, name: str) -> NDArray[np.uint8]:
+def decode_rgb(data: bytes, exif: str, name: str) -> Pixels:
     """Encoded bytes -> uint8 `(height, width, 3)`, C-contiguous, RGB.
 
-    JPEG through the C++ core, the rest (and CMYK JPEG) through Pillow. `exif`: "apply" or "ignore".
+    JPEG and PNG through the C++ core, the rest through Pillow. `exif`: "apply" or "ignore".
     Raises ImageError, naming `name`, for anything that is no whole image of at most `max_pixels()`.
     """
+    try:
+        return _native.decode(data, exif == "apply", max_pixels())
+    except _native.UnsupportedImage:
+        return decode_other(data, exif, name)
+    except (_native.InputError, MemoryError) as error:
+        message = "not enough memory to decode it" if isinstance(error, MemoryError) else str(error)
+        raise ImageError(f"{name}: {message}") from error
+
+
+def decode_other(data: bytes, exif: str, name: str) -> Pixels:
+    """`decode_rgb` of what the core does not read: BMP, WebP and TIFF."""
     limit = max_pixels()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = header.size
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = image.size
             if width * height > limit:
                 raise ImageError(
-                    f"{name}: {width} x {height} is {width * height / 1e6:.0f} million pixels, more than the limit"
-                    f" of {limit / 1e6:.0f}: shrink it, or raise {MAX_PIXELS_VARIABLE}"
+                    f"{name}: {width} x {height} is {width * height / 1e6:.4g} million pixels, more than the limit"
+                    f" of {limit / 1e6:.4g}: shrink it, or raise {MAX_PIXELS_VARIABLE}"
                 )
-            turned = exif == "apply" and header.getexif().get(ORIENTATION, 1) not in (0, 1)
-            if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L") and not turned:
-                return _native.decode_jpeg(data)
-            pixels = header.convert("RGB")
-            return np.array(ImageOps.exif_transpose(pixels) if turned else pixels)
+            orientation = image.getexif().get(ORIENTATION, 1) if exif == "apply" else 1
+            pixels = np.asarray(image.convert("RGB"))
+            return _native.upright(pixels, orientation if isinstance(orientation, int) else 1)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -74,7 +84,7 @@ def decode_rgb(data: bytes, exif: str, name: str) -> NDArray[np.uint8]:
         raise ImageError(f"{name}: damaged image: {one_line(error)}") from error
 
 
-def load_rgb(path: Path, exif: str = "ignore") -> NDArray[np.uint8]:
+def load_rgb(path: Path, exif: str = "ignore") -> Pixels:
     """`decode_rgb` of a file."""
     return decode_rgb(read_bytes(path), exif, str(path))
 

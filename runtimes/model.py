@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .bundle import Artifact, Bundle
 from .errors import ImageError, InputError
 from .predictor import RUNTIMES, Predictor, RunOptions, open_files, predictor_class
-from .preprocess import preprocess_file
+from .preprocess import preprocess_batch, preprocess_file
 from .sidecar import find_python
 from .spec import Preprocess, Spec
 from .worker import WorkerPredictor
@@ -64,7 +64,7 @@ class EmbeddingModel:
         self.spec = spec
         self.predictor = predictor
         self.batch_size = batch_size
-        self._pool = ThreadPoolExecutor(max_workers=threads)
+        self._threads = threads
         self._closed = False
 
     def embed_tensors(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,7 +78,7 @@ class EmbeddingModel:
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
         """Batches of `(paths, float32 (n, D))`; a bad image goes to `on_bad` and is left out, or is raised."""
         self._check_open()
-        for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._pool, on_bad):
+        for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._threads, on_bad):
             yield [paths[index] for index in good], self.embed_tensors(tensors)
 
     def embed_images(
@@ -101,7 +101,6 @@ class EmbeddingModel:
         if self._closed:
             return
         self._closed = True
-        self._pool.shutdown(cancel_futures=True)
         self.predictor.close()
 
     def __enter__(self) -> EmbeddingModel:
@@ -112,39 +111,34 @@ class EmbeddingModel:
 
 
 def stream_tensors(
-    paths: Sequence[Path],
-    preprocess: Preprocess,
-    batch_size: int,
-    pool: ThreadPoolExecutor,
-    on_bad: BadImage | None,
+    paths: Sequence[Path], preprocess: Preprocess, batch_size: int, threads: int, on_bad: BadImage | None
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Preprocessed batches: indices into `paths`, and float32 `(n, 3, H, W)`. The next is decoded while one is used."""
+    """Preprocessed batches: indices into `paths`, and float32 `(n, 3, H, W)`.
 
-    def attempt(path: Path) -> NDArray[np.float32] | ImageError:
-        try:
-            return preprocess_file(path, preprocess)
-        except ImageError as error:
-            return error
+    The next batch is made, on `threads` threads of the core, while one is used.
+    """
 
-    def submit(start: int) -> list[tuple[int, Future[NDArray[np.float32] | ImageError]]]:
+    def make(start: int) -> tuple[range, NDArray[np.float32], list[ImageError | None]]:
         indices = range(start, min(start + batch_size, len(paths)))
-        return [(index, pool.submit(attempt, paths[index])) for index in indices]
+        tensors = np.empty((len(indices), *preprocess.output_shape), dtype=np.float32)
+        return indices, tensors, preprocess_batch([paths[i] for i in indices], preprocess, tensors, threads)
 
-    pending = submit(0)
-    while pending:
-        current, pending = pending, submit(pending[-1][0] + 1)
-        good, tensors = [], []
-        for index, future in current:
-            result = future.result()
-            if isinstance(result, ImageError):
-                if on_bad is None:
-                    raise result
-                on_bad(paths[index], result)
-            else:
-                good.append(index)
-                tensors.append(result)
-        if good:
-            yield good, np.stack(tensors)
+    with ThreadPoolExecutor(1, thread_name_prefix="edgerecall-preprocess") as ahead:
+        pending = ahead.submit(make, 0)
+        for start in range(0, len(paths), batch_size):
+            indices, tensors, errors = pending.result()
+            if start + batch_size < len(paths):
+                pending = ahead.submit(make, start + batch_size)
+            good: list[int] = []
+            for index, error in zip(indices, errors, strict=True):
+                if error is None:
+                    good.append(index)
+                elif on_bad is None:
+                    raise error
+                else:
+                    on_bad(paths[index], error)
+            if good:
+                yield good, tensors if len(good) == len(indices) else tensors[[i - start for i in good]]
 
 
 def load(

@@ -1,117 +1,101 @@
-"""Executes a spec's preprocessing: encoded image to the float32 tensor that the model was trained on."""
+"""Executes a spec's preprocessing in the C++ core: encoded images to the tensors that the model was trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from . import _native
 from .errors import ImageError
-from .images import decode_rgb, max_pixels, read_bytes
-from .spec import CenterCrop, Normalize, Preprocess, Resampling, ResizeExact, ResizeShort
+from .images import Pixels, decode_other, max_pixels, read_bytes
+from .spec import CenterCrop, Preprocess, ResizeExact, ResizeShort
 
-PIL_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-CV2_FILTERS = {
-    "nearest": "INTER_NEAREST",
-    "bilinear": "INTER_LINEAR",
-    "bicubic": "INTER_CUBIC",
-    "area": "INTER_AREA",
-    "lanczos": "INTER_LANCZOS4",
-}
-Pixels = NDArray[np.uint8]
-
-
-def resample(image: Pixels, height: int, width: int, rule: Resampling) -> Pixels:
-    """uint8 `(h, w, 3)` to `(height, width, 3)` with the named backend's arithmetic."""
-    if image.shape[:2] == (height, width):
-        return image
-    if rule.backend == "pil":
-        return np.asarray(Image.fromarray(image).resize((width, height), PIL_FILTERS[rule.filter]))
-    import cv2
-
-    resized: Any = cv2.resize(image, (width, height), interpolation=getattr(cv2, CV2_FILTERS[rule.filter]))
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def short_side_size(height: int, width: int, rule: ResizeShort) -> tuple[int, int]:
-    """`(height, width)` after resizing the shorter side, by the reference's two rules.
-
-    `truncate`: `int(size * longer / shorter)` (Paddle's `Resize`); `round`: Python's `round` of both sides times
-    `size / shorter` (PaddleClas's `ResizeImage(resize_short)`).
-    """
-    if rule.rounding == "round":
-        ratio = float(rule.size) / min(height, width)
-        return round(height * ratio), round(width * ratio)
-    if width < height:
-        return int(rule.size * height / width), rule.size
-    return rule.size, int(rule.size * width / height)
-
-
-def crop_start(margin: int, rule: str) -> int:
-    """Where a centre crop begins: Paddle rounds half the margin (to even), PaddleClas's `CropImage` cuts it."""
-    return round(margin / 2.0) if rule == "round" else margin // 2
-
-
-def apply_geometry(image: Pixels, op: ResizeShort | ResizeExact | CenterCrop) -> Pixels:
-    """One resize or crop."""
-    height, width = image.shape[:2]
-    if isinstance(op, ResizeExact):
-        return resample(image, op.height, op.width, op)
-    if isinstance(op, ResizeShort):
-        new_height, new_width = short_side_size(height, width, op)
-        if new_height * new_width > max_pixels():
-            raise ImageError(f"{width} x {height} would grow to {new_width} x {new_height}: too narrow an image")
-        return resample(image, new_height, new_width, op)
-    if height < op.height or width < op.width:
-        raise ImageError(f"{width} x {height} is smaller than the crop of {op.width} x {op.height}")
-    top, left = crop_start(height - op.height, op.margin), crop_start(width - op.width, op.margin)
-    return image[top : top + op.height, left : left + op.width]
+Tensors = NDArray[np.float32] | NDArray[np.float16]
 
 
 @lru_cache(maxsize=64)
-def channel_tables(rule: Normalize) -> NDArray[np.float32]:
-    """float32 `(3, 256)`: `(v * scale - mean) / std` for every sample value, each step rounded to float32."""
-    values = np.arange(256, dtype=np.float32)
-    mean, std = (np.asarray(x, dtype=np.float32)[:, None] for x in (rule.mean, rule.std))
-    tables = (values[None, :] * np.float32(rule.scale) - mean) / std
-    if rule.order == "bgr":  # mean and std are listed in the order of the model's planes
-        tables = tables[::-1]
-    return np.ascontiguousarray(tables, dtype=np.float32)
+def plan(preprocess: Preprocess) -> _native.Preprocess:
+    """The preprocessing as the core runs it."""
+    return _native.Preprocess(preprocess.model_dump_json())
 
 
-def pixels_to_tensor(image: Pixels, rule: Normalize, out: NDArray[np.float32]) -> None:
-    """RGB uint8 `(H, W, 3)` -> float32 `(3, H, W)` written into `out`."""
-    _native.pack_planar(image, channel_tables(rule), rule.order == "bgr", out)
+@lru_cache(maxsize=256)
+def geometry_plan(op: ResizeShort | ResizeExact | CenterCrop) -> _native.Geometry:
+    """One resize or crop as the core runs it."""
+    return _native.Geometry(f"[{op.model_dump_json()}]")
 
 
-def preprocess_bytes(
-    data: bytes, preprocess: Preprocess, name: str, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """Encoded image -> float32 `(3, H, W)`, into `out` when given. Raises ImageError naming `name`."""
-    image = decode_rgb(data, preprocess.decode.exif, name)
+def apply_geometry(image: Pixels, op: ResizeShort | ResizeExact | CenterCrop) -> Pixels:
+    """One resize or crop of uint8 `(h, w, 3)`; ImageError when it cannot be done to this size."""
     try:
-        for op in preprocess.geometry:
-            image = apply_geometry(image, op)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from error
-    if out is None:
-        out = np.empty(preprocess.output_shape, dtype=np.float32)
-    pixels_to_tensor(image, preprocess.normalize, out)
-    return out
+        return geometry_plan(op).apply(image, max_pixels())
+    except _native.InputError as error:
+        raise ImageError(str(error)) from error
 
 
-def preprocess_file(path: Path, preprocess: Preprocess, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def preprocess_pixels(image: Pixels, preprocess: Preprocess, out: Tensors) -> None:
+    """RGB uint8 `(h, w, 3)` -> `(3, H, W)`, float32 or float16, written into `out`."""
+    try:
+        plan(preprocess).run(image, out, max_pixels())
+    except _native.InputError as error:
+        raise ImageError(str(error)) from error
+
+
+def preprocess_batch(
+    sources: Sequence[Path | bytes],
+    preprocess: Preprocess,
+    out: Tensors,
+    threads: int = 1,
+    names: Sequence[str] | None = None,
+) -> list[ImageError | None]:
+    """Encoded images, by path or as bytes, into the slots of `out`: `(n, 3, H, W)`, C-contiguous, float32 or float16.
+
+    Runs on `threads` threads without the interpreter's lock. Returns for each image None, or why its slot is void.
+    names: what messages call them; the paths when left out.
+    """
+    names = [str(source) for source in sources] if names is None else names
+    given = [source if isinstance(source, bytes) else str(source) for source in sources]
+    core = plan(preprocess)
+    outcomes: list[ImageError | None] = []
+    for index, outcome in enumerate(core.run_batch(given, out, threads, max_pixels())):
+        if outcome is None:
+            outcomes.append(None)
+            continue
+        unsupported, message = outcome
+        name, source = names[index], sources[index]
+        try:
+            if not unsupported:
+                raise ImageError(f"{name}: {message}")
+            data = source if isinstance(source, bytes) else read_bytes(source)
+            pixels = decode_other(data, preprocess.decode.exif, name)
+            try:
+                preprocess_pixels(pixels, preprocess, out[index])
+            except ImageError as error:
+                raise ImageError(f"{name}: {error}") from error
+            outcomes.append(None)
+        except ImageError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def preprocess_bytes(data: bytes, preprocess: Preprocess, name: str) -> NDArray[np.float32]:
+    """Encoded image -> float32 `(3, H, W)`. Raises ImageError naming `name`."""
+    return _one(data, preprocess, name)
+
+
+def preprocess_file(path: Path, preprocess: Preprocess) -> NDArray[np.float32]:
     """`preprocess_bytes` of a file."""
-    return preprocess_bytes(read_bytes(path), preprocess, str(path), out)
+    return _one(path, preprocess, str(path))
+
+
+def _one(source: Path | bytes, preprocess: Preprocess, name: str) -> NDArray[np.float32]:
+    out = np.empty((1, *preprocess.output_shape), dtype=np.float32)
+    (error,) = preprocess_batch([source], preprocess, out, names=[name])
+    if error is not None:
+        raise error
+    tensor: NDArray[np.float32] = out[0]
+    return tensor

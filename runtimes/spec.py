@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .predictor import ModelIO
 
-Backend = Literal["pil", "cv2"]
+Backend = Literal["pil", "pil12", "cv2"]
 Filter = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "area"]
+PIL_FILTERS: tuple[Filter, ...] = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 FILTERS: dict[Backend, tuple[Filter, ...]] = {
-    "pil": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+    "pil": PIL_FILTERS,
+    "pil12": PIL_FILTERS,
     "cv2": ("nearest", "bilinear", "bicubic", "area", "lanczos"),
 }
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -32,7 +34,10 @@ class Decode(Frozen):
 
 
 class Resampling(Frozen):
-    """How pixels are interpolated. Pillow antialiases when it shrinks; OpenCV (but for area) does not."""
+    """How pixels are interpolated. Pillow antialiases when it shrinks; OpenCV (but for area) does not.
+
+    pil: as Pillow 13 and newer; pil12: as Pillow up to 12, which never resizes the height before the width.
+    """
 
     backend: Backend = "pil"
     filter: Filter = "bilinear"

@@ -14,7 +14,6 @@ RELEVANT = (
     "openvino",
     "numpy",
     "pillow",
-    "opencv-python-headless",
 )
 
 # module -> (distribution, the extra that brings it)

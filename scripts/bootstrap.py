@@ -17,15 +17,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.11", "3.12", "3.10")
 PROBE = "import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))"
-JPEG_PROBE = """
-#include <cstdio>
-#include <jpeglib.h>
-#ifndef LIBJPEG_TURBO_VERSION
-#error not libjpeg-turbo
-#endif
-int main() { jpeg_decompress_struct info; jpeg_error_mgr error; info.err = jpeg_std_error(&error);
-  jpeg_create_decompress(&info); jpeg_destroy_decompress(&info); return 0; }
-"""
+# What the core is built from: a header that proves the package, how it links, its names on Debian and on Fedora.
+LIBRARIES = (
+    ("#include <cstdio>\n#include <jpeglib.h>", "-ljpeg", "libjpeg62-turbo-dev", "libjpeg-turbo-devel"),
+    ("#include <png.h>", "-lpng", "libpng-dev", "libpng-devel"),
+    ("#include <hwy/highway.h>", "-lhwy", "libhwy-dev", "highway-devel"),
+    ("#include <nlohmann/json.hpp>", None, "nlohmann-json3-dev", "json-devel"),
+    ("#include <doctest/doctest.h>", None, "doctest-dev", "doctest-devel"),
+)
 
 
 def stop(message: str) -> None:
@@ -56,7 +55,7 @@ def find_python() -> str:
 
 
 def check_compiler() -> None:
-    """A C++17 compiler and libjpeg-turbo's headers, by compiling and linking a program with both."""
+    """A C++17 compiler and the libraries of the core, by compiling and linking a program with each."""
     compiler = os.environ.get("CXX") or next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
     if compiler is None:
         stop("needs a C++17 compiler: on Debian or Ubuntu 'apt-get install g++', on Fedora 'dnf install gcc-c++'")
@@ -65,11 +64,16 @@ def check_compiler() -> None:
         source.write_text("int main() { if (int x = 0; x == 0) return 0; }\n")
         if not works([str(compiler), "-std=c++17", str(source), "-o", str(program)]):
             stop(f"'{compiler}' does not compile C++17: install g++ 8 or clang 7 or newer, or set CXX")
-        source.write_text(JPEG_PROBE)
-        if not works([str(compiler), "-std=c++17", str(source), "-o", str(program), "-ljpeg"]):
+        missing = []
+        for include, link, debian, fedora in LIBRARIES:
+            source.write_text(f"{include}\nint main() {{ return 0; }}\n")
+            flags = ["-std=c++17", str(source), "-o", str(program), *([link] if link else [])]
+            if not works([str(compiler), *flags]):
+                missing.append((debian, fedora))
+        if missing:
             stop(
-                "needs the headers of libjpeg-turbo: on Debian 'apt-get install libjpeg62-turbo-dev',"
-                " on Ubuntu 'apt-get install libjpeg-turbo8-dev', on Fedora 'dnf install libjpeg-turbo-devel'"
+                f"needs development packages: on Debian 'apt-get install {' '.join(d for d, _ in missing)}'"
+                f" (Ubuntu's JPEG: libjpeg-turbo8-dev), on Fedora 'dnf install {' '.join(f for _, f in missing)}'"
             )
 
 
@@ -77,7 +81,8 @@ def fingerprint() -> str:
     """A hash of everything that the installation is made from."""
     digest = hashlib.sha256()
     names = ["setup.py", "pyproject.toml", "CMakeLists.txt", "scripts/bootstrap.py"]
-    sources = sorted(p for folder in ("cpp", "cmake") for p in (ROOT / folder).rglob("*") if p.is_file())
+    folders = ("cpp/include", "cpp/src", "cpp/bindings", "cmake")
+    sources = sorted(p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file())
     for path in [*(ROOT / name for name in names), *sources]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

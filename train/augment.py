@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..runtimes.config import suggestion, validate
 from ..runtimes.errors import InputError
-from ..runtimes.preprocess import apply_geometry, pixels_to_tensor, resample
+from ..runtimes.preprocess import apply_geometry, preprocess_pixels
 from ..runtimes.spec import Backend, CenterCrop, Filter, Frozen, Resampling, ResizeExact, ResizeShort
 from ..runtimes.transform_ops import (
     GEOMETRY,
@@ -55,12 +55,11 @@ class RandomResizedCrop(Frozen):
     def step(self, backend: Backend) -> Step:
         """The operation as a function of pixels and generator."""
         height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        rule = Resampling(backend=backend, filter=self.interpolation)
+        resize = ResizeExact(backend=backend, filter=self.interpolation, height=height, width=width)
 
         def apply(image: Pixels, rng: np.random.Generator) -> Pixels:
             top, left, crop_height, crop_width = self.box(image.shape[0], image.shape[1], rng)
-            crop = np.ascontiguousarray(image[top : top + crop_height, left : left + crop_width])
-            return resample(crop, height, width, rule)
+            return apply_geometry(image[top : top + crop_height, left : left + crop_width], resize)
 
         return apply
 
@@ -117,8 +116,7 @@ class Augmentation:
                 raise InputError(f"{at}: unknown operation{suggestion(name, known)}")
         # The normalisation is parsed by the same code as for evaluation, behind a stand-in of the final size.
         stand_in = {"Resize": {"size": [shape[1], shape[2]]}}
-        parsed = parse_transform_ops([stand_in, *fixed_tail], where, backend, "ignore")
-        self.normalize = parsed.normalize
+        self.tail = parse_transform_ops([stand_in, *fixed_tail], where, backend, "ignore")
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> NDArray[np.float32]:
         for step in self.steps:
@@ -129,5 +127,5 @@ class Augmentation:
                 f" Global.image_shape says {self.shape[2]} x {self.shape[1]}"
             )
         tensor = np.empty(self.shape, dtype=np.float32)
-        pixels_to_tensor(image, self.normalize, tensor)
+        preprocess_pixels(image, self.tail, tensor)
         return tensor

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..runtimes.config import apply_overrides, read_yaml, validate
-from ..runtimes.spec import Frozen
+from ..runtimes.spec import Backend, Frozen
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -196,7 +196,7 @@ class Dataset(Frozen):
     name: Literal["VeriWild", "SOP"] = "SOP"
     image_root: Path
     cls_label_path: Path
-    backend: Literal["pil", "cv2"] = "cv2"
+    backend: Backend = "cv2"
     relabel: bool = False
     transform_ops: list[Any]
 

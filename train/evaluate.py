@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,9 @@ def encode(
 
     was_training = network.training
     network.eval()
-    with ThreadPoolExecutor(max(data.loader.num_workers, 1)) as pool, paddle.no_grad():
-        for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, pool, report):
+    threads = max(data.loader.num_workers, 1)
+    with paddle.no_grad():
+        for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, threads, report):
             parts.append(l2_normalize(network(paddle.to_tensor(tensors)).astype("float32").numpy()))
             indices.extend(kept)
             if progress is not None:

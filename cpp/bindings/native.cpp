@@ -1,69 +1,263 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
-#include <cstring>
+#include <optional>
 
-#include "edgerecall/image.h"
+#include "edgerecall/blas.h"
+#include "edgerecall/decode.h"
+#include "edgerecall/error.h"
+#include "edgerecall/preprocess.h"
+#include "edgerecall/resize.h"
+#include "edgerecall/retrieval.h"
+#include "edgerecall/search.h"
 
 namespace py = pybind11;
-using edgerecall::ChannelTables;
-using edgerecall::ImageSize;
+using namespace edgerecall;
 
 namespace {
+
+using Pixels = py::array_t<std::uint8_t>;
 
 struct Bytes {
   const std::uint8_t* data;
   std::size_t size;
 };
 
-Bytes view(const py::bytes& value) {
+Bytes bytes_of(const py::bytes& value) {
   char* data = nullptr;
   Py_ssize_t size = 0;
   if (PyBytes_AsStringAndSize(value.ptr(), &data, &size) != 0) throw py::error_already_set();
   return {reinterpret_cast<const std::uint8_t*>(data), static_cast<std::size_t>(size)};
 }
 
-py::array_t<std::uint8_t> decode_jpeg(const py::bytes& encoded) {
-  const Bytes bytes = view(encoded);
-  const ImageSize size = edgerecall::jpeg_size(bytes.data, bytes.size);
-  py::array_t<std::uint8_t> image({static_cast<py::ssize_t>(size.height), static_cast<py::ssize_t>(size.width),
-                                   static_cast<py::ssize_t>(3)});
-  std::uint8_t* out = image.mutable_data();
-  {
-    py::gil_scoped_release release;
-    edgerecall::decode_jpeg(bytes.data, bytes.size, size, out);
-  }
-  return image;
-}
-
-void pack_planar(const py::array_t<std::uint8_t>& image, const py::array_t<float, py::array::c_style>& tables,
-                 bool swap_channels, py::array_t<float, py::array::c_style>& out) {
+ImageView view_of(const Pixels& image) {
   if (image.ndim() != 3 || image.shape(2) != 3) throw py::value_error("image: expected uint8 (height, width, 3)");
+  if (image.shape(0) < 1 || image.shape(1) < 1 || image.size() > INT32_MAX)
+    throw py::value_error("image: expected 1 to 700 million pixels");
   if (image.strides(2) != 1 || image.strides(1) != 3 || image.strides(0) < 0)
     throw py::value_error("image: rows must be contiguous");
-  if (tables.ndim() != 2 || tables.shape(0) != 3 || tables.shape(1) != 256)
-    throw py::value_error("tables: expected float32 (3, 256)");
-  if (out.ndim() != 3 || out.shape(0) != 3 || out.shape(1) != image.shape(0) || out.shape(2) != image.shape(1))
-    throw py::value_error("out: expected float32 (3, height, width) of the image's size");
-  ChannelTables copy;
-  std::memcpy(copy.data(), tables.data(), sizeof(copy));
-  const ImageSize size{static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))};
-  const std::uint8_t* source = image.data();
-  float* target = out.mutable_data();
-  const auto stride = static_cast<std::size_t>(image.strides(0));
-  py::gil_scoped_release release;
-  edgerecall::pack_planar(source, stride, size, copy, swap_channels, target);
+  return {image.data(), static_cast<std::size_t>(image.strides(0)),
+          {static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))}};
+}
+
+/// Hands an image over to numpy without a copy.
+Pixels to_numpy(Image image) {
+  auto* owned = new Image(std::move(image));
+  const py::capsule owner(owned, [](void* pointer) { delete static_cast<Image*>(pointer); });
+  return Pixels({static_cast<py::ssize_t>(owned->size().height), static_cast<py::ssize_t>(owned->size().width),
+                 static_cast<py::ssize_t>(3)},
+                owned->data(), owner);
+}
+
+template <typename Make>
+Pixels without_gil(const Make& make) {
+  Image image;
+  {
+    const py::gil_scoped_release release;
+    image = make();
+  }
+  return to_numpy(std::move(image));
+}
+
+Pixels py_decode(const py::bytes& encoded, bool apply_exif, std::int64_t max_pixels) {
+  const Bytes bytes = bytes_of(encoded);
+  return without_gil([&] { return decode(bytes.data, bytes.size, {apply_exif, max_pixels}); });
+}
+
+Pixels py_upright(const Pixels& image, int orientation) {
+  const ImageView view = view_of(image);
+  return without_gil([&] { return upright(Geometry().apply(view, INT64_MAX), orientation); });
+}
+
+Pixels py_apply(const Geometry& geometry, const Pixels& image, std::int64_t max_pixels) {
+  const ImageView view = view_of(image);
+  return without_gil([&] { return geometry.apply(view, max_pixels); });
+}
+
+/// Where `count` tensors go; TypeError or ValueError unless the array is of their type and shape.
+std::pair<TensorType, void*> output_of(const Preprocess& preprocess, py::array& out, py::ssize_t count, bool batch) {
+  const bool half = out.dtype().kind() == 'f' && out.itemsize() == 2;
+  if (!half && !(out.dtype().kind() == 'f' && out.itemsize() == 4))
+    throw py::type_error("out: expected float32 or float16");
+  const ImageSize size = preprocess.output();
+  const py::ssize_t lead = batch ? 1 : 0;
+  const bool fits = out.ndim() == 3 + lead && (!batch || out.shape(0) >= count) && out.shape(lead) == 3 &&
+                    out.shape(lead + 1) == size.height && out.shape(lead + 2) == size.width;
+  if (!fits || (out.flags() & py::array::c_style) == 0)
+    throw py::value_error("out: expected a C-contiguous (" + std::string(batch ? "n, " : "") + "3, " +
+                          std::to_string(size.height) + ", " + std::to_string(size.width) + ")");
+  return {half ? TensorType::float16 : TensorType::float32, out.mutable_data()};
+}
+
+void py_run(const Preprocess& preprocess, const Pixels& image, py::array& out, std::int64_t max_pixels) {
+  const ImageView view = view_of(image);
+  const auto [type, data] = output_of(preprocess, out, 1, false);
+  const py::gil_scoped_release release;
+  preprocess.run(view, max_pixels, type, data);
+}
+
+py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources, py::array& out, int threads,
+                      std::int64_t max_pixels) {
+  std::vector<EncodedImage> images;
+  std::vector<py::object> alive;
+  for (const py::handle source : sources) {
+    alive.push_back(py::reinterpret_borrow<py::object>(source));
+    if (py::isinstance<py::bytes>(source)) {
+      const Bytes bytes = bytes_of(py::reinterpret_borrow<py::bytes>(source));
+      images.push_back({{}, bytes.data, bytes.size});
+    } else {
+      const auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
+      if (!path) throw py::error_already_set();
+      const Bytes text = bytes_of(path);
+      images.push_back({std::string(reinterpret_cast<const char*>(text.data), text.size)});
+    }
+  }
+  const auto [type, data] = output_of(preprocess, out, static_cast<py::ssize_t>(images.size()), true);
+  std::vector<ImageOutcome> outcomes;
+  {
+    const py::gil_scoped_release release;
+    outcomes = run_batch(preprocess, images, threads, max_pixels, type, data);
+  }
+  py::list result;
+  for (const ImageOutcome& outcome : outcomes) {
+    if (outcome.status == ImageStatus::ok) {
+      result.append(py::none());
+    } else {
+      result.append(py::make_tuple(outcome.status == ImageStatus::unsupported, outcome.message));
+    }
+  }
+  return result;
+}
+
+using Rows = py::array_t<float, py::array::c_style>;
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
+
+std::size_t checked_dim(const Rows& rows, const char* what) {
+  if (rows.ndim() != 2 || rows.shape(1) < 1) throw py::value_error(std::string(what) + ": expected float32 (n, dim)");
+  return static_cast<std::size_t>(rows.shape(1));
+}
+
+EmbeddingSet embeddings_of(const Rows& rows, const Integers& labels, const std::optional<Integers>& cameras,
+                           const char* what) {
+  checked_dim(rows, what);
+  const auto fits = [&](const Integers& values) { return values.ndim() == 1 && values.shape(0) == rows.shape(0); };
+  if (!fits(labels) || (cameras && !fits(*cameras)))
+    throw py::value_error(std::string(what) + ": expected one label, and one camera if any, per embedding");
+  return {rows.data(), static_cast<std::size_t>(rows.shape(0)), labels.data(), cameras ? cameras->data() : nullptr};
+}
+
+/// The core's progress as a Python call; also where Ctrl-C is noticed.
+Progress progress_to(const py::object& callback) {
+  return [&callback](double share) {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) return false;
+    if (callback.is_none()) return true;
+    PyObject* answer = PyObject_CallFunction(callback.ptr(), "d", share);
+    Py_XDECREF(answer);
+    return answer != nullptr;
+  };
+}
+
+/// Runs without the interpreter's lock; an exception of the progress callback comes out as itself.
+template <typename Work>
+void interruptible(const Work& work) {
+  try {
+    const py::gil_scoped_release release;
+    work();
+  } catch (const Cancelled&) {
+    throw py::error_already_set();
+  }
+}
+
+template <typename T>
+py::array_t<T> array_of(const std::vector<T>& values) {
+  return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const std::optional<Integers>& query_cameras,
+                     const std::optional<Rows>& gallery, const std::optional<Integers>& gallery_labels,
+                     const std::optional<Integers>& gallery_cameras, const std::vector<std::int64_t>& ks, int threads,
+                     const py::object& progress) {
+  const bool same = !gallery;
+  if (same == gallery_labels.has_value()) throw py::value_error("gallery: expected rows and labels, or neither");
+  const EmbeddingSet asked = embeddings_of(queries, query_labels, query_cameras, "queries");
+  const EmbeddingSet held = same ? asked : embeddings_of(*gallery, *gallery_labels, gallery_cameras, "gallery");
+  const std::size_t dim = checked_dim(queries, "queries");
+  if (!same && checked_dim(*gallery, "gallery") != dim) throw py::value_error("gallery: expected the queries' dim");
+  Ranks ranks;
+  interruptible([&] { ranks = rank_relevant(asked, held, dim, same, threads, progress_to(progress)); });
+  const RetrievalMeans means = average(ranks, ks);
+  py::dict result;
+  result["queries"] = means.queries;
+  result["recall"] = means.recall;
+  result["mean_ap"] = means.mean_ap;
+  result["r_precision"] = means.r_precision;
+  result["map_at_r"] = means.map_at_r;
+  result["nearest"] = array_of(ranks.nearest);
+  result["ranks"] = array_of(ranks.ranks);
+  result["begin"] = array_of(std::vector<std::int64_t>(ranks.begin.begin(), ranks.begin.end()));
+  return result;
+}
+
+Storage storage_of(const std::string& name) {
+  if (name == "float32") return Storage::float32;
+  if (name == "float16") return Storage::float16;
+  if (name == "int8") return Storage::int8;
+  throw InputError("storage: expected float32, float16 or int8, got '" + name + "'");
+}
+
+void py_add(Gallery& gallery, const Rows& rows) {
+  if (checked_dim(rows, "rows") != gallery.dim()) throw py::value_error("rows: expected the gallery's dim");
+  const py::gil_scoped_release release;
+  gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
+}
+
+py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads, const py::object& progress) {
+  if (checked_dim(queries, "queries") != gallery.dim()) throw py::value_error("queries: expected the gallery's dim");
+  if (k < 1) throw InputError("search: expected k of 1 or more");
+  py::array_t<std::int64_t> rows({queries.shape(0), k});
+  py::array_t<float> similarities({queries.shape(0), k});
+  std::int64_t* row_data = rows.mutable_data();
+  float* similarity_data = similarities.mutable_data();
+  interruptible([&] {
+    gallery.search(queries.data(), static_cast<std::size_t>(queries.shape(0)), static_cast<std::size_t>(k), threads,
+                   row_data, similarity_data, progress_to(progress));
+  });
+  return py::make_tuple(rows, similarities);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "EdgeRecall's C++ core: JPEG decoding and tensor packing.";
-  const auto input_error = py::register_exception<edgerecall::InputError>(module, "InputError", PyExc_ValueError);
-  py::register_exception<edgerecall::UnsupportedImage>(module, "UnsupportedImage", input_error);
-  module.def("decode_jpeg", &decode_jpeg, py::arg("encoded"),
-             "Gray, YCbCr or RGB JPEG bytes -> uint8 (height, width, 3) RGB. Raises InputError, UnsupportedImage.");
-  module.def("pack_planar", &pack_planar, py::arg("image"), py::arg("tables"), py::arg("swap_channels"),
-             py::arg("out").noconvert(),
-             "uint8 (height, width, 3) -> float32 (3, height, width) in `out`, each sample through tables[channel].");
+  module.doc() = "EdgeRecall's C++ core; see _native.pyi.";
+  const auto input_error = py::register_exception<InputError>(module, "InputError", PyExc_ValueError);
+  py::register_exception<UnsupportedImage>(module, "UnsupportedImage", input_error);
+  py::register_exception<Unavailable>(module, "Unavailable", PyExc_RuntimeError);
+
+  module.def("decode", &py_decode, py::arg("encoded"), py::arg("apply_exif"), py::arg("max_pixels"));
+  module.def("upright", &py_upright, py::arg("image"), py::arg("orientation"));
+  py::class_<Geometry>(module, "Geometry")
+      .def(py::init(&parse_geometry), py::arg("json"))
+      .def("apply", &py_apply, py::arg("image").noconvert(), py::arg("max_pixels"));
+  py::class_<Preprocess>(module, "Preprocess")
+      .def(py::init<const std::string&>(), py::arg("json"))
+      .def("run", &py_run, py::arg("image").noconvert(), py::arg("out").noconvert(), py::arg("max_pixels"))
+      .def("run_batch", &py_run_batch, py::arg("sources"), py::arg("out").noconvert(), py::arg("threads"),
+           py::arg("max_pixels"));
+
+  module.def("load_blas", &Blas::load, py::arg("path"));
+  module.def("evaluate", &py_evaluate, py::arg("queries").noconvert(), py::arg("query_labels").noconvert(),
+             py::arg("query_cameras").noconvert(), py::arg("gallery").noconvert(),
+             py::arg("gallery_labels").noconvert(), py::arg("gallery_cameras").noconvert(), py::arg("ks"),
+             py::arg("threads"), py::arg("progress"));
+  py::class_<Gallery>(module, "Gallery")
+      .def(py::init([](std::size_t dim, const std::string& storage) { return Gallery(dim, storage_of(storage)); }),
+           py::arg("dim"), py::arg("storage") = "float32")
+      .def("add", &py_add, py::arg("rows").noconvert())
+      .def("search", &py_search, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 1,
+           py::arg("progress") = py::none())
+      .def("__len__", &Gallery::size)
+      .def_property_readonly("dim", &Gallery::dim)
+      .def_property_readonly("bytes", &Gallery::bytes);
 }

@@ -1,15 +1,23 @@
 #include <cstdio>  // jpeglib.h needs FILE
 
-#include <jpeglib.h>
 #include <jerror.h>
+#include <jpeglib.h>
 
 #include <csetjmp>
+#include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "edgerecall/image.h"
+#include "codecs.h"
+#include "edgerecall/decode.h"
+#include "edgerecall/error.h"
 
 namespace edgerecall {
 namespace {
+
+constexpr int kMaxScans = 500;  // a progressive file needs about ten; each costs a pass over the image
+constexpr unsigned kMarkerLimit = 0xffff;
 
 // libjpeg reports through callbacks and must not be unwound by C++ exceptions: errors jump back to the caller.
 struct ErrorManager {
@@ -32,84 +40,122 @@ void on_message(j_common_ptr info, int level) {
 
 void on_output(j_common_ptr) {}
 
-enum class Outcome { ok, broken, truncated, unsupported, size_changed };
-
-struct Request {
-  const std::uint8_t* data;
-  std::size_t size;
-  ImageSize dimensions;  // in: expected when decoding; out: what the header says
-  std::uint8_t* out;     // null: header only
-};
-
-// Holds no C++ object with a destructor, so that longjmp is well defined.
-Outcome run(Request& request, ErrorManager& errors) {
-  jpeg_decompress_struct info;
-  info.err = jpeg_std_error(&errors.base);
-  errors.base.error_exit = on_error;
-  errors.base.emit_message = on_message;
-  errors.base.output_message = on_output;
-  errors.truncated = false;
-  errors.message[0] = '\0';
-  if (setjmp(errors.jump) != 0) {
-    jpeg_destroy_decompress(&info);
-    return Outcome::broken;
-  }
-  jpeg_create_decompress(&info);
-  jpeg_mem_src(&info, request.data, static_cast<unsigned long>(request.size));
-  jpeg_read_header(&info, TRUE);
-  if (info.jpeg_color_space != JCS_YCbCr && info.jpeg_color_space != JCS_RGB &&
-      info.jpeg_color_space != JCS_GRAYSCALE) {
-    jpeg_destroy_decompress(&info);
-    return Outcome::unsupported;
-  }
-  const ImageSize found{static_cast<int>(info.image_height), static_cast<int>(info.image_width)};
-  if (request.out == nullptr) {
-    request.dimensions = found;
-    jpeg_destroy_decompress(&info);
-    return Outcome::ok;
-  }
-  if (found.height != request.dimensions.height || found.width != request.dimensions.width) {
-    jpeg_destroy_decompress(&info);
-    return Outcome::size_changed;
-  }
-  info.out_color_space = JCS_RGB;
-  info.dct_method = JDCT_ISLOW;
-  info.do_fancy_upsampling = TRUE;
-  jpeg_start_decompress(&info);
-  const std::size_t stride = static_cast<std::size_t>(found.width) * 3;
-  while (info.output_scanline < info.output_height) {
-    JSAMPROW row = request.out + info.output_scanline * stride;
-    jpeg_read_scanlines(&info, &row, 1);
-    if (errors.truncated) break;
-  }
-  if (!errors.truncated) jpeg_finish_decompress(&info);
-  jpeg_destroy_decompress(&info);
-  return errors.truncated ? Outcome::truncated : Outcome::ok;
+void on_progress(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= kMaxScans) return;
+  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
+  std::snprintf(manager->message, sizeof(manager->message), "more than %d scans", kMaxScans);
+  std::longjmp(manager->jump, 1);
 }
 
-void check(Outcome outcome, const ErrorManager& errors) {
-  switch (outcome) {
-    case Outcome::ok: return;
-    case Outcome::broken: throw InputError(std::string("not a readable JPEG: ") + errors.message);
-    case Outcome::truncated: throw InputError("truncated JPEG: the data ends before the image does");
-    case Outcome::unsupported: throw UnsupportedImage("JPEG is neither gray nor YCbCr nor RGB");
-    case Outcome::size_changed: throw InputError("JPEG header does not have the expected size");
+/// A decompressor over bytes in memory. Between calls that can fail lies no object with a destructor (longjmp).
+class Decompressor {
+ public:
+  Decompressor() {
+    std::memset(&info_, 0, sizeof(info_));
+    info_.err = jpeg_std_error(&errors_.base);
+    errors_.base.error_exit = on_error;
+    errors_.base.emit_message = on_message;
+    errors_.base.output_message = on_output;
+    errors_.truncated = false;
+    errors_.message[0] = '\0';
+    progress_.progress_monitor = on_progress;
+  }
+  ~Decompressor() { jpeg_destroy_decompress(&info_); }
+  Decompressor(const Decompressor&) = delete;
+  Decompressor& operator=(const Decompressor&) = delete;
+
+  bool open(const std::uint8_t* data, std::size_t size) {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_create_decompress(&info_);
+    info_.progress = &progress_;
+    jpeg_mem_src(&info_, data, static_cast<unsigned long>(size));
+    jpeg_save_markers(&info_, JPEG_APP0 + 1, kMarkerLimit);
+    jpeg_read_header(&info_, TRUE);
+    return true;
+  }
+
+  bool start(J_COLOR_SPACE space) {
+    if (setjmp(errors_.jump) != 0) return false;
+    info_.out_color_space = space;
+    info_.dct_method = JDCT_ISLOW;       // the exact integer transform,
+    info_.do_fancy_upsampling = TRUE;    // and smooth chroma: what Pillow uses
+    jpeg_start_decompress(&info_);
+    return true;
+  }
+
+  bool read_row(std::uint8_t* row) {
+    if (setjmp(errors_.jump) != 0) return false;
+    JSAMPROW rows[] = {row};
+    jpeg_read_scanlines(&info_, rows, 1);
+    return !errors_.truncated;
+  }
+
+  bool finish() {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_finish_decompress(&info_);
+    return !errors_.truncated;
+  }
+
+  [[noreturn]] void fail() const {
+    if (errors_.truncated) throw InputError("truncated JPEG: the data ends before the image does");
+    throw InputError(std::string("damaged JPEG: ") + errors_.message);
+  }
+
+  const jpeg_decompress_struct& info() const { return info_; }
+
+ private:
+  jpeg_decompress_struct info_;
+  ErrorManager errors_;
+  jpeg_progress_mgr progress_{};
+};
+
+int orientation_of(const jpeg_decompress_struct& info) {
+  static constexpr char kExif[] = {'E', 'x', 'i', 'f', '\0', '\0'};
+  for (const jpeg_marker_struct* marker = info.marker_list; marker != nullptr; marker = marker->next) {
+    if (marker->marker != JPEG_APP0 + 1 || marker->data_length < sizeof(kExif)) continue;
+    if (std::memcmp(marker->data, kExif, sizeof(kExif)) != 0) continue;
+    return exif_orientation(marker->data + sizeof(kExif), marker->data_length - sizeof(kExif));
+  }
+  return 1;
+}
+
+/// a * b / 255, rounded.
+unsigned scaled(unsigned a, unsigned b) {
+  const unsigned product = a * b + 128;
+  return (product + (product >> 8)) >> 8;
+}
+
+/// Inks as Adobe stores them, 255 for none, to RGB.
+void cmyk_to_rgb(const std::uint8_t* cmyk, int pixels, std::uint8_t* rgb) {
+  for (int index = 0; index < pixels; ++index, cmyk += 4, rgb += 3) {
+    const unsigned light = cmyk[3];
+    for (int channel = 0; channel < 3; ++channel)
+      rgb[channel] = static_cast<std::uint8_t>(light - scaled(255u - cmyk[channel], light));
   }
 }
 
 }  // namespace
 
-ImageSize jpeg_size(const std::uint8_t* data, std::size_t size) {
-  ErrorManager errors;
-  Request request{data, size, {}, nullptr};
-  check(run(request, errors), errors);
-  return request.dimensions;
-}
-
-void decode_jpeg(const std::uint8_t* data, std::size_t size, ImageSize expected, std::uint8_t* out) {
-  ErrorManager errors;
-  Request request{data, size, expected, out};
-  check(run(request, errors), errors);
+Decoded decode_jpeg(const std::uint8_t* data, std::size_t size, std::int64_t max_pixels) {
+  Decompressor jpeg;
+  if (!jpeg.open(data, size)) jpeg.fail();
+  const auto& info = jpeg.info();
+  check_pixels(info.image_height, info.image_width, max_pixels);
+  const bool four = info.num_components == 4;
+  const bool known = four || info.num_components == 3 || info.num_components == 1;
+  if (!known) throw InputError("JPEG with " + std::to_string(info.num_components) + " components: expected 1, 3 or 4");
+  Decoded decoded{Image({static_cast<int>(info.image_height), static_cast<int>(info.image_width)}),
+                  orientation_of(info)};
+  const ImageSize dimensions = decoded.image.size();
+  std::vector<std::uint8_t> inks(four ? static_cast<std::size_t>(dimensions.width) * 4 : 0);
+  if (!jpeg.start(four ? JCS_CMYK : JCS_RGB)) jpeg.fail();
+  for (int y = 0; y < dimensions.height; ++y) {
+    std::uint8_t* row = decoded.image.row(y);
+    if (!jpeg.read_row(four ? inks.data() : row)) jpeg.fail();
+    if (four) cmyk_to_rgb(inks.data(), dimensions.width, row);
+  }
+  if (!jpeg.finish()) jpeg.fail();
+  return decoded;
 }
 
 }  // namespace edgerecall

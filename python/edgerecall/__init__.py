@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .runtimes._native import Gallery
     from .runtimes.bundle import Bundle
     from .runtimes.errors import (
         BundleError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "bundle",
     "EmbeddingModel": "model",
+    "Gallery": "_native",
     "load": "model",
     "Predictor": "predictor",
     "RunOptions": "predictor",
@@ -47,6 +49,7 @@ __all__ = [
     "BundleError",
     "EdgeRecallError",
     "EmbeddingModel",
+    "Gallery",
     "ImageError",
     "InputError",
     "ParityError",

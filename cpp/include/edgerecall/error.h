@@ -3,16 +3,28 @@
 
 namespace edgerecall {
 
-/// Bad input data (an image that cannot be decoded); the message says what was wrong with it.
+/// Bad input (an image that cannot be decoded, a spec that makes no sense); the message says what was wrong with it.
 class InputError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-/// The JPEG is of a kind this decoder leaves to others (CMYK, YCCK).
+/// The bytes are of a format that this core does not decode (neither JPEG nor PNG).
 class UnsupportedImage : public InputError {
  public:
   using InputError::InputError;
+};
+
+/// Something the core needs is not on this machine (a BLAS library).
+class Unavailable : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// The caller's progress function asked to stop.
+class Cancelled : public std::runtime_error {
+ public:
+  Cancelled() : std::runtime_error("cancelled") {}
 };
 
 }  // namespace edgerecall

@@ -1,30 +1,48 @@
 #pragma once
-#include <array>
 #include <cstddef>
 #include <cstdint>
-
-#include "edgerecall/error.h"
+#include <memory>
 
 namespace edgerecall {
 
 struct ImageSize {
   int height = 0;
   int width = 0;
+
+  bool operator==(const ImageSize& other) const { return height == other.height && width == other.width; }
+  bool operator!=(const ImageSize& other) const { return !(*this == other); }
+  std::int64_t pixels() const { return static_cast<std::int64_t>(height) * width; }
 };
 
-/// Reads the header of a JPEG. Throws InputError (no JPEG) or UnsupportedImage (CMYK, YCCK).
-ImageSize jpeg_size(const std::uint8_t* data, std::size_t size);
+/// Interleaved RGB, uint8, that somebody else owns. `slack`: bytes that may be read behind the last row.
+struct ImageView {
+  const std::uint8_t* data = nullptr;
+  std::size_t stride = 0;
+  ImageSize size;
+  std::size_t slack = 0;
 
-/// Decodes a gray or YCbCr/RGB JPEG into interleaved RGB, uint8, `height * width * 3` bytes at `out`.
-/// Exact integer IDCT and smooth chroma upsampling, as Pillow decodes. Data that ends early is an InputError.
-void decode_jpeg(const std::uint8_t* data, std::size_t size, ImageSize expected, std::uint8_t* out);
+  const std::uint8_t* row(int index) const { return data + static_cast<std::size_t>(index) * stride; }
+};
 
-/// 256 float32 values for each of the three channels: what each uint8 sample becomes.
-using ChannelTables = std::array<std::array<float, 256>, 3>;
+/// Interleaved RGB, uint8, rows without gaps, with room behind the last row for vector loads and stores.
+class Image {
+ public:
+  static constexpr std::size_t kSlack = 64;
 
-/// Interleaved uint8 `(rows, columns, 3)` with `row_stride` bytes a row -> planar float32 `(3, rows, columns)`.
-/// `tables[c]` belongs to channel c of the source; `swap_channels` writes the planes in reverse order.
-void pack_planar(const std::uint8_t* image, std::size_t row_stride, ImageSize size, const ChannelTables& tables,
-                 bool swap_channels, float* out);
+  Image() = default;
+  explicit Image(ImageSize size)
+      : size_(size), data_(new std::uint8_t[stride() * static_cast<std::size_t>(size.height) + kSlack]) {}
+
+  ImageSize size() const { return size_; }
+  std::size_t stride() const { return static_cast<std::size_t>(size_.width) * 3; }
+  std::uint8_t* data() { return data_.get(); }
+  const std::uint8_t* data() const { return data_.get(); }
+  std::uint8_t* row(int index) { return data() + static_cast<std::size_t>(index) * stride(); }
+  ImageView view() const { return {data(), stride(), size_, kSlack}; }
+
+ private:
+  ImageSize size_;
+  std::unique_ptr<std::uint8_t[]> data_;  // not initialised: every byte of the image is written by its maker
+};
 
 }  // namespace edgerecall

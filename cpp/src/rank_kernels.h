@@ -1,0 +1,48 @@
+// The inner loops of retrieval and search, one source compiled for every vector width and chosen at run time.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace edgerecall::kernels {
+
+/// Elements that `select` and `scan` may write behind the last one that counts.
+constexpr std::size_t kSelectOverrun = 16;
+
+/// Positions of values of at least `low` and at most `high`. Returns how many.
+std::size_t select(const float* values, std::size_t count, float low, float high, std::uint32_t* positions);
+
+/// Fewer than 64 ranges within which float32 does not decide.
+struct Thresholds {
+  const float *low, *high;
+  std::size_t count;
+};
+struct Scanned {
+  std::uint64_t undecided;  ///< bit i: values lie within range i
+  bool reaches_bar;         ///< whether there are values of at least `bar`
+};
+/// For each range the number of values above it, added to `above`. `floor`: no range and no bar begins below it.
+/// `kept` gets the values from `floor` up: room for all of them and the overrun.
+Scanned scan(const float* values, std::size_t count, float floor, float bar, const Thresholds& thresholds,
+             std::int64_t* above, float* kept);
+
+/// `(rows, columns)` -> `(columns, rows)`.
+void transpose(const float* values, std::size_t rows, std::size_t columns, float* out);
+
+/// The inner product in float64: eight partial sums (element i in sum i mod 8), then added pairwise. Products of
+/// float32 are exact in float64, so the result is the same on every CPU.
+double dot_float64(const float* a, const float* b, std::size_t dim);
+
+/// Inner products of a query with `count` rows, for filtering: float32 with an error below `float32_error`.
+void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out);
+void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out);
+/// Exact, in int32.
+void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim, std::int32_t* out);
+
+void to_float16(const float* values, std::size_t count, std::uint16_t* out);
+void from_float16(const std::uint16_t* values, std::size_t count, float* out);
+
+/// Bound of the error of a float32 inner product of vectors with these lengths, summed in any order (Higham, "Accuracy
+/// and Stability of Numerical Algorithms", 3.1), with room for what float64 itself rounds.
+double float32_error(std::size_t dim, double length_a, double length_b);
+
+}  // namespace edgerecall::kernels
