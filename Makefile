@@ -90,6 +90,8 @@ cpp-arm: setup
 
 benchmarks: setup
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/retrieval.py
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so

@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 def max_pixels() -> int:
     """Images with more pixels are refused: by default 89,478,485, as Pillow warns."""
     text = os.environ.get(MAX_PIXELS_VARIABLE, "89478485")
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdigit() or len(text) > 15 or int(text) < 1:
         raise InputError(f"{MAX_PIXELS_VARIABLE}: expected a whole number of pixels, got '{text}'")
     return int(text)
 

@@ -98,10 +98,9 @@ class Reader {
 
 using Palette = std::array<std::array<std::uint8_t, 3>, 256>;
 
-/// Entries that the file does not give are gray, as in Pillow.
+/// Entries that the file does not give are black, as in Pillow.
 Palette palette_of(const Reader& reader) {
-  Palette palette;
-  for (std::size_t index = 0; index < palette.size(); ++index) palette[index].fill(static_cast<std::uint8_t>(index));
+  Palette palette{};
   png_colorp colors = nullptr;
   int count = 0;
   if (png_get_PLTE(reader.png(), reader.info(), &colors, &count) == 0) throw InputError("PNG without its palette");

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +37,68 @@ def pillow(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-@pytest.mark.parametrize("subsampling", [0, 1, 2])
-@pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("quality", [30, 75, 95])
-def test_jpeg_equals_pillow(subsampling: int, progressive: bool, quality: int) -> None:
-    for height, width in ((37, 53), (64, 48), (1, 1), (3, 200), (17, 16)):
-        image = picture(height, width)
-        data = encoded(image, subsampling=subsampling, progressive=progressive, quality=quality)
-        assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_jpeg_equals_pillow(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 120)), data.draw(st.integers(1, 120))
+    mode = data.draw(st.sampled_from(["RGB", "RGB", "RGB", "L", "CMYK", "keep_rgb"]))
+    options: dict[str, Any] = {
+        "quality": data.draw(st.integers(1, 100)),
+        "progressive": data.draw(st.booleans()),
+        "restart_marker_blocks": data.draw(st.integers(0, 5)),
+    }
+    if mode == "RGB":
+        options["subsampling"] = data.draw(st.sampled_from([0, 1, 2]))
+    if mode == "keep_rgb":
+        options["keep_rgb"], mode = True, "RGB"
+    blob = encoded(picture(*size, seed=data.draw(st.integers(0, 99))).convert(mode), **options)
+    assert (decode_rgb(blob, "ignore", "x") == pillow(blob)).all()
 
 
-def test_restart_markers_and_gray_equal_pillow() -> None:
-    for data in (encoded(picture(), restart_marker_blocks=2), encoded(picture().convert("L"))):
-        assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
-
-
-@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
-def test_jpeg_modes(mode: str) -> None:
-    data = encoded(picture().convert(mode))
-    assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
-def test_png_modes(mode: str) -> None:
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_png_equals_pillow(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 80)), data.draw(st.integers(1, 80))
+    mode = data.draw(st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "P bits", "P alpha", "1", "I;16"]))
+    options: dict[str, Any] = {}
+    image = picture(*size)
     if mode == "I;16":
-        image = Image.fromarray((np.arange(40 * 30, dtype=np.uint16) * 50).reshape(30, 40))
+        image = Image.fromarray((np.arange(size[0] * size[1]) * 7 % 65536).astype(np.uint16).reshape(size))
+    elif mode.startswith("P"):
+        image = image.quantize(data.draw(st.integers(2, 16 if mode == "P bits" else 256)))
+        options = {"transparency": 0} if mode == "P alpha" else {}
     else:
-        image = picture().convert(mode)
-    data = encoded(image, "PNG")
-    assert (decode_rgb(data, "ignore", "x") == pillow(data)).all()
+        image = image.convert(mode)
+    blob = encoded(image, "PNG", **options)
+    assert (decode_rgb(blob, "ignore", "x") == pillow(blob)).all()
+
+
+def raw_png(width: int, depth: int, color: int, rows: list[bytes], *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of kinds that Pillow does not write; `rows` packed as the file holds them."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [chunk(b"IHDR", header), *(chunk(*c) for c in chunks), chunk(b"IDAT", body), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "channels"), [(2, 0, 1), (4, 0, 1), (1, 0, 1), (16, 0, 1), (16, 2, 3), (16, 4, 2), (16, 6, 4)]
+)
+def test_png_depths_that_pillow_only_reads(depth: int, color: int, channels: int) -> None:
+    width = 16
+    rng = np.random.default_rng(depth + color)
+    rows = [rng.bytes(width * channels * depth // 8) for _ in range(5)]
+    for blob in (raw_png(width, depth, color, rows), raw_png(width, depth, color, rows, (b"gAMA", b"\0\0\xb1\x8f"))):
+        assert (decode_rgb(blob, "ignore", "x") == pillow(blob)).all()
+
+
+def test_png_palette_shorter_than_its_indices() -> None:
+    blob = raw_png(8, 8, 3, [bytes(range(8))] * 2, (b"PLTE", bytes([200, 1, 2, 3, 4, 5])))
+    assert (decode_rgb(blob, "ignore", "x") == pillow(blob)).all()
 
 
 def test_exif_orientation_is_the_specs_choice() -> None:

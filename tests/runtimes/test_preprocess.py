@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgerecall.runtimes.errors import ImageError, InputError
 from edgerecall.runtimes.preprocess import apply_geometry, preprocess_bytes
-from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeExact, ResizeShort
+from edgerecall.runtimes.spec import Decode, Normalize, Preprocess, ResizeExact, ResizeShort
 from edgerecall.runtimes.transform_ops import parse_transform_ops
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
