@@ -70,7 +70,8 @@ cpp-thread: setup
 	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/thread --output-on-failure
 
 cpp-clang: setup
-	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST)
+	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST) -DEDGERECALL_BUILD_PYTHON=ON \
+	    -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(CMAKE) --build build/clang --parallel
 	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/clang --output-on-failure
 

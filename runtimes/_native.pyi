@@ -1,4 +1,4 @@
-"""The C++ core. What goes in is checked, what it does runs without the interpreter's lock, buffers are not copied."""
+"""The C++ core. What goes in is checked; the work runs without the interpreter's lock, on the caller's buffers."""
 
 from collections.abc import Callable, Sequence
 from typing import TypedDict
@@ -48,9 +48,10 @@ class Preprocess:
         """
 
 class Evaluation(TypedDict):
-    """queries: how many have a relevant image; means are over them. ranks: of every query's relevant images in turn,
+    """queries: how many have a relevant image; means are over them.
 
-    from 1, ascending; query q's are `ranks[begin[q]:begin[q + 1]]`. nearest: int64 `(n,)`, -1 where none is left.
+    first_rank: int64 `(n,)`, of each query's best relevant image, from 1; 0 where it has none.
+    nearest: int64 `(n,)`, gallery index of each query's first image; -1 where none is left.
     """
 
     queries: int
@@ -58,9 +59,8 @@ class Evaluation(TypedDict):
     mean_ap: float
     r_precision: float
     map_at_r: float
+    first_rank: NDArray[np.int64]
     nearest: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-    begin: NDArray[np.int64]
 
 def load_blas(path: str) -> None:
     """Loads the BLAS that `evaluate` multiplies with; the first one stays. Unavailable when it cannot."""
@@ -82,7 +82,7 @@ class Gallery:
     """Embeddings in memory, searched exactly. storage: float32, float16 or int8 (with a float32 scale a row).
 
     Similarity is the inner product of what is stored with the query (int8: with the query's own int8 codes), highest
-    first, equal ones by row.
+    first, equal ones by row. Threads may search at the same time. Ctrl-C stops a search.
     """
 
     def __init__(self, dim: int, storage: str = "float32") -> None: ...
@@ -94,7 +94,7 @@ class Gallery:
         """Of the stored embeddings."""
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """Appends rows `(n, dim)`. InputError on values that are not finite."""
+        """Appends rows `(n, dim)`. InputError on values that are not finite, and while a search runs."""
 
     def search(
         self,

@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 def max_pixels() -> int:
     """Images with more pixels are refused: by default 89,478,485, as Pillow warns."""
     text = os.environ.get(MAX_PIXELS_VARIABLE, "89478485")
-    if not text.isdigit() or len(text) > 15 or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 15 or int(text) < 1:
         raise InputError(f"{MAX_PIXELS_VARIABLE}: expected a whole number of pixels, got '{text}'")
     return int(text)
 
@@ -44,7 +44,7 @@ def read_bytes(path: Path) -> bytes:
 def decode_rgb(data: bytes, exif: str, name: str) -> Pixels:
     """Encoded bytes -> uint8 `(height, width, 3)`, C-contiguous, RGB.
 
-    JPEG and PNG through the C++ core, the rest through Pillow. `exif`: "apply" or "ignore".
+    JPEG and PNG through the C++ core, the rest through Pillow. `exif`: "apply" or "ignore"; a TIFF is always upright.
     Raises ImageError, naming `name`, for anything that is no whole image of at most `max_pixels()`.
     """
     try:
@@ -71,7 +71,9 @@ def decode_other(data: bytes, exif: str, name: str) -> Pixels:
                 )
             orientation = image.getexif().get(ORIENTATION, 1) if exif == "apply" else 1
             pixels = np.asarray(image.convert("RGB"))
-            return _native.upright(pixels, orientation if isinstance(orientation, int) else 1)
+            if image.format == "TIFF" or orientation not in range(2, 9):  # Pillow turns a TIFF as it reads it
+                return pixels
+            return _native.upright(pixels, orientation)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

@@ -123,6 +123,8 @@ def stream_tensors(
         tensors = np.empty((len(indices), *preprocess.output_shape), dtype=np.float32)
         return indices, tensors, preprocess_batch([paths[i] for i in indices], preprocess, tensors, threads)
 
+    if not paths:
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="edgerecall-preprocess") as ahead:
         pending = ahead.submit(make, 0)
         for start in range(0, len(paths), batch_size):

@@ -55,9 +55,8 @@ def preprocess_batch(
     """Encoded images, by path or as bytes, into the slots of `out`: `(n, 3, H, W)`, C-contiguous, float32 or float16.
 
     Runs on `threads` threads without the interpreter's lock. Returns for each image None, or why its slot is void.
-    names: what messages call them; the paths when left out.
+    names: what messages call them; paths call themselves when left out.
     """
-    names = [str(source) for source in sources] if names is None else names
     given = [source if isinstance(source, bytes) else str(source) for source in sources]
     core = plan(preprocess)
     outcomes: list[ImageError | None] = []
@@ -66,7 +65,8 @@ def preprocess_batch(
             outcomes.append(None)
             continue
         unsupported, message = outcome
-        name, source = names[index], sources[index]
+        source = sources[index]
+        name = names[index] if names else f"image {index}" if isinstance(source, bytes) else str(source)
         try:
             if not unsupported:
                 raise ImageError(f"{name}: {message}")

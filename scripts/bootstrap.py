@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -62,8 +63,9 @@ def check_compiler() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, program = Path(folder) / "probe.cpp", Path(folder) / "probe"
         source.write_text("int main() { if (int x = 0; x == 0) return 0; }\n")
-        if not works([str(compiler), "-std=c++17", str(source), "-o", str(program)]):
-            stop(f"'{compiler}' does not compile C++17: install g++ 8 or clang 7 or newer, or set CXX")
+        level = ["-march=x86-64-v2"] if platform.machine() in ("x86_64", "AMD64") else []
+        if not works([str(compiler), "-std=c++17", *level, str(source), "-o", str(program)]):
+            stop(f"'{compiler}' does not compile C++17 for x86-64-v2: install g++ 11 or clang 12 or newer, or set CXX")
         missing = []
         for include, link, debian, fedora in LIBRARIES:
             source.write_text(f"{include}\nint main() {{ return 0; }}\n")

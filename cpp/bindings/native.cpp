@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <optional>
 
 #include "edgerecall/blas.h"
@@ -35,9 +36,10 @@ ImageView view_of(const Pixels& image) {
   if (image.ndim() != 3 || image.shape(2) != 3) throw py::value_error("image: expected uint8 (height, width, 3)");
   if (image.shape(0) < 1 || image.shape(1) < 1 || image.size() > INT32_MAX)
     throw py::value_error("image: expected 1 to 700 million pixels");
-  if (image.strides(2) != 1 || image.strides(1) != 3 || image.strides(0) < 0)
+  const bool narrow = image.shape(1) == 1, flat = image.shape(0) == 1;  // strides of such axes mean nothing
+  if (image.strides(2) != 1 || (!narrow && image.strides(1) != 3) || (!flat && image.strides(0) < 0))
     throw py::value_error("image: rows must be contiguous");
-  return {image.data(), static_cast<std::size_t>(image.strides(0)),
+  return {image.data(), flat ? static_cast<std::size_t>(image.shape(1)) * 3 : static_cast<std::size_t>(image.strides(0)),
           {static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))}};
 }
 
@@ -58,93 +60,6 @@ Pixels without_gil(const Make& make) {
     image = make();
   }
   return to_numpy(std::move(image));
-}
-
-Pixels py_decode(const py::bytes& encoded, bool apply_exif, std::int64_t max_pixels) {
-  const Bytes bytes = bytes_of(encoded);
-  return without_gil([&] { return decode(bytes.data, bytes.size, {apply_exif, max_pixels}); });
-}
-
-Pixels py_upright(const Pixels& image, int orientation) {
-  const ImageView view = view_of(image);
-  return without_gil([&] { return upright(Geometry().apply(view, INT64_MAX), orientation); });
-}
-
-Pixels py_apply(const Geometry& geometry, const Pixels& image, std::int64_t max_pixels) {
-  const ImageView view = view_of(image);
-  return without_gil([&] { return geometry.apply(view, max_pixels); });
-}
-
-/// Where `count` tensors go; TypeError or ValueError unless the array is of their type and shape.
-std::pair<TensorType, void*> output_of(const Preprocess& preprocess, py::array& out, py::ssize_t count, bool batch) {
-  const bool half = out.dtype().kind() == 'f' && out.itemsize() == 2;
-  if (!half && !(out.dtype().kind() == 'f' && out.itemsize() == 4))
-    throw py::type_error("out: expected float32 or float16");
-  const ImageSize size = preprocess.output();
-  const py::ssize_t lead = batch ? 1 : 0;
-  const bool fits = out.ndim() == 3 + lead && (!batch || out.shape(0) >= count) && out.shape(lead) == 3 &&
-                    out.shape(lead + 1) == size.height && out.shape(lead + 2) == size.width;
-  if (!fits || (out.flags() & py::array::c_style) == 0)
-    throw py::value_error("out: expected a C-contiguous (" + std::string(batch ? "n, " : "") + "3, " +
-                          std::to_string(size.height) + ", " + std::to_string(size.width) + ")");
-  return {half ? TensorType::float16 : TensorType::float32, out.mutable_data()};
-}
-
-void py_run(const Preprocess& preprocess, const Pixels& image, py::array& out, std::int64_t max_pixels) {
-  const ImageView view = view_of(image);
-  const auto [type, data] = output_of(preprocess, out, 1, false);
-  const py::gil_scoped_release release;
-  preprocess.run(view, max_pixels, type, data);
-}
-
-py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources, py::array& out, int threads,
-                      std::int64_t max_pixels) {
-  std::vector<EncodedImage> images;
-  std::vector<py::object> alive;
-  for (const py::handle source : sources) {
-    alive.push_back(py::reinterpret_borrow<py::object>(source));
-    if (py::isinstance<py::bytes>(source)) {
-      const Bytes bytes = bytes_of(py::reinterpret_borrow<py::bytes>(source));
-      images.push_back({{}, bytes.data, bytes.size});
-    } else {
-      const auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
-      if (!path) throw py::error_already_set();
-      const Bytes text = bytes_of(path);
-      images.push_back({std::string(reinterpret_cast<const char*>(text.data), text.size)});
-    }
-  }
-  const auto [type, data] = output_of(preprocess, out, static_cast<py::ssize_t>(images.size()), true);
-  std::vector<ImageOutcome> outcomes;
-  {
-    const py::gil_scoped_release release;
-    outcomes = run_batch(preprocess, images, threads, max_pixels, type, data);
-  }
-  py::list result;
-  for (const ImageOutcome& outcome : outcomes) {
-    if (outcome.status == ImageStatus::ok) {
-      result.append(py::none());
-    } else {
-      result.append(py::make_tuple(outcome.status == ImageStatus::unsupported, outcome.message));
-    }
-  }
-  return result;
-}
-
-using Rows = py::array_t<float, py::array::c_style>;
-using Integers = py::array_t<std::int64_t, py::array::c_style>;
-
-std::size_t checked_dim(const Rows& rows, const char* what) {
-  if (rows.ndim() != 2 || rows.shape(1) < 1) throw py::value_error(std::string(what) + ": expected float32 (n, dim)");
-  return static_cast<std::size_t>(rows.shape(1));
-}
-
-EmbeddingSet embeddings_of(const Rows& rows, const Integers& labels, const std::optional<Integers>& cameras,
-                           const char* what) {
-  checked_dim(rows, what);
-  const auto fits = [&](const Integers& values) { return values.ndim() == 1 && values.shape(0) == rows.shape(0); };
-  if (!fits(labels) || (cameras && !fits(*cameras)))
-    throw py::value_error(std::string(what) + ": expected one label, and one camera if any, per embedding");
-  return {rows.data(), static_cast<std::size_t>(rows.shape(0)), labels.data(), cameras ? cameras->data() : nullptr};
 }
 
 /// The core's progress as a Python call; also where Ctrl-C is noticed.
@@ -170,6 +85,94 @@ void interruptible(const Work& work) {
   }
 }
 
+Pixels py_decode(const py::bytes& encoded, bool apply_exif, std::int64_t max_pixels) {
+  const Bytes bytes = bytes_of(encoded);
+  return without_gil([&] { return decode(bytes.data, bytes.size, {apply_exif, max_pixels}); });
+}
+
+Pixels py_upright(const Pixels& image, int orientation) {
+  const ImageView view = view_of(image);
+  return without_gil([&] { return upright(Geometry().apply(view, INT64_MAX), orientation); });
+}
+
+Pixels py_apply(const Geometry& geometry, const Pixels& image, std::int64_t max_pixels) {
+  const ImageView view = view_of(image);
+  return without_gil([&] { return geometry.apply(view, max_pixels); });
+}
+
+/// Where `count` tensors go; TypeError or ValueError unless the array is of their type and shape.
+std::pair<TensorType, void*> output_of(const Preprocess& preprocess, py::array& out, py::ssize_t count, bool batch) {
+  const bool half = out.dtype().equal(py::dtype("e"));
+  if (!half && !out.dtype().equal(py::dtype::of<float>())) throw py::type_error("out: expected float32 or float16");
+  const ImageSize size = preprocess.output();
+  const py::ssize_t lead = batch ? 1 : 0;
+  const bool fits = out.ndim() == 3 + lead && (!batch || out.shape(0) >= count) && out.shape(lead) == 3 &&
+                    out.shape(lead + 1) == size.height && out.shape(lead + 2) == size.width;
+  constexpr int kAligned = 0x0100;
+  if (!fits || (out.flags() & py::array::c_style) == 0 || (out.flags() & kAligned) == 0)
+    throw py::value_error("out: expected a C-contiguous (" + std::string(batch ? "n, " : "") + "3, " +
+                          std::to_string(size.height) + ", " + std::to_string(size.width) + ")");
+  return {half ? TensorType::float16 : TensorType::float32, out.mutable_data()};
+}
+
+void py_run(const Preprocess& preprocess, const Pixels& image, py::array& out, std::int64_t max_pixels) {
+  const ImageView view = view_of(image);
+  const auto [type, data] = output_of(preprocess, out, 1, false);
+  const py::gil_scoped_release release;
+  preprocess.run(view, max_pixels, type, data);
+}
+
+py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources, py::array& out, int threads,
+                      std::int64_t max_pixels) {
+  std::vector<EncodedImage> images;
+  std::vector<py::object> alive;
+  for (const py::handle source : sources) {
+    alive.push_back(py::reinterpret_borrow<py::object>(source));
+    if (py::isinstance<py::bytes>(source)) {
+      const Bytes bytes = bytes_of(py::reinterpret_borrow<py::bytes>(source));
+      images.push_back({{}, bytes.data, bytes.size});
+    } else {
+      const auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
+      if (!path) throw py::error_already_set();
+      const Bytes text = bytes_of(path);
+      if (std::memchr(text.data, 0, text.size) != nullptr) throw py::value_error("sources: a path holds a zero byte");
+      images.push_back({std::string(reinterpret_cast<const char*>(text.data), text.size)});
+    }
+  }
+  const auto [type, data] = output_of(preprocess, out, static_cast<py::ssize_t>(images.size()), true);
+  std::vector<ImageOutcome> outcomes;
+  const py::none no_callback;
+  interruptible([&] {
+    outcomes = run_batch(preprocess, images, threads, max_pixels, type, data, progress_to(no_callback));
+  });
+  py::list result;
+  for (const ImageOutcome& outcome : outcomes) {
+    if (outcome.status == ImageStatus::ok) {
+      result.append(py::none());
+    } else {
+      result.append(py::make_tuple(outcome.status == ImageStatus::unsupported, outcome.message));
+    }
+  }
+  return result;
+}
+
+using Rows = py::array_t<float, py::array::c_style>;
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
+
+std::size_t checked_dim(const Rows& rows, const char* what) {
+  if (rows.ndim() != 2 || rows.shape(1) < 1) throw InputError(std::string(what) + ": expected float32 (n, dim)");
+  return static_cast<std::size_t>(rows.shape(1));
+}
+
+EmbeddingSet embeddings_of(const Rows& rows, const Integers& labels, const std::optional<Integers>& cameras,
+                           const char* what) {
+  checked_dim(rows, what);
+  const auto fits = [&](const Integers& values) { return values.ndim() == 1 && values.shape(0) == rows.shape(0); };
+  if (!fits(labels) || (cameras && !fits(*cameras)))
+    throw InputError("retrieval: expected one label, and one camera if any, per embedding (" + std::string(what) + ")");
+  return {rows.data(), static_cast<std::size_t>(rows.shape(0)), labels.data(), cameras ? cameras->data() : nullptr};
+}
+
 template <typename T>
 py::array_t<T> array_of(const std::vector<T>& values) {
   return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
@@ -180,23 +183,29 @@ py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const st
                      const std::optional<Integers>& gallery_cameras, const std::vector<std::int64_t>& ks, int threads,
                      const py::object& progress) {
   const bool same = !gallery;
-  if (same == gallery_labels.has_value()) throw py::value_error("gallery: expected rows and labels, or neither");
+  if (same == gallery_labels.has_value() || (same && gallery_cameras))
+    throw InputError("retrieval: expected a gallery's embeddings and labels, or neither");
   const EmbeddingSet asked = embeddings_of(queries, query_labels, query_cameras, "queries");
   const EmbeddingSet held = same ? asked : embeddings_of(*gallery, *gallery_labels, gallery_cameras, "gallery");
   const std::size_t dim = checked_dim(queries, "queries");
-  if (!same && checked_dim(*gallery, "gallery") != dim) throw py::value_error("gallery: expected the queries' dim");
-  Ranks ranks;
-  interruptible([&] { ranks = rank_relevant(asked, held, dim, same, threads, progress_to(progress)); });
-  const RetrievalMeans means = average(ranks, ks);
+  if (!same && checked_dim(*gallery, "gallery") != dim)
+    throw InputError("retrieval: expected gallery embeddings of " + std::to_string(dim) + " numbers, as the queries");
+  std::vector<QueryScore> scores;
+  interruptible([&] { scores = score_queries(asked, same ? nullptr : &held, dim, threads, progress_to(progress)); });
+  const RetrievalMeans means = average(scores, ks);
+  std::vector<std::int64_t> first_rank, nearest;
+  for (const QueryScore& score : scores) {
+    first_rank.push_back(score.first_rank);
+    nearest.push_back(score.nearest);
+  }
   py::dict result;
   result["queries"] = means.queries;
   result["recall"] = means.recall;
   result["mean_ap"] = means.mean_ap;
   result["r_precision"] = means.r_precision;
   result["map_at_r"] = means.map_at_r;
-  result["nearest"] = array_of(ranks.nearest);
-  result["ranks"] = array_of(ranks.ranks);
-  result["begin"] = array_of(std::vector<std::int64_t>(ranks.begin.begin(), ranks.begin.end()));
+  result["first_rank"] = array_of(first_rank);
+  result["nearest"] = array_of(nearest);
   return result;
 }
 
@@ -208,13 +217,13 @@ Storage storage_of(const std::string& name) {
 }
 
 void py_add(Gallery& gallery, const Rows& rows) {
-  if (checked_dim(rows, "rows") != gallery.dim()) throw py::value_error("rows: expected the gallery's dim");
+  if (checked_dim(rows, "rows") != gallery.dim()) throw InputError("rows: expected the gallery's dim");
   const py::gil_scoped_release release;
   gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
 }
 
 py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads, const py::object& progress) {
-  if (checked_dim(queries, "queries") != gallery.dim()) throw py::value_error("queries: expected the gallery's dim");
+  if (checked_dim(queries, "queries") != gallery.dim()) throw InputError("queries: expected the gallery's dim");
   if (k < 1) throw InputError("search: expected k of 1 or more");
   py::array_t<std::int64_t> rows({queries.shape(0), k});
   py::array_t<float> similarities({queries.shape(0), k});
@@ -236,7 +245,7 @@ PYBIND11_MODULE(_native, module) {
   py::register_exception<Unavailable>(module, "Unavailable", PyExc_RuntimeError);
 
   module.def("decode", &py_decode, py::arg("encoded"), py::arg("apply_exif"), py::arg("max_pixels"));
-  module.def("upright", &py_upright, py::arg("image"), py::arg("orientation"));
+  module.def("upright", &py_upright, py::arg("image").noconvert(), py::arg("orientation"));
   py::class_<Geometry>(module, "Geometry")
       .def(py::init(&parse_geometry), py::arg("json"))
       .def("apply", &py_apply, py::arg("image").noconvert(), py::arg("max_pixels"));
@@ -252,7 +261,7 @@ PYBIND11_MODULE(_native, module) {
              py::arg("gallery_labels").noconvert(), py::arg("gallery_cameras").noconvert(), py::arg("ks"),
              py::arg("threads"), py::arg("progress"));
   py::class_<Gallery>(module, "Gallery")
-      .def(py::init([](std::size_t dim, const std::string& storage) { return Gallery(dim, storage_of(storage)); }),
+      .def(py::init([](std::size_t dim, const std::string& storage) { return std::make_unique<Gallery>(dim, storage_of(storage)); }),
            py::arg("dim"), py::arg("storage") = "float32")
       .def("add", &py_add, py::arg("rows").noconvert())
       .def("search", &py_search, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 1,

@@ -30,11 +30,13 @@ Function find(void* library, const std::string& name) {
 Blas Blas::open(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr)
-    throw Unavailable("cannot load the BLAS library " + path + ": install OpenBLAS (pip install scipy-openblas32, or " +
-                      "apt-get install libopenblas0)");
+    throw Unavailable(std::string("cannot load the BLAS library: ") + dlerror() +
+                      "; install OpenBLAS (pip install scipy-openblas32, apt-get install libopenblas0), or name one in "
+                      "EDGERECALL_BLAS");
   const auto sgemm = find<Sgemm>(library, "cblas_sgemm");
   if (sgemm == nullptr) throw Unavailable(path + " has no cblas_sgemm: expected OpenBLAS with 32-bit integers");
-  if (const auto set_threads = find<void (*)(int)>(library, "openblas_set_num_threads")) set_threads(1);
+  for (const char* name : {"openblas_set_num_threads", "MKL_Set_Num_Threads"})
+    if (const auto set_threads = find<void (*)(int)>(library, name)) set_threads(1);
   return Blas(sgemm);
 }
 

@@ -2,14 +2,16 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "edgerecall/image.h"
 
 namespace edgerecall {
 
 struct Decoded {
+  explicit Decoded(Image pixels = {}, int turned = 1) : image(std::move(pixels)), orientation(turned) {}
   Image image;
-  int orientation = 1;
+  int orientation;
 };
 
 /// Throws InputError when the image has no pixel or more than the limit.

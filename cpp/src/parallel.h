@@ -1,13 +1,17 @@
-// Work shared out among threads that live as long as the call: safe across fork, nothing to shut down.
+// Work shared out among the threads of one pool.
 #pragma once
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <functional>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 namespace edgerecall {
+
+/// Runs `part(0)` here and `part(1)` to `part(helpers)` on the pool's threads, and returns when all that began have
+/// ended; a part that no thread was free for in time is not run. Threads are made when first needed, and again in a
+/// forked child. `part` must not throw.
+void run_on_pool(int helpers, const std::function<void(int)>& part);
 
 /// Calls `work(index, worker)` for every index below `count`, on up to `threads` threads, the calling one among them
 /// as worker 0. The first exception stops the rest and is thrown here.
@@ -26,15 +30,12 @@ void parallel_for(std::size_t count, int threads, const Work& work) {
       if (!error) error = std::current_exception();
     }
   };
-  std::vector<std::thread> others;
-  try {
-    for (int worker = 1; worker < threads && static_cast<std::size_t>(worker) < count; ++worker)
-      others.emplace_back(loop, worker);
-  } catch (const std::system_error&) {
-    // No more threads to be had: those that are there do the work.
+  const bool alone = threads <= 1 || count <= 1;
+  if (alone) {
+    loop(0);
+  } else {
+    run_on_pool(static_cast<std::size_t>(threads) < count ? threads - 1 : static_cast<int>(count) - 1, loop);
   }
-  loop(0);
-  for (std::thread& thread : others) thread.join();
   if (error) std::rethrow_exception(error);
 }
 

@@ -8,6 +8,7 @@
 #define HWY_TARGET_INCLUDE "pixel_kernels.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once for each target
 #include "hwy/highway.h"
+#include "half-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgerecall::kernels::HWY_NAMESPACE {
@@ -40,11 +41,16 @@ alignas(16) constexpr std::uint8_t kSpread[kPixels][16] = {{EDGERECALL_SPREAD(0)
                                                            {EDGERECALL_SPREAD(4)}};
 #undef EDGERECALL_SPREAD
 
-/// Weighted sums of one output pixel in kRows rows at once; `emit` gets them with the output's index.
-template <typename Emit>
-HWY_INLINE void convolve_rows(const std::uint8_t* const* rows, const Taps& taps, int origin, std::int32_t bias,
+/// Samples as numbers of the weights' type.
+HWY_INLINE hn::VFromD<D32> as_numbers(D32, hn::VFromD<D32> samples) { return samples; }
+HWY_INLINE hn::VFromD<DF> as_numbers(DF d, hn::VFromD<D32> samples) { return hn::ConvertTo(d, samples); }
+
+/// Weighted sums, added up from left to right, of one output pixel in kRows rows at once; `emit` gets them with the
+/// output's index.
+template <typename Weight, typename Emit>
+HWY_INLINE void convolve_rows(const std::uint8_t* const* rows, const TapsOf<Weight>& taps, int origin, Weight bias,
                               const Emit& emit) {
-  const D32 d;
+  const hn::Rebind<Weight, D32> d;
   const D8 d8;
   const auto spread0 = hn::LoadDup128(d8, kSpread[0]), spread1 = hn::LoadDup128(d8, kSpread[1]),
              spread2 = hn::LoadDup128(d8, kSpread[2]), spread3 = hn::LoadDup128(d8, kSpread[3]),
@@ -52,11 +58,11 @@ HWY_INLINE void convolve_rows(const std::uint8_t* const* rows, const Taps& taps,
   const std::size_t outputs = taps.start.size();
   for (std::size_t output = 0; output < outputs; ++output) {
     std::size_t offset = static_cast<std::size_t>(taps.start[output] - origin) * 3;
-    const std::int32_t* weights = taps.of(static_cast<int>(output));
+    const Weight* weights = taps.of(static_cast<int>(output));
     auto sum = hn::Set(d, bias);
-    const auto add = [&](hn::VFromD<D8> bytes, hn::VFromD<D8> spread, std::int32_t weight) HWY_ATTR {
-      const auto samples = hn::BitCast(d, hn::TableLookupBytesOr0(bytes, spread));
-      sum = hn::Add(sum, hn::Mul(samples, hn::Set(d, weight)));
+    const auto add = [&](hn::VFromD<D8> bytes, hn::VFromD<D8> spread, Weight weight) HWY_ATTR {
+      const auto samples = hn::BitCast(D32(), hn::TableLookupBytesOr0(bytes, spread));
+      sum = hn::Add(sum, hn::Mul(as_numbers(d, samples), hn::Set(d, weight)));
     };
     for (int left = taps.count[output]; left > 0; left -= static_cast<int>(kPixels)) {
       const auto bytes = load_rows(rows, offset);
@@ -72,7 +78,7 @@ HWY_INLINE void convolve_rows(const std::uint8_t* const* rows, const Taps& taps,
   }
 }
 
-/// Calls `work` for the rows in groups of kRows; a short last group repeats its first row into a scratch output.
+/// Calls `work` for the rows in groups of kRows; a short last group does its last row more than once.
 template <typename T, typename Work>
 HWY_INLINE void in_groups(const std::uint8_t* const* rows, int count, T* const* out, const Work& work) {
   const auto total = static_cast<std::size_t>(count);
@@ -90,7 +96,7 @@ HWY_INLINE void in_groups(const std::uint8_t* const* rows, int count, T* const* 
 
 void HorizontalPil(const std::uint8_t* const* rows, int count, const Taps& taps, int origin, std::uint8_t* const* out) {
   in_groups(rows, count, out, [&](const std::uint8_t* const* sources, std::uint8_t* const* targets) HWY_ATTR {
-    convolve_rows(sources, taps, origin, 1 << (kPilBits - 1), [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
+    convolve_rows(sources, taps, origin, std::int32_t{1} << (kPilBits - 1), [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
       alignas(16) std::uint8_t pixels[kRows * 4];
       const DN8 d;
       hn::StoreU(hn::DemoteTo(d, hn::ShiftRight<kPilBits>(sum)), d, pixels);
@@ -101,7 +107,7 @@ void HorizontalPil(const std::uint8_t* const* rows, int count, const Taps& taps,
 
 void HorizontalCv2(const std::uint8_t* const* rows, int count, const Taps& taps, int origin, std::int32_t* const* out) {
   in_groups(rows, count, out, [&](const std::uint8_t* const* sources, std::int32_t* const* targets) HWY_ATTR {
-    convolve_rows(sources, taps, origin, 0, [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
+    convolve_rows(sources, taps, origin, std::int32_t{0}, [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
       alignas(64) std::int32_t pixels[kRows * 4];
       hn::Store(sum, D32(), pixels);
       for (std::size_t row = 0; row < kRows; ++row) std::memcpy(targets[row] + output * 3, pixels + row * 4, 16);
@@ -109,15 +115,39 @@ void HorizontalCv2(const std::uint8_t* const* rows, int count, const Taps& taps,
   });
 }
 
-void VerticalPil(const std::uint8_t* rows, std::size_t stride, const std::int32_t* weights, int count,
-                 std::size_t bytes, std::uint8_t* out) {
+void HorizontalArea(const std::uint8_t* const* rows, int count, const TapsOf<float>& taps, int origin,
+                    float* const* out) {
+  in_groups(rows, count, out, [&](const std::uint8_t* const* sources, float* const* targets) HWY_ATTR {
+    convolve_rows(sources, taps, origin, 0.0f, [&](std::size_t output, hn::VFromD<DF> sum) HWY_ATTR {
+      alignas(64) float pixels[kRows * 4];
+      hn::Store(sum, DF(), pixels);
+      for (std::size_t row = 0; row < kRows; ++row) std::memcpy(targets[row] + output * 3, pixels + row * 4, 16);
+    });
+  });
+}
+
+void VerticalArea(const float* rows, std::size_t stride, const float* weights, int count, std::size_t elements,
+                  std::uint8_t* out) {
+  const DF df;
+  const DN8 dn;
+  for (std::size_t at = 0; at < elements; at += hn::Lanes(df)) {
+    const float* row = rows + at;
+    auto sum = hn::Mul(hn::LoadU(df, row), hn::Set(df, weights[0]));
+    for (int tap = 1; tap < count; ++tap)
+      sum = hn::Add(sum, hn::Mul(hn::LoadU(df, row + static_cast<std::size_t>(tap) * stride), hn::Set(df, weights[tap])));
+    hn::StoreU(hn::DemoteTo(dn, hn::NearestInt(sum)), dn, out + at);
+  }
+}
+
+void VerticalPil(const std::uint8_t* const* rows, const std::int32_t* weights, int count, std::size_t bytes,
+                 std::uint8_t* out) {
   const D32 d;
   const DN8 dn;
   const std::size_t lanes = hn::Lanes(d);
   for (std::size_t at = 0; at < bytes; at += 2 * lanes) {
     auto low = hn::Set(d, 1 << (kPilBits - 1)), high = low;
-    const std::uint8_t* row = rows + at;
-    for (int tap = 0; tap < count; ++tap, row += stride) {
+    for (int tap = 0; tap < count; ++tap) {
+      const std::uint8_t* row = rows[tap] + at;
       const auto weight = hn::Set(d, weights[tap]);
       low = hn::Add(low, hn::Mul(hn::PromoteTo(d, hn::LoadU(dn, row)), weight));
       high = hn::Add(high, hn::Mul(hn::PromoteTo(d, hn::LoadU(dn, row + lanes)), weight));
@@ -222,11 +252,10 @@ void NormalizeFloat32(const std::uint8_t* rgb, std::size_t width, const RowNorma
 
 void NormalizeFloat16(const std::uint8_t* rgb, std::size_t width, const RowNormalizer& rule,
                       std::uint16_t* const* planes) {
-  const hn::Rebind<hwy::float16_t, DF> d16;
-  const hn::Rebind<std::uint16_t, DF> du16;
+  const DF df;
   widened(rgb, width, planes, [&](const std::uint8_t* pixels, std::size_t count, std::uint16_t* const* out) HWY_ATTR {
     normalize(pixels, count, rule, [&](int channel, std::size_t x, hn::VFromD<DF> values) HWY_ATTR {
-      hn::StoreU(hn::BitCast(du16, hn::DemoteTo(d16, values)), du16, out[channel] + x);
+      store_half(df, values, out[channel] + x);
     });
   });
 }
@@ -239,6 +268,8 @@ namespace edgerecall::kernels {
 
 HWY_EXPORT(HorizontalPil);
 HWY_EXPORT(HorizontalCv2);
+HWY_EXPORT(HorizontalArea);
+HWY_EXPORT(VerticalArea);
 HWY_EXPORT(VerticalPil);
 HWY_EXPORT(VerticalCv2Linear);
 HWY_EXPORT(VerticalCv2Cubic);
@@ -254,9 +285,17 @@ void horizontal_cv2(const std::uint8_t* const* rows, int count, const Taps& taps
                     std::int32_t* const* out) {
   HWY_DYNAMIC_DISPATCH(HorizontalCv2)(rows, count, taps, origin, out);
 }
-void vertical_pil(const std::uint8_t* rows, std::size_t stride, const std::int32_t* weights, int count,
-                  std::size_t bytes, std::uint8_t* out) {
-  HWY_DYNAMIC_DISPATCH(VerticalPil)(rows, stride, weights, count, bytes, out);
+void horizontal_area(const std::uint8_t* const* rows, int count, const TapsOf<float>& taps, int origin,
+                     float* const* out) {
+  HWY_DYNAMIC_DISPATCH(HorizontalArea)(rows, count, taps, origin, out);
+}
+void vertical_area(const float* rows, std::size_t stride, const float* weights, int count, std::size_t elements,
+                   std::uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(VerticalArea)(rows, stride, weights, count, elements, out);
+}
+void vertical_pil(const std::uint8_t* const* rows, const std::int32_t* weights, int count, std::size_t bytes,
+                  std::uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(VerticalPil)(rows, weights, count, bytes, out);
 }
 void vertical_cv2_linear(const std::int32_t* const* rows, const std::int32_t* weights, std::size_t elements,
                          std::uint8_t* out) {

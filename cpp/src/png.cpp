@@ -79,7 +79,7 @@ class Reader {
     const png_uint_32 height = png_get_image_height(png_, info_);
     for (int pass = 0; pass < passes_; ++pass)
       for (png_uint_32 row = 0; row < height; ++row) png_read_row(png_, rows + row * stride, nullptr);
-    png_read_end(png_, nullptr);
+    png_read_end(png_, info_);
     return true;
   }
 
@@ -158,9 +158,10 @@ Decoded decode_png(const std::uint8_t* data, std::size_t size, std::int64_t max_
   const Layout layout{channels, depth == 16 ? 2 : 1, depth < 8 ? 255u / ((1u << depth) - 1u) : 1u,
                       !indexed && (color & PNG_COLOR_MASK_COLOR) == 0, color == PNG_COLOR_TYPE_GRAY && depth == 16};
   const std::size_t stride = png_get_rowbytes(reader.png(), reader.info());
-  Decoded decoded{Image({static_cast<int>(height), static_cast<int>(width)}), orientation_of(reader)};
+  Decoded decoded{Image({static_cast<int>(height), static_cast<int>(width)})};
   std::vector<std::uint8_t> samples(stride * height);
   if (!reader.read(samples.data(), stride)) reader.fail();
+  decoded.orientation = orientation_of(reader);  // which may stand behind the pixels
   for (int y = 0; y < decoded.image.size().height; ++y)
     to_rgb(samples.data() + static_cast<std::size_t>(y) * stride, decoded.image.size().width, layout,
            indexed ? &palette : nullptr, decoded.image.row(y));

@@ -1,5 +1,6 @@
 #include "edgerecall/preprocess.h"
 
+#include <atomic>
 #include <new>
 
 #include "edgerecall/error.h"
@@ -87,12 +88,15 @@ void Preprocess::run(const std::uint8_t* data, size_t size, std::int64_t max_pix
 }
 
 std::vector<ImageOutcome> run_batch(const Preprocess& preprocess, const std::vector<EncodedImage>& images, int threads,
-                                    std::int64_t max_pixels, TensorType type, void* out) {
+                                    std::int64_t max_pixels, TensorType type, void* out, const Progress& progress) {
   std::vector<ImageOutcome> outcomes(images.size());
+  std::atomic<size_t> done{0};
   const size_t step = preprocess.tensor_bytes(type);
-  parallel_for(images.size(), threads, [&](size_t index, int) {
+  parallel_for(images.size(), threads, [&](size_t index, int worker) {
     outcomes[index] =
         outcome_of(preprocess, images[index], max_pixels, type, static_cast<std::uint8_t*>(out) + index * step);
+    const double share = static_cast<double>(++done) / static_cast<double>(images.size());
+    if (worker == 0 && progress && !progress(share)) throw Cancelled();
   });
   return outcomes;
 }

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+
+#include "edgerecall/error.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "rank_kernels.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once for each target
 #include "hwy/highway.h"
+#include "half-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgerecall::kernels::HWY_NAMESPACE {
@@ -62,9 +66,9 @@ Scanned Scan(const float* values, std::size_t count, float floor, float bar, con
   const DF df;
   const DI di;
   const std::size_t lanes = hn::Lanes(df);
-  Scanned scanned{0, false};
+  Scanned scanned{std::max<std::size_t>(thresholds.count, 1), 0, false};
   const std::size_t found = keep(values, count, floor, kept);
-  if (found == 0) return scanned;
+  if (found == 0) return {1, 0, false};
   for (std::size_t range = 0; range < thresholds.count; ++range) {
     const auto low = hn::Set(df, thresholds.low[range]), high = hn::Set(df, thresholds.high[range]);
     auto over = hn::Zero(di), at_least = hn::Zero(di);  // counted downwards: a mask is -1
@@ -74,7 +78,9 @@ Scanned Scan(const float* values, std::size_t count, float floor, float bar, con
       at_least = hn::Add(at_least, hn::VecFromMask(di, hn::RebindMask(di, hn::Ge(value, low))));
     }
     above[range] -= hn::GetLane(hn::SumOfLanes(di, over));
-    if (!hn::AllTrue(di, hn::Eq(over, at_least))) scanned.undecided |= std::uint64_t{1} << range;
+    if (hn::AllTrue(di, hn::Eq(over, at_least))) continue;
+    scanned.first_undecided = std::min(scanned.first_undecided, range);
+    scanned.last_undecided = range;
   }
   const auto limit = hn::Set(df, bar);
   auto reached = hn::Zero(di);
@@ -202,22 +208,21 @@ void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t cou
 
 void ToFloat16(const float* values, std::size_t count, std::uint16_t* out) {
   const DF df;
+  const std::size_t lanes = hn::Lanes(df);
+  std::size_t at = 0;
+  for (; at + lanes <= count; at += lanes) store_half(df, hn::LoadU(df, values + at), out + at);
+  for (; at < count; ++at) out[at] = half_of(values[at]);
+}
+
+void FromFloat16(const std::uint16_t* values, std::size_t count, float* out) {
+  const DF df;
   const hn::Rebind<hwy::float16_t, DF> dh;
   const hn::Rebind<std::uint16_t, DF> d16;
   const std::size_t lanes = hn::Lanes(df);
   std::size_t at = 0;
   for (; at + lanes <= count; at += lanes)
-    hn::StoreU(hn::BitCast(d16, hn::DemoteTo(dh, hn::LoadU(df, values + at))), d16, out + at);
-  if (at == count) return;
-  float last[hn::MaxLanes(DF())] = {};
-  std::uint16_t halves[hn::MaxLanes(DF())];
-  std::copy(values + at, values + count, last);
-  hn::StoreU(hn::BitCast(d16, hn::DemoteTo(dh, hn::LoadU(df, last))), d16, halves);
-  std::copy(halves, halves + (count - at), out + at);
-}
-
-void FromFloat16(const std::uint16_t* values, std::size_t count, float* out) {
-  for (std::size_t at = 0; at < count; ++at) out[at] = half_to_float(values + at);
+    hn::StoreU(hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(d16, values + at))), df, out + at);
+  for (; at < count; ++at) out[at] = half_to_float(values + at);
 }
 
 }  // namespace edgerecall::kernels::HWY_NAMESPACE
@@ -268,6 +273,16 @@ double float32_error(std::size_t dim, double length_a, double length_b) {
   const double unit = std::ldexp(1.0, -24);
   const double underflow = steps * std::ldexp(1.0, -126);
   return 1.01 * steps * unit * length_a * length_b + underflow;
+}
+
+float rounded_down(double value) {
+  return std::nextafter(static_cast<float>(value), -std::numeric_limits<float>::infinity());
+}
+
+double checked_length(const float* row, std::size_t dim, const char* what, std::size_t number) {
+  const double square = dot_float64(row, row, dim);
+  if (!(square < 1e36)) throw InputError(std::string(what) + " " + std::to_string(number) + " is not finite, or too large");
+  return std::sqrt(square);
 }
 
 }  // namespace edgerecall::kernels

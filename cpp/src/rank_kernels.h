@@ -6,19 +6,19 @@
 namespace edgerecall::kernels {
 
 /// Elements that `select` and `scan` may write behind the last one that counts.
-constexpr std::size_t kSelectOverrun = 16;
+constexpr std::size_t kScanOverrun = 16;
 
 /// Positions of values of at least `low` and at most `high`. Returns how many.
 std::size_t select(const float* values, std::size_t count, float low, float high, std::uint32_t* positions);
 
-/// Fewer than 64 ranges within which float32 does not decide.
+/// Ranges within which float32 does not decide.
 struct Thresholds {
   const float *low, *high;
   std::size_t count;
 };
 struct Scanned {
-  std::uint64_t undecided;  ///< bit i: values lie within range i
-  bool reaches_bar;         ///< whether there are values of at least `bar`
+  std::size_t first_undecided, last_undecided;  ///< ranges that values lie within; none when the first is the larger
+  bool reaches_bar;                             ///< whether there are values of at least `bar`
 };
 /// For each range the number of values above it, added to `above`. `floor`: no range and no bar begins below it.
 /// `kept` gets the values from `floor` up: room for all of them and the overrun.
@@ -44,5 +44,11 @@ void from_float16(const std::uint16_t* values, std::size_t count, float* out);
 /// Bound of the error of a float32 inner product of vectors with these lengths, summed in any order (Higham, "Accuracy
 /// and Stability of Numerical Algorithms", 3.1), with room for what float64 itself rounds.
 double float32_error(std::size_t dim, double length_a, double length_b);
+
+/// The largest float32 below a number, at most an ulp or two.
+float rounded_down(double value);
+
+/// A row's length. Throws InputError, naming `what` and `number`, unless it is finite and far from overflow.
+double checked_length(const float* row, std::size_t dim, const char* what, std::size_t number);
 
 }  // namespace edgerecall::kernels

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <climits>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -43,6 +44,8 @@ Choice choose(ImageSize from, ImageSize to, const Resampling& rule) {
   return {Method::cv2, rule.filter};
 }
 
+constexpr int kBlock = 32;  // output rows whose source rows are convolved together
+
 size_t row_bytes(const Window& window) { return static_cast<size_t>(window.size.width) * 3; }
 
 /// Rows with room for the kernels to run over.
@@ -50,24 +53,55 @@ template <typename T>
 class Rows {
  public:
   Rows(int count, size_t elements)
-      : stride_((elements + kernels::kOverrun + 63) / 64 * 64), data_(new T[stride_ * static_cast<size_t>(count) + 64]) {}
-  T* operator[](int row) { return data_.get() + static_cast<size_t>(row) * stride_; }
+      : stride_((elements + kernels::kOverrun + 63) / 64 * 64),
+        data_(make_buffer((stride_ * static_cast<size_t>(count) + kernels::kOverrun) * sizeof(T))) {}
+  T* operator[](int row) { return reinterpret_cast<T*>(data_.get()) + static_cast<size_t>(row) * stride_; }
   size_t stride() const { return stride_; }
+  /// The first `count` of them.
+  std::vector<T*> pointers(int count) {
+    std::vector<T*> all;
+    for (int row = 0; row < count; ++row) all.push_back((*this)[row]);
+    return all;
+  }
 
  private:
   size_t stride_;
-  std::unique_ptr<T[]> data_;
+  Buffer data_;
 };
 
-/// A region whose bytes may be read past the end: itself, or the needed part of it in `copy`.
-Region with_slack(const Region& region, const Window& part, Image& copy) {
-  if (region.view.slack >= Image::kSlack) return region;
-  copy = Image(part.size);
-  for (int y = 0; y < part.size.height; ++y)
-    std::memcpy(copy.row(y), region.pixel(part.top + y, part.left), row_bytes(part));
-  std::memset(copy.row(part.size.height), 0, Image::kSlack);
-  return Region(copy.view(), region.full, part);
-}
+/// Part of a region as rows behind which the kernels may read: the region's own where it has the room, else copies.
+class SourceRows {
+ public:
+  SourceRows(const Region& region, const Window& part) : region_(region), part_(part) {
+    const int below = region.view.size.height - (part.top - region.top) - part.size.height;
+    const size_t room = region.view.slack + static_cast<size_t>(below) * region.view.stride;
+    if (room >= Image::kSlack) return;
+    const auto lacking = static_cast<int>((Image::kSlack - room) / std::max<size_t>(region.view.stride, 1)) + 1;
+    first_copied_ = part.top + part.size.height - std::min(lacking, part.size.height);
+    copies_ = Image({part.top + part.size.height - first_copied_, part.size.width});
+    for (int y = first_copied_; y < part.top + part.size.height; ++y)
+      std::memcpy(copies_.row(y - first_copied_), region.pixel(y, part.left), row_bytes(part));
+    std::memset(copies_.row(copies_.size().height), 0, Image::kSlack);
+  }
+
+  /// Row y of the source, from the part's left edge on.
+  const std::uint8_t* operator[](int y) const {
+    return y < first_copied_ ? region_.pixel(y, part_.left) : copies_.data() + copies_.stride() * static_cast<size_t>(y - first_copied_);
+  }
+
+  /// All of the part's rows.
+  std::vector<const std::uint8_t*> pointers() const {
+    std::vector<const std::uint8_t*> all;
+    for (int y = part_.top; y < part_.top + part_.size.height; ++y) all.push_back((*this)[y]);
+    return all;
+  }
+
+ private:
+  const Region& region_;
+  Window part_;
+  int first_copied_ = INT_MAX;
+  Image copies_;
+};
 
 void run_copy(const Region& region, const Window& window, const RowSink& sink) {
   for (int y = 0; y < window.size.height; ++y) sink(y, region.pixel(window.top + y, window.left));
@@ -90,65 +124,49 @@ bool down_first(ImageSize from, ImageSize to, Backend backend) {
   return backend == Backend::pil && shrink > 0 && shrink > (from.width - to.width) * 2;
 }
 
-/// Rows of bytes, `stride` apart.
-struct Plane {
-  const std::uint8_t* data;
-  size_t stride;
-};
-
-/// Pillow's pass along x over `count` rows whose first byte is of column `origin`.
-Plane pass_across(const Plane& from, int count, const Taps& taps, int origin, Rows<std::uint8_t>& to) {
-  std::vector<const std::uint8_t*> sources;
-  std::vector<std::uint8_t*> targets;
-  for (int y = 0; y < count; ++y) {
-    sources.push_back(from.data + static_cast<size_t>(y) * from.stride);
-    targets.push_back(to[y]);
-  }
-  kernels::horizontal_pil(sources.data(), count, taps, origin, targets.data());
-  return {to[0], to.stride()};
-}
-
-/// Output row y of Pillow's pass along y, over rows of which the first is row `origin` of the source.
-void pass_down(const Plane& from, const Taps& taps, int y, int origin, size_t bytes, std::uint8_t* out) {
+/// Output row y of Pillow's pass along y; `rows[0]` is row `origin` of the source.
+void pass_down(const std::uint8_t* const* rows, const Taps& taps, int y, int origin, size_t bytes, std::uint8_t* out) {
   const auto index = static_cast<size_t>(y);
-  const std::uint8_t* top = from.data + static_cast<size_t>(taps.start[index] - origin) * from.stride;
-  kernels::vertical_pil(top, from.stride, taps.of(y), taps.count[index], bytes, out);
+  kernels::vertical_pil(rows + (taps.start[index] - origin), taps.of(y), taps.count[index], bytes, out);
 }
 
-void run_pil(const Region& given, ImageSize target, const Window& window, const Resampling& rule, const RowSink& sink) {
-  const ImageSize full = given.full;
+void run_pil(const Region& region, ImageSize target, const Window& window, const Resampling& rule, const RowSink& sink) {
+  const ImageSize full = region.full;
   const Window part = needed(full, target, window, rule);
-  Image copy;
-  const Region region = with_slack(given, part, copy);
   const bool across = target.width != full.width, down = target.height != full.height;
-  const int right = window.left + window.size.width, bottom = window.top + window.size.height;
+  const int height = window.size.height, right = window.left + window.size.width, bottom = window.top + height;
   const Taps xs = across ? pil_taps(full.width, target.width, window.left, right, rule.filter) : Taps{};
   const Taps ys = down ? pil_taps(full.height, target.height, window.top, bottom, rule.filter) : Taps{};
   const size_t bytes = row_bytes(window);
-  Plane rows{region.pixel(part.top, part.left), region.view.stride};
+  const SourceRows sources(region, part);
+  std::vector<const std::uint8_t*> rows = sources.pointers();
 
   if (across && down && down_first(full, target, rule.backend)) {
-    Rows<std::uint8_t> lowered(window.size.height, row_bytes(part)), narrowed(window.size.height, bytes);
-    for (int y = 0; y < window.size.height; ++y) pass_down(rows, ys, y, part.top, row_bytes(part), lowered[y]);
-    pass_across({lowered[0], lowered.stride()}, window.size.height, xs, part.left, narrowed);
-    for (int y = 0; y < window.size.height; ++y) sink(y, narrowed[y]);
+    Rows<std::uint8_t> lowered(height, row_bytes(part)), narrowed(height, bytes);
+    for (int y = 0; y < height; ++y) pass_down(rows.data(), ys, y, part.top, row_bytes(part), lowered[y]);
+    const auto from = lowered.pointers(height), to = narrowed.pointers(height);
+    kernels::horizontal_pil(from.data(), height, xs, part.left, to.data());
+    for (int y = 0; y < height; ++y) sink(y, narrowed[y]);
     return;
   }
   Rows<std::uint8_t> narrowed(across ? part.size.height : 0, bytes);
-  if (across) rows = pass_across(rows, part.size.height, xs, part.left, narrowed);
+  if (across) {
+    const auto to = narrowed.pointers(part.size.height);
+    kernels::horizontal_pil(rows.data(), part.size.height, xs, part.left, to.data());
+    rows.assign(to.begin(), to.end());
+  }
   std::vector<std::uint8_t> row(bytes + kernels::kOverrun);
-  for (int y = 0; y < window.size.height; ++y) {
-    if (down) pass_down(rows, ys, y, part.top, bytes, row.data());
-    sink(y, down ? row.data() : rows.data + static_cast<size_t>(y) * rows.stride);
+  for (int y = 0; y < height; ++y) {
+    if (down) pass_down(rows.data(), ys, y, part.top, bytes, row.data());
+    sink(y, down ? row.data() : rows[static_cast<size_t>(y)]);
   }
 }
 
 /// OpenCV's two passes, a block of output rows at a time: the sums of a source row are made once in a block.
-void run_cv2(const Region& given, ImageSize target, const Window& window, const Resampling& rule, Filter filter,
+void run_cv2(const Region& region, ImageSize target, const Window& window, const Resampling& rule, Filter filter,
              const RowSink& sink) {
-  constexpr int kBlock = 32;
-  Image copy;
-  const Region region = with_slack(given, needed(given.full, target, window, rule), copy);
+  const Window part = needed(region.full, target, window, rule);
+  const SourceRows source(region, part);
   const int right = window.left + window.size.width, height = region.full.height;
   const Taps xs = cv2_taps(region.full.width, target.width, window.left, right, filter, true);
   const size_t elements = row_bytes(window);
@@ -166,13 +184,10 @@ void run_cv2(const Region& given, ImageSize target, const Window& window, const 
       for (int tap = 0; tap < ys.width; ++tap)
         if (wanted.empty() || source_row(y, tap) > wanted.back()) wanted.push_back(source_row(y, tap));
     Rows<std::int32_t> sums(static_cast<int>(wanted.size()), elements);
+    const auto targets = sums.pointers(static_cast<int>(wanted.size()));
     std::vector<const std::uint8_t*> sources;
-    std::vector<std::int32_t*> targets;
-    for (size_t index = 0; index < wanted.size(); ++index) {
-      sources.push_back(region.pixel(wanted[index], region.left));
-      targets.push_back(sums[static_cast<int>(index)]);
-    }
-    kernels::horizontal_cv2(sources.data(), static_cast<int>(wanted.size()), xs, region.left, targets.data());
+    for (const int y : wanted) sources.push_back(source[y]);
+    kernels::horizontal_cv2(sources.data(), static_cast<int>(wanted.size()), xs, part.left, targets.data());
     for (int y = 0; y < end - begin; ++y) {
       const std::int32_t* rows[8];
       for (int tap = 0; tap < ys.width; ++tap) {
@@ -195,9 +210,9 @@ void run_area_blocks(const Region& region, ImageSize target, const Window& windo
   const float scale = 1.0f / static_cast<float>(down * across);
   const bool half = down == 2 && across == 2;
   std::vector<std::uint8_t> row(row_bytes(window));
-  std::vector<int> sums(row.size());
+  std::vector<std::uint32_t> sums(row.size());  // 4096 x 4096 white pixels wrap, in OpenCV too
   for (int y = 0; y < window.size.height; ++y) {
-    std::fill(sums.begin(), sums.end(), 0);
+    std::fill(sums.begin(), sums.end(), 0u);
     for (int line = 0; line < down; ++line) {
       const std::uint8_t* source = region.pixel((window.top + y) * down + line, window.left * across);
       for (size_t x = 0; x < sums.size(); x += 3)
@@ -205,30 +220,34 @@ void run_area_blocks(const Region& region, ImageSize target, const Window& windo
           for (size_t channel = 0; channel < 3; ++channel) sums[x + channel] += source[channel];
     }
     for (size_t x = 0; x < sums.size(); ++x)
-      row[x] = half ? static_cast<std::uint8_t>((sums[x] + 2) >> 2) : to_byte(static_cast<float>(sums[x]) * scale);
+      row[x] = half ? static_cast<std::uint8_t>((sums[x] + 2) >> 2)
+                    : to_byte(static_cast<float>(static_cast<std::int32_t>(sums[x])) * scale);
     sink(y, row.data());
   }
 }
 
-/// OpenCV's area filter for other ratios: float32 sums in OpenCV's order.
-void run_area(const Region& region, ImageSize target, const Window& window, const RowSink& sink) {
+/// OpenCV's area filter for other ratios: float32 sums in OpenCV's order, a block of output rows at a time.
+void run_area(const Region& region, ImageSize target, const Window& window, const Resampling& rule, const RowSink& sink) {
+  const Window part = needed(region.full, target, window, rule);
+  const SourceRows source(region, part);
   const auto xs = area_taps(region.full.width, target.width, window.left, window.left + window.size.width);
-  const auto ys = area_taps(region.full.height, target.height, window.top, window.top + window.size.height);
-  std::vector<std::uint8_t> row(row_bytes(window));
-  std::vector<float> across(row.size()), sum(row.size());
-  for (size_t tap = 0; tap < ys.size(); ++tap) {
-    std::fill(across.begin(), across.end(), 0.0f);
-    const std::uint8_t* source = region.pixel(ys[tap].source, region.left);
-    for (const AreaTap& x : xs) {
-      const std::uint8_t* pixel = source + static_cast<size_t>(x.source - region.left) * 3;
-      float* out = across.data() + static_cast<size_t>(x.target - window.left) * 3;
-      for (int channel = 0; channel < 3; ++channel) out[channel] += static_cast<float>(pixel[channel]) * x.weight;
+  const size_t elements = row_bytes(window);
+  std::vector<std::uint8_t> row(elements + kernels::kOverrun);
+  for (int begin = 0; begin < window.size.height; begin += kBlock) {
+    const int end = std::min(begin + kBlock, window.size.height);
+    const auto ys = area_taps(region.full.height, target.height, window.top + begin, window.top + end);
+    const int count = ys.last() - ys.first();
+    Rows<float> sums(count, elements);
+    const auto targets = sums.pointers(count);
+    std::vector<const std::uint8_t*> sources;
+    for (int y = ys.first(); y < ys.last(); ++y) sources.push_back(source[y]);
+    kernels::horizontal_area(sources.data(), count, xs, part.left, targets.data());
+    for (int y = 0; y < end - begin; ++y) {
+      const auto index = static_cast<size_t>(y);
+      kernels::vertical_area(sums[ys.start[index] - ys.first()], sums.stride(), ys.of(y), ys.count[index], elements,
+                             row.data());
+      sink(begin + y, row.data());
     }
-    const bool begins = tap == 0 || ys[tap].target != ys[tap - 1].target;
-    for (size_t x = 0; x < sum.size(); ++x) sum[x] = begins ? across[x] * ys[tap].weight : sum[x] + across[x] * ys[tap].weight;
-    if (tap + 1 < ys.size() && ys[tap + 1].target == ys[tap].target) continue;
-    std::transform(sum.begin(), sum.end(), row.begin(), to_byte);
-    sink(ys[tap].target - window.top, row.data());
   }
 }
 
@@ -252,8 +271,7 @@ std::pair<int, int> span(int from, int to, int begin, int end, const Resampling&
     }
     case Method::area_blocks: return {begin * (from / to), end * (from / to)};
     case Method::area: {
-      const auto low = area_taps(from, to, begin, begin + 1), high = area_taps(from, to, end - 1, end);
-      return {low.front().source, high.back().source + 1};
+      return {area_taps(from, to, begin, begin + 1).first(), area_taps(from, to, end - 1, end).last()};
     }
   }
   return {0, from};
@@ -298,7 +316,7 @@ void resize_rows(const Region& region, ImageSize target, const Window& window, c
     case Method::pil: return run_pil(region, target, window, rule, sink);
     case Method::cv2: return run_cv2(region, target, window, rule, choice.filter, sink);
     case Method::area_blocks: return run_area_blocks(region, target, window, sink);
-    case Method::area: return run_area(region, target, window, sink);
+    case Method::area: return run_area(region, target, window, rule, sink);
   }
 }
 

@@ -1,9 +1,10 @@
 #include "edgerecall/search.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
-#include <string>
+#include <mutex>
 
 #include "edgerecall/error.h"
 #include "parallel.h"
@@ -14,10 +15,10 @@ namespace {
 
 using std::size_t;
 
-constexpr size_t kChunk = 512;         // rows scored at once: they and their scores stay in a core's cache
-constexpr size_t kRangeRows = 1 << 14; // rows of one piece of work
-constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
-constexpr size_t kMaxDim = 1 << 16;    // 127 * 127 * dim stays within int32
+constexpr size_t kChunk = 512;  // rows scored at once: they and their scores stay in a core's cache
+constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
+constexpr size_t kMaxDim = 1 << 16;                         // 127 * 127 * dim stays within int32
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Codes of a row, and the scale that gives its values back.
 float quantize(const float* row, size_t dim, std::int8_t* codes) {
@@ -28,16 +29,14 @@ float quantize(const float* row, size_t dim, std::int8_t* codes) {
   return largest / 127.0f;
 }
 
-double length_of(const float* row, size_t dim, const char* what, size_t number) {
-  const double square = kernels::dot_float64(row, row, dim);
-  if (!(square < 1e36)) throw InputError(std::string(what) + " " + std::to_string(number) + " is not finite, or too large");
-  return std::sqrt(square);
-}
-
 }  // namespace
 
-struct Gallery::Range {
-  size_t begin, end;
+/// A piece: some queries against some rows.
+struct Gallery::Work {
+  const float* queries;
+  const std::int8_t* codes;  // of the queries, for int8
+  const float* scales;
+  size_t first_query, last_query, first_row, last_row;
 };
 
 /// The best rows of one query so far.
@@ -55,8 +54,7 @@ class Gallery::Best {
 
   /// Float32 similarities below this cannot enter.
   float bar() const {
-    if (hits_.size() < k_) return -std::numeric_limits<float>::infinity();
-    return std::nextafter(static_cast<float>(hits_.front().similarity - error_), -std::numeric_limits<float>::infinity());
+    return hits_.size() < k_ ? -kInfinity : kernels::rounded_down(hits_.front().similarity - error_);
   }
 
   void offer(double similarity, std::int64_t row) {
@@ -75,11 +73,12 @@ class Gallery::Best {
     for (const Hit& hit : other.hits_) offer(hit.similarity, hit.row);
   }
 
+  /// Writes the hits in order; what lies behind them is left as it is.
   void write(std::int64_t* rows, float* similarities) {
     std::sort(hits_.begin(), hits_.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
-    for (size_t i = 0; i < k_; ++i) {
-      rows[i] = i < hits_.size() ? hits_[i].row : -1;
-      similarities[i] = static_cast<float>(i < hits_.size() ? hits_[i].similarity : kMinusInfinity);
+    for (size_t i = 0; i < hits_.size(); ++i) {
+      rows[i] = hits_[i].row;
+      similarities[i] = static_cast<float>(hits_[i].similarity);
     }
   }
 
@@ -94,30 +93,47 @@ Gallery::Gallery(size_t dim, Storage storage) : dim_(dim), storage_(storage) {
 }
 
 void Gallery::add(const float* rows, size_t count) {
+  const std::unique_lock<std::shared_mutex> lock(using_, std::try_to_lock);
+  if (!lock) throw InputError("gallery: rows cannot be added while it is searched");
   if (size_ + count > std::numeric_limits<std::uint32_t>::max() / 2) throw InputError("gallery: too many rows");
-  double longest = longest_;
-  float largest = 0;
-  for (size_t row = 0; row < count; ++row)
-    longest = std::max(longest, length_of(rows + row * dim_, dim_, "gallery: row", size_ + row));
-  if (storage_ == Storage::float16) {
-    for (size_t i = 0; i < count * dim_; ++i) largest = std::max(largest, std::fabs(rows[i]));
-    if (largest > 65504.0f) throw InputError("gallery: float16 holds values up to 65504");
-    half_.resize((size_ + count) * dim_);
-    kernels::to_float16(rows, count * dim_, half_.data() + size_ * dim_);
-    longest *= 1.001;  // rounding may lengthen a row
-  } else if (storage_ == Storage::int8) {
-    codes_.resize((size_ + count) * dim_);
-    scales_.resize(size_ + count);
-    for (size_t row = 0; row < count; ++row)
-      scales_[size_ + row] = quantize(rows + row * dim_, dim_, codes_.data() + (size_ + row) * dim_);
-  } else {
-    whole_.insert(whole_.end(), rows, rows + count * dim_);
+  for (size_t row = 0; row < count; ++row) {
+    kernels::checked_length(rows + row * dim_, dim_, "gallery: row", size_ + row);
+    for (size_t i = row * dim_; storage_ == Storage::float16 && i < (row + 1) * dim_; ++i)
+      if (std::fabs(rows[i]) > 65504.0f) throw InputError("gallery: float16 holds values up to 65504");
   }
-  longest_ = longest;
+  append(rows, count);
+}
+
+void Gallery::append(const float* rows, size_t count) {
+  const size_t total = (size_ + count) * dim_;
+  if (storage_ == Storage::float32) whole_.insert(whole_.end(), rows, rows + count * dim_);
+  if (storage_ == Storage::float16) half_.resize(total);
+  if (storage_ == Storage::int8) {
+    codes_.resize(total);
+    scales_.resize(size_ + count);
+  }
+  std::vector<float> stored(dim_);
+  for (size_t row = 0; row < count; ++row) {
+    const float* values = rows + row * dim_;
+    const size_t at = (size_ + row) * dim_;
+    if (storage_ == Storage::float16) {
+      kernels::to_float16(values, dim_, half_.data() + at);
+      kernels::from_float16(half_.data() + at, dim_, stored.data());
+      values = stored.data();
+    }
+    if (storage_ == Storage::int8) scales_[size_ + row] = quantize(values, dim_, codes_.data() + at);
+    longest_ = std::max(longest_, std::sqrt(kernels::dot_float64(values, values, dim_)));
+  }
   size_ += count;
 }
 
+size_t Gallery::size() const {
+  const std::shared_lock<std::shared_mutex> lock(using_);
+  return size_;
+}
+
 size_t Gallery::bytes() const {
+  const std::shared_lock<std::shared_mutex> lock(using_);
   return whole_.size() * sizeof(float) + half_.size() * sizeof(std::uint16_t) + codes_.size() +
          scales_.size() * sizeof(float);
 }
@@ -128,32 +144,31 @@ double Gallery::exact(const float* query, size_t row, std::vector<float>& scratc
   return kernels::dot_float64(query, scratch.data(), dim_);
 }
 
-void Gallery::scan(const float* queries, const std::int8_t* codes, const float* scales, size_t count,
-                   const Range& range, std::vector<Best>& best) const {
+void Gallery::scan(const Work& work, std::vector<Best>& best) const {
   std::vector<float> scores(kChunk), scratch(dim_);
-  std::vector<std::uint32_t> positions(kChunk + kernels::kSelectOverrun);
+  std::vector<std::uint32_t> positions(kChunk + kernels::kScanOverrun);
   std::vector<std::int32_t> sums(kChunk);
-  for (size_t begin = range.begin; begin < range.end; begin += kChunk) {
-    const size_t width = std::min(kChunk, range.end - begin);
-    for (size_t query = 0; query < count; ++query) {
-      const float* vector = queries + query * dim_;
+  for (size_t begin = work.first_row; begin < work.last_row; begin += kChunk) {
+    const size_t width = std::min(kChunk, work.last_row - begin);
+    for (size_t query = work.first_query; query < work.last_query; ++query) {
+      Best& own = best[query];
+      const float* values = work.queries + query * dim_;
       if (storage_ == Storage::int8) {
-        kernels::dots_int8(codes + query * dim_, codes_.data() + begin * dim_, width, dim_, sums.data());
+        kernels::dots_int8(work.codes + query * dim_, codes_.data() + begin * dim_, width, dim_, sums.data());
         for (size_t i = 0; i < width; ++i)
-          best[query].offer(sums[i] * static_cast<double>(scales_[begin + i]) * static_cast<double>(scales[query]),
-                            static_cast<std::int64_t>(begin + i));
+          own.offer(sums[i] * static_cast<double>(scales_[begin + i]) * static_cast<double>(work.scales[query]),
+                    static_cast<std::int64_t>(begin + i));
         continue;
       }
       if (storage_ == Storage::float16)
-        kernels::dots_float16(vector, half_.data() + begin * dim_, width, dim_, scores.data());
+        kernels::dots_float16(values, half_.data() + begin * dim_, width, dim_, scores.data());
       else
-        kernels::dots_float32(vector, whole_.data() + begin * dim_, width, dim_, scores.data());
-      constexpr float kInfinity = std::numeric_limits<float>::infinity();
-      const size_t found = kernels::select(scores.data(), width, best[query].bar(), kInfinity, positions.data());
+        kernels::dots_float32(values, whole_.data() + begin * dim_, width, dim_, scores.data());
+      const size_t found = kernels::select(scores.data(), width, own.bar(), kInfinity, positions.data());
       for (size_t i = 0; i < found; ++i) {
         const size_t row = begin + positions[i];
-        if (scores[positions[i]] >= best[query].bar())
-          best[query].offer(exact(vector, row, scratch), static_cast<std::int64_t>(row));
+        if (scores[positions[i]] >= own.bar())
+          own.offer(exact(values, row, scratch), static_cast<std::int64_t>(row));
       }
     }
   }
@@ -162,28 +177,35 @@ void Gallery::scan(const float* queries, const std::int8_t* codes, const float* 
 void Gallery::search(const float* queries, size_t count, size_t k, int threads, std::int64_t* indices,
                      float* similarities, const Progress& progress) const {
   if (k == 0) throw InputError("search: expected k of 1 or more");
+  const std::shared_lock<std::shared_mutex> lock(using_);
+  std::fill_n(indices, count * k, -1);
+  std::fill_n(similarities, count * k, -kInfinity);
   std::vector<std::int8_t> codes(storage_ == Storage::int8 ? count * dim_ : 0);
   std::vector<float> scales(count);
   std::vector<Best> empty;
   for (size_t query = 0; query < count; ++query) {
-    const double length = length_of(queries + query * dim_, dim_, "search: query", query);
+    const double length = kernels::checked_length(queries + query * dim_, dim_, "search: query", query);
     if (storage_ == Storage::int8) scales[query] = quantize(queries + query * dim_, dim_, codes.data() + query * dim_);
-    empty.emplace_back(std::min(k, std::max<size_t>(size_, 1)), kernels::float32_error(dim_, length, longest_));
+    empty.emplace_back(std::min(k, size_), kernels::float32_error(dim_, length, longest_));
   }
-  const size_t pieces = (size_ + kRangeRows - 1) / kRangeRows;
-  std::vector<std::vector<Best>> found(static_cast<size_t>(std::max(threads, 1)), empty);
-  parallel_for(pieces, threads, [&](size_t piece, int worker) {
-    const Range range{piece * kRangeRows, std::min((piece + 1) * kRangeRows, size_)};
-    scan(queries, codes.data(), scales.data(), count, range, found[static_cast<size_t>(worker)]);
-    if (worker == 0 && progress && !progress(static_cast<double>(piece + 1) / static_cast<double>(pieces))) throw Cancelled();
+  const size_t row_pieces = (size_ + kPieceRows - 1) / kPieceRows;
+  const size_t query_pieces = (count + kPieceQueries - 1) / kPieceQueries, pieces = row_pieces * query_pieces;
+  const int workers = std::max(1, static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(threads, 1)), pieces)));
+  std::vector<std::vector<Best>> found(static_cast<size_t>(workers), empty);
+  std::atomic<size_t> done{0};
+  parallel_for(pieces, workers, [&](size_t piece, int worker) {
+    const size_t row = piece / query_pieces * kPieceRows, query = piece % query_pieces * kPieceQueries;
+    scan({queries, codes.data(), scales.data(), query, std::min(query + kPieceQueries, count), row,
+          std::min(row + kPieceRows, size_)},
+         found[static_cast<size_t>(worker)]);
+    const double share = static_cast<double>(++done) / static_cast<double>(pieces);
+    if (worker == 0 && progress && !progress(share)) throw Cancelled();
   });
   for (size_t query = 0; query < count; ++query) {
     for (size_t worker = 1; worker < found.size(); ++worker) found[0][query].merge(found[worker][query]);
-    const size_t kept = std::min(k, size_);
-    std::fill_n(indices + query * k, k, -1);
-    std::fill_n(similarities + query * k, k, -std::numeric_limits<float>::infinity());
-    if (kept > 0) found[0][query].write(indices + query * k, similarities + query * k);
+    found[0][query].write(indices + query * k, similarities + query * k);
   }
+  if (progress && !progress(1.0)) throw Cancelled();
 }
 
 }  // namespace edgerecall

@@ -15,6 +15,14 @@ constexpr int kMaxSide = 8192;
 
 [[noreturn]] void fail(const std::string& what) { throw InputError("preprocess: " + what); }
 
+/// The beginning of a foreign text, fit to print.
+std::string quoted(const std::string& text) {
+  std::string shown = text.substr(0, 40);
+  for (char& letter : shown)
+    if (letter < ' ' || letter > '~') letter = '?';
+  return "'" + shown + "'";
+}
+
 /// An operation's object: typed access, and no key left over.
 class Fields {
  public:
@@ -23,7 +31,7 @@ class Fields {
     for (const auto& [key, value] : object.items()) {
       bool found = false;
       for (const char* name : known) found = found || key == name;
-      if (!found) fail("unknown key '" + key + "'");
+      if (!found) fail("unknown key " + quoted(key));
     }
   }
 
@@ -33,8 +41,7 @@ class Fields {
     const auto& found = value.get_ref<const std::string&>();
     for (const char* name : allowed)
       if (found == name) return found;
-    if (allowed.size() == 0) return found;
-    fail(std::string(key) + ": unknown value '" + found.substr(0, 40) + "'");
+    fail(std::string(key) + ": unknown value " + quoted(found));
   }
 
   int side(const char* key) const {
@@ -73,7 +80,11 @@ std::string name_of(const Json& op) {
   return op["op"].get<std::string>();
 }
 
-Resampling resampling_of(const Fields& fields) { return resampling(fields.text("backend", {}), fields.text("filter", {})); }
+Resampling resampling_of(const Fields& fields) {
+  return resampling(
+      fields.text("backend", {"pil", "pil12", "cv2"}),
+      fields.text("filter", {"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "area"}));
+}
 
 GeometryOp geometry_op(const Json& op) {
   const std::string name = name_of(op);
@@ -90,7 +101,7 @@ GeometryOp geometry_op(const Json& op) {
     const Fields fields(op, {"op", "height", "width", "margin"});
     return CenterCrop{{fields.side("height"), fields.side("width")}, fields.text("margin", {"round", "floor"}) == "round"};
   }
-  fail("unknown operation '" + name.substr(0, 40) + "'");
+  fail("unknown operation " + quoted(name));
 }
 
 Normalize normalize_op(const Json& op) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cfloat>
 #include <cmath>
 
 namespace edgerecall {
@@ -95,14 +94,6 @@ Weights lanczos_weights(float x) {
 }
 
 }  // namespace
-
-int Taps::first() const { return start.empty() ? 0 : *std::min_element(start.begin(), start.end()); }
-
-int Taps::last() const {
-  int end = 0;
-  for (std::size_t i = 0; i < start.size(); ++i) end = std::max(end, start[i] + count[i]);
-  return end;
-}
 
 Taps pil_taps(int from, int to, int begin, int end, Filter filter) {
   const Kernel kernel = kernel_of(filter);
@@ -208,19 +199,24 @@ std::vector<int> nearest_taps(int from, int to, int begin, int end, Backend back
   return sources;
 }
 
-std::vector<AreaTap> area_taps(int from, int to, int begin, int end) {
-  constexpr double kTiny = 1e-3;
+TapsOf<float> area_taps(int from, int to, int begin, int end) {
+  constexpr double kTiny = 1e-3;  // smaller shares of a sample are left out
   const double scale = 1.0 / (static_cast<double>(to) / from);
-  std::vector<AreaTap> taps;
+  TapsOf<float> taps;
+  taps.width = std::min(static_cast<int>(std::ceil(scale)) + 2, from);
+  taps.weights.assign(static_cast<std::size_t>(end - begin) * static_cast<std::size_t>(taps.width), 0.0f);
   for (int output = begin; output < end; ++output) {
     const double low = output * scale, high = low + scale;
     const double cell = std::min(scale, from - low);
     const int last = std::min(static_cast<int>(std::floor(high)), from - 1);
     const int first = std::min(static_cast<int>(std::ceil(low)), last);
-    if (first - low > kTiny) taps.push_back({output, first - 1, static_cast<float>((first - low) / cell)});
-    for (int sample = first; sample < last; ++sample) taps.push_back({output, sample, static_cast<float>(1.0 / cell)});
-    if (high - last > kTiny)
-      taps.push_back({output, last, static_cast<float>(std::min(std::min(high - last, 1.0), cell) / cell)});
+    float* weights = taps.weights.data() + taps.start.size() * static_cast<std::size_t>(taps.width);
+    int count = 0;
+    if (first - low > kTiny) weights[count++] = static_cast<float>((first - low) / cell);
+    taps.start.push_back(first - count);
+    for (int sample = first; sample < last; ++sample) weights[count++] = static_cast<float>(1.0 / cell);
+    if (high - last > kTiny) weights[count++] = static_cast<float>(std::min(std::min(high - last, 1.0), cell) / cell);
+    taps.count.push_back(count);
   }
   return taps;
 }

@@ -7,18 +7,23 @@
 
 namespace edgerecall {
 
-/// Along one axis, for a range of outputs. Output i reads `count[i]` samples from `start[i]` on.
-struct Taps {
+/// Along one axis, for a range of outputs. Output i is the weighted sum of `count[i]` samples from `start[i]` on.
+template <typename Weight>
+struct TapsOf {
   std::vector<int> start;
   std::vector<int> count;
-  std::vector<std::int32_t> weights;  // `width` of them for each output
+  std::vector<Weight> weights;  // `width` of them for each output
   int width = 0;
 
-  const std::int32_t* of(int index) const { return weights.data() + static_cast<std::size_t>(index) * static_cast<std::size_t>(width); }
-  /// First sample read by any output, and the one behind the last.
-  int first() const;
-  int last() const;
+  const Weight* of(int index) const {
+    return weights.data() + static_cast<std::size_t>(index) * static_cast<std::size_t>(width);
+  }
+  /// First sample read by any output, and the one behind the last. Outputs read from left to right.
+  int first() const { return start.empty() ? 0 : start.front(); }
+  int last() const { return start.empty() ? 0 : start.back() + count.back(); }
 };
+
+using Taps = TapsOf<std::int32_t>;
 
 constexpr int kPilBits = 22;  // of the fixed point in which Pillow convolves
 constexpr int kCv2Bits = 11;  // of one of OpenCV's two passes
@@ -33,13 +38,7 @@ Taps cv2_taps(int from, int to, int begin, int end, Filter filter, bool horizont
 /// Source index of nearest-neighbour outputs [begin, end).
 std::vector<int> nearest_taps(int from, int to, int begin, int end, Backend backend);
 
-/// One contribution to OpenCV's area average.
-struct AreaTap {
-  int target, source;
-  float weight;
-};
-
-/// OpenCV's area filter when it shrinks: contributions in the order in which they are added.
-std::vector<AreaTap> area_taps(int from, int to, int begin, int end);
+/// OpenCV's area filter when it shrinks: the share of each sample in the output's cell.
+TapsOf<float> area_taps(int from, int to, int begin, int end);
 
 }  // namespace edgerecall

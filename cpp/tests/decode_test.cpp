@@ -30,10 +30,10 @@ TEST_CASE("orientation is applied only when asked for") {
 TEST_CASE("every cut of a file is an error") {
   for (const char* name : {"rgb420.jpg", "rgb444.jpg", "rgb.png", "palette.png"}) {
     const Bytes whole = golden(name);
-    for (std::size_t length = 0; length + 4 < whole.size(); ++length) {
+    for (std::size_t length = 0; length < whole.size(); ++length) {
       const Bytes part(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));
       CAPTURE(length);
-      if (whole.size() - length > 16) CHECK_THROWS_AS(upright_of(part), InputError);
+      CHECK_THROWS_AS(upright_of(part), InputError);
     }
   }
 }

@@ -7,6 +7,8 @@
 #include "edgerecall/error.h"
 #include "edgerecall/preprocess.h"
 #include "edgerecall/resize.h"
+#include "half.h"
+#include "rank_kernels.h"
 #include "support.h"
 
 using namespace edgerecall;
@@ -64,18 +66,39 @@ TEST_CASE("a crop changes nothing but the window") {
   }
 }
 
-TEST_CASE("float16 tensors are the float32 ones, rounded") {
+TEST_CASE("float16 tensors are the float32 ones, rounded half to even") {
   const Bytes source = made_up(9, 11);
   const Preprocess preprocess(spec(resize_op("pil", "bilinear", 5, 19)));
   std::vector<std::uint16_t> half(5 * 19 * 3, 0xffff);
   preprocess.run(view(source, 9, 11), 1 << 20, TensorType::float16, half.data());
   std::vector<float> whole(half.size());
   preprocess.run(view(source, 9, 11), 1 << 20, TensorType::float32, whole.data());
-  for (std::size_t i = 0; i < half.size(); ++i) {
-    const int exponent = half[i] >> 10 & 31;
-    const float value = std::ldexp(static_cast<float>((half[i] & 1023) + (exponent > 0 ? 1024 : 0)),
-                                   (exponent > 0 ? exponent : 1) - 25) * ((half[i] & 0x8000) != 0 ? -1.0f : 1.0f);
-    CHECK(std::fabs(value - whole[i]) <= std::fabs(whole[i]) / 2048 + 1e-7f);
+  for (std::size_t i = 0; i < half.size(); ++i) CHECK(half[i] == kernels::half_of(whole[i]));
+}
+
+TEST_CASE("float16 conversion, one value and many, over the whole range") {
+  const std::pair<float, std::uint16_t> known[] = {
+      {0.0f, 0}, {-0.0f, 0x8000}, {1.0f, 0x3c00}, {0.3f, 0x34cd}, {1.0009f, 0x3c01}, {65504.0f, 0x7bff}, {65519.0f, 0x7bff},
+      {65520.0f, 0x7c00}, {70000.0f, 0x7c00}, {-70000.0f, 0xfc00}, {3.1e-8f, 1}, {2.9e-8f, 0}, {6.1e-5f, 0x03ff},
+      {6.104e-5f, 0x0400}, {2.98023224e-8f, 0}, {1.00048828125f, 0x3c00}, {1.00146484375f, 0x3c02}};
+  for (const auto& [value, expected] : known) {
+    CAPTURE(value);
+    CHECK(kernels::half_of(value) == expected);
+  }
+  std::vector<float> values;
+  for (std::uint32_t bits = 0; bits < 0x47800000u; bits += 99991u) {
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    values.insert(values.end(), {value, -value});
+  }
+  std::vector<std::uint16_t> halves(values.size());
+  std::vector<float> back(values.size());
+  kernels::to_float16(values.data(), values.size(), halves.data());
+  kernels::from_float16(halves.data(), halves.size(), back.data());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    CAPTURE(values[i]);
+    REQUIRE(halves[i] == kernels::half_of(values[i]));
+    if (std::fabs(values[i]) < 65520.0f) REQUIRE(kernels::half_of(back[i]) == halves[i]);
   }
 }
 

@@ -157,10 +157,19 @@ def test_mistakes_are_one_line() -> None:
     x = np.random.default_rng(6).standard_normal((3, 8)).astype(np.float32)
     with pytest.raises(InputError, match="no query has a relevant image"):
         retrieval_scores(x, np.arange(3))
-    with pytest.raises(InputError, match="one label per embedding"):
-        retrieval_scores(x, np.arange(2))
-    with pytest.raises(InputError, match="embeddings and labels, or neither"):
-        retrieval_scores(x, np.arange(3), x)
+    one = np.zeros(3, np.int64)
+    for arguments, message in (
+        ((x, np.arange(2)), "one label"),
+        ((x, one, x), "embeddings and labels, or neither"),
+        ((x, one, x[:, :4], one), "gallery embeddings of 8 numbers"),
+        ((x[0], one), "expected float32"),
+        ((x, one.astype(float)), "as whole numbers, got float64"),
+        ((x, one, x, one, (1,), one), "cameras of the queries and of the gallery, or neither"),
+        ((x, one, None, None, (1,), None, one), "or neither"),
+        ((x, one, None, None, (1,), one[:2]), "one camera"),
+    ):
+        with pytest.raises(InputError, match=message):
+            retrieval_scores(*arguments)  # type: ignore[arg-type]
     for value in (np.nan, np.inf, 1e30):
         x[1, 2] = value
         with pytest.raises(InputError, match="embedding 1 is not finite"):
@@ -170,14 +179,26 @@ def test_mistakes_are_one_line() -> None:
 def test_progress_reaches_the_end() -> None:
     x = np.random.default_rng(6).standard_normal((3000, 8)).astype(np.float32)
     seen: list[float] = []
-    retrieval_scores(x, np.arange(3000) // 3, threads=1, progress=seen.append)
-    assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) > 5
+    for threads in (1, 3):
+        seen.clear()
+        retrieval_scores(x, np.arange(3000) // 3, threads=threads, progress=seen.append)
+        assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) > 2
 
     def fail(share: float) -> None:
         raise LookupError("from the callback")
 
     with pytest.raises(LookupError, match="from the callback"):
         retrieval_scores(x, np.arange(3000) // 3, progress=fail)
+
+
+def test_embeddings_that_are_all_but_the_same_are_not_a_trap() -> None:
+    """An untrained network: float64 decides everything, once for each pair and not for each threshold."""
+    rng = np.random.default_rng(0)
+    x = (np.ones(16) + 1e-7 * rng.standard_normal((4000, 16))).astype(np.float32)
+    began = time.monotonic()
+    scores = retrieval_scores(x, np.arange(4000) // 20)
+    assert time.monotonic() - began < 20
+    assert scores.recall[1] < 0.2
 
 
 LONG = """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgerecall.runtimes import _native
 from edgerecall.runtimes.errors import ImageError, InputError
@@ -101,13 +101,36 @@ def test_png_palette_shorter_than_its_indices() -> None:
     assert (decode_rgb(blob, "ignore", "x") == pillow(blob)).all()
 
 
-def test_exif_orientation_is_the_specs_choice() -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_the_specs_choice(kind: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn right to show
-    data = encoded(picture(20, 30), exif=exif)
+    exif[0x0112] = orientation
+    data = encoded(picture(20, 30), kind, exif=exif)
     ignored, applied = decode_rgb(data, "ignore", "x"), decode_rgb(data, "apply", "x")
-    assert ignored.shape == (20, 30, 3) and applied.shape == (30, 20, 3)
-    assert (applied == np.rot90(ignored, -1)).all()
+    opened = Image.open(io.BytesIO(data))
+    assert (ignored == np.asarray(opened.convert("RGB"))).all() and ignored.shape == (20, 30, 3)
+    assert (applied == np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))).all()
+
+
+def test_a_tiff_is_upright_as_pillow_reads_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(20, 30), "TIFF", exif=exif)
+    for rule in ("ignore", "apply"):
+        assert (decode_rgb(data, rule, "x") == pillow(data)).all()
+    assert pillow(data).shape == (30, 20, 3)
+
+
+def test_png_orientation_behind_the_pixels() -> None:
+    exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    blob = raw_png(4, 8, 0, [bytes([1, 2, 3, 4]), bytes([5, 6, 7, 8])])
+    end = blob[-12:]
+    late = (
+        blob[:-12] + struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif)) + end
+    )
+    assert decode_rgb(blob, "apply", "x").shape == (2, 4, 3)
+    assert decode_rgb(late, "apply", "x")[:, :, 0].tolist() == [[5, 1], [6, 2], [7, 3], [8, 4]]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -137,9 +160,10 @@ def test_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGERECALL_MAX_PIXELS", "99")
     with pytest.raises(ImageError, match="more than the limit"):
         decode_rgb(small, "ignore", "x")
-    monkeypatch.setenv("EDGERECALL_MAX_PIXELS", "many")
-    with pytest.raises(InputError, match="expected a whole number"):
-        decode_rgb(small, "ignore", "x")
+    for wrong in ("many", "²", "0", "-1", "9" * 30):
+        monkeypatch.setenv("EDGERECALL_MAX_PIXELS", wrong)
+        with pytest.raises(InputError, match="expected a whole number"):
+            decode_rgb(small, "ignore", "x")
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -185,6 +188,9 @@ def test_rows_with_gaps_and_foreign_arrays() -> None:
     op = ResizeExact(height=20, width=31)
     part = image[5:45, 7:50]
     assert (apply_geometry(part, op) == apply_geometry(np.ascontiguousarray(part), op)).all()
+    column, line = image[:, :1], image[:1]
+    for thin in (column, np.ascontiguousarray(column[:, ::-1]), line, np.ascontiguousarray(line[::-1])):
+        assert (apply_geometry(thin, op) == apply_geometry(thin.copy(), op)).all()
     wrong: list[Any] = [image[:, :, ::-1], image.astype(np.float32), image[:, :, :2], image[:0], np.zeros(3, np.uint8)]
     for array in wrong:
         with pytest.raises((TypeError, ValueError)):
@@ -199,6 +205,8 @@ def test_outputs_are_checked() -> None:
         np.empty((3, 4, 5), np.float64),
         np.empty((3, 4, 10), np.float32)[:, :, ::2],
         np.empty((1, 3, 4, 5), np.float32),
+        np.empty((3, 4, 5), ">f4"),
+        np.empty(3 * 4 * 5 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(3, 4, 5),
     ]
     for out in wrong:
         with pytest.raises((TypeError, ValueError)):
@@ -240,6 +248,36 @@ def test_every_key_of_the_spec_is_known_to_the_core() -> None:
     _native.Preprocess(spec.model_dump_json())
     with pytest.raises(_native.InputError, match="unknown key 'colour'"):
         _native.Preprocess(spec.model_dump_json().replace('"margin"', '"colour":1,"margin"'))
+
+
+def test_batch_names_and_refuses() -> None:
+    preprocess = Preprocess(ops=(Decode(), ResizeExact(height=4, width=5), Normalize()))
+    out = np.empty((2, 3, 4, 5), np.float32)
+    first, second = preprocess_batch([b"x", b"y"], preprocess, out, names=["left", "right"])
+    assert str(first).startswith("left: expected a JPEG") and str(second).startswith("right: ")
+    assert str(preprocess_batch([b"x"], preprocess, out)[0]).startswith("image 0: ")
+    with pytest.raises(ValueError, match="zero byte"):
+        preprocess_batch([Path("a.jpg\0b")], preprocess, out)
+
+
+def test_batches_from_many_threads_and_a_forked_child() -> None:
+    preprocess = Preprocess(ops=(Decode(), ResizeExact(height=40, width=50), Normalize()))
+    stream = io.BytesIO()
+    Image.fromarray(picture((90, 80), 2)).save(stream, "PNG")
+    data = stream.getvalue()
+
+    def run(_: int) -> NDArray[np.float32]:
+        out = np.empty((20, 3, 40, 50), np.float32)
+        assert preprocess_batch([data] * 20, preprocess, out, threads=3) == [None] * 20
+        return out
+
+    expected = run(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert all((out == expected).all() for out in pool.map(run, range(12)))
+    child = os.fork()  # the core's threads do not live in it: new ones are made
+    if child == 0:
+        os._exit(0 if (run(0) == expected).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_batch_reports_each_image(tmp_path: Any) -> None:

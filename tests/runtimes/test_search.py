@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,34 @@ def test_bytes_a_row_and_agreement_with_float32(storage: str, size: int) -> None
     assert gallery.bytes == 20000 * size
     noisy = rows[:200] + 0.05 * rng.standard_normal((200, 128)).astype(np.float32)
     assert (gallery.search(noisy, 1, threads=2)[0][:, 0] == np.arange(200)).all()
+
+
+def test_searching_in_threads_and_adding_meanwhile() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((60000, 32)).astype(np.float32)
+    gallery = edgerecall.Gallery(32)
+    gallery.add(rows)
+    expected = gallery.search(rows[:50], 3)[0]
+    refused = 0
+    with ThreadPoolExecutor(3) as pool:
+        searches = [pool.submit(gallery.search, rows[:50], 3, 2) for _ in range(12)]
+        while not all(search.done() for search in searches):
+            try:
+                gallery.add(0 * rows[:1])
+            except _native.InputError as error:
+                assert "while it is searched" in str(error)
+                refused += 1
+    assert refused > 0
+    assert all((search.result()[0][:, 0] == expected[:, 0]).all() for search in searches)
+
+
+def test_progress_ends_at_one() -> None:
+    gallery = edgerecall.Gallery(8)
+    gallery.add(np.ones((50000, 8), np.float32))
+    for threads in (1, 3):
+        seen: list[float] = []
+        gallery.search(np.ones((200, 8), np.float32), 1, threads, seen.append)
+        assert seen == sorted(seen) and seen[-1] == 1.0
 
 
 def test_mistakes() -> None:

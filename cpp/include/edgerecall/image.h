@@ -1,7 +1,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+
+#include "edgerecall/buffer.h"
 
 namespace edgerecall {
 
@@ -31,7 +32,7 @@ class Image {
 
   Image() = default;
   explicit Image(ImageSize size)
-      : size_(size), data_(new std::uint8_t[stride() * static_cast<std::size_t>(size.height) + kSlack]) {}
+      : size_(size), data_(make_buffer(stride() * static_cast<std::size_t>(size.height) + kSlack)) {}
 
   ImageSize size() const { return size_; }
   std::size_t stride() const { return static_cast<std::size_t>(size_.width) * 3; }
@@ -42,7 +43,7 @@ class Image {
 
  private:
   ImageSize size_;
-  std::unique_ptr<std::uint8_t[]> data_;  // not initialised: every byte of the image is written by its maker
+  Buffer data_;  // every byte of the image is written by its maker
 };
 
 }  // namespace edgerecall

@@ -6,6 +6,7 @@
 
 #include "edgerecall/decode.h"
 #include "edgerecall/image.h"
+#include "edgerecall/progress.h"
 #include "edgerecall/resize.h"
 
 namespace edgerecall {
@@ -47,8 +48,8 @@ class Geometry {
   Geometry() = default;
   explicit Geometry(std::vector<GeometryOp> ops) : ops_(std::move(ops)) {}
 
-  /// Of the result for an input of this size. Throws InputError when a crop is larger than its input, or when a
-  /// resize would give more than `max_pixels`.
+  /// Of the result for an input of this size. Throws InputError when a crop is larger than its input, or when the
+  /// shorter side's resize would give more than `max_pixels`.
   ImageSize output_size(ImageSize input, std::int64_t max_pixels) const;
 
   /// The result, row by row.
@@ -109,7 +110,9 @@ struct ImageOutcome {
 
 /// Preprocesses images on `threads` threads, image i into slot i of `out`. A bad image leaves its slot undefined and
 /// is reported in its outcome; the others are not touched by it.
+/// Throws Cancelled when `progress` says so.
 std::vector<ImageOutcome> run_batch(const Preprocess& preprocess, const std::vector<EncodedImage>& images,
-                                    int threads, std::int64_t max_pixels, TensorType type, void* out);
+                                    int threads, std::int64_t max_pixels, TensorType type, void* out,
+                                    const Progress& progress = {});
 
 }  // namespace edgerecall

@@ -1,8 +1,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
+
+#include "edgerecall/progress.h"
 
 namespace edgerecall {
 
@@ -14,37 +15,36 @@ struct EmbeddingSet {
   const std::int64_t* cameras = nullptr;
 };
 
-/// Called now and then on the calling thread with the share done, 0 to 1; false stops with Cancelled.
-using Progress = std::function<bool(double)>;
-
-/// Where the relevant gallery images stand in each query's ranking.
-///
-/// The ranking is by the inner product of the float32 rows, summed in float64 in a fixed order, highest first; equal
-/// ones by gallery index. It is the same whatever the CPU, the BLAS and the number of threads.
-struct Ranks {
-  std::vector<std::size_t> begin;      ///< query q's ranks are `ranks[begin[q]]` to `ranks[begin[q + 1]]`
-  std::vector<std::int64_t> ranks;     ///< from 1, ascending
-  std::vector<std::int64_t> nearest;   ///< gallery index of the first image; -1 where nothing is left to rank
+/// How well one query's relevant gallery images are ranked.
+struct QueryScore {
+  std::int64_t relevant = 0;    ///< how many there are; where there are none, the other scores are 0
+  std::int64_t first_rank = 0;  ///< of the best one, from 1
+  std::int64_t nearest = -1;    ///< gallery index of the first image; -1 where nothing is left to rank
+  double average_precision = 0;
+  double r_precision = 0;  ///< share of relevant images among the first R, R relevant ones there are
+  double map_at_r = 0;     ///< mean over R of the precision at the relevant images among the first R
 };
 
-/// Ranks for every query without ever holding all similarities: float32 tiles of a BLAS product decide what is clear,
+/// Scores of every query without ever holding all similarities: float32 tiles of a BLAS product decide what is clear,
 /// the float64 product what lies within float32's error of a threshold.
 ///
-/// `same`: queries are the gallery, and each leaves itself out, by index. With cameras, gallery images of the query's
-/// label and camera are left out too. Throws InputError (sizes, values that are not finite), Unavailable (no BLAS).
-Ranks rank_relevant(const EmbeddingSet& queries, const EmbeddingSet& gallery, std::size_t dim, bool same, int threads,
-                    const Progress& progress);
+/// The ranking is by the inner product of the float32 rows, summed in float64 in a fixed order, highest first; equal
+/// ones by gallery index. It is the same whatever the CPU, the number of threads, and any BLAS that multiplies in
+/// float32. R-precision and mAP@R are those of Musgrave et al., "A Metric Learning Reality Check" (2020).
+///
+/// Without a gallery the queries are their own, and each leaves itself out, by index. With cameras (of both sides),
+/// gallery images of the query's label and camera are left out too. Throws InputError (sizes, values that are not
+/// finite), Unavailable (no BLAS).
+std::vector<QueryScore> score_queries(const EmbeddingSet& queries, const EmbeddingSet* gallery, std::size_t dim,
+                                      int threads, const Progress& progress);
 
-/// Averages over the queries that have a relevant image in the gallery.
+/// Means over the queries that have a relevant image in the gallery.
 struct RetrievalMeans {
-  std::size_t queries = 0;           ///< how many were counted
-  std::vector<double> recall;        ///< for each k: share with a relevant image among the first k
-  double mean_ap = 0;                ///< mAP: mean over queries of the mean precision at its relevant images
-  double r_precision = 0;            ///< share of relevant images among the first R, R relevant ones there are
-  double map_at_r = 0;               ///< mean precision at the relevant images among the first R, over R
+  std::size_t queries = 0;     ///< how many were counted
+  std::vector<double> recall;  ///< for each k: share with a relevant image among the first k
+  double mean_ap = 0, r_precision = 0, map_at_r = 0;
 };
 
-/// Musgrave et al., "A Metric Learning Reality Check" (2020), for R-precision and mAP@R.
-RetrievalMeans average(const Ranks& ranks, const std::vector<std::int64_t>& ks);
+RetrievalMeans average(const std::vector<QueryScore>& scores, const std::vector<std::int64_t>& ks);
 
 }  // namespace edgerecall

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <shared_mutex>
 #include <vector>
 
 #include "edgerecall/retrieval.h"
@@ -15,11 +16,14 @@ enum class Storage { float32, float16, int8 };
 /// Similarity is the inner product of what is stored: float32 and float16 rows with the float32 query, summed in
 /// float64 as in `rank_relevant`; int8 codes with the query's int8 codes, exactly, times both scales. Codes are
 /// `value * 127 / max |value|` of the row, rounded half to even. Highest first; equal ones by row.
+///
+/// Several threads may search at once. Adding refuses while one does.
 class Gallery {
  public:
   Gallery(std::size_t dim, Storage storage);
 
-  /// Appends rows, float32 `(count, dim)`. Throws InputError on values that are not finite or that float16 cannot hold.
+  /// Appends rows, float32 `(count, dim)`. Throws InputError on values that are not finite or that float16 cannot hold,
+  /// and while a search runs; the gallery is then unchanged.
   void add(const float* rows, std::size_t count);
 
   /// The `k` best rows for each of `count` queries: `indices` and `similarities` `(count, k)`, -1 and -inf where the
@@ -27,17 +31,17 @@ class Gallery {
   void search(const float* queries, std::size_t count, std::size_t k, int threads, std::int64_t* indices,
               float* similarities, const Progress& progress) const;
 
-  std::size_t size() const { return size_; }
+  std::size_t size() const;
   std::size_t dim() const { return dim_; }
   Storage storage() const { return storage_; }
   /// Of the stored embeddings.
   std::size_t bytes() const;
 
  private:
-  struct Range;
   class Best;
-  void scan(const float* queries, const std::int8_t* codes, const float* scales, std::size_t count, const Range& range,
-            std::vector<Best>& best) const;
+  struct Work;
+  void append(const float* rows, std::size_t count);
+  void scan(const Work& work, std::vector<Best>& best) const;
   double exact(const float* query, std::size_t row, std::vector<float>& scratch) const;
 
   std::size_t dim_, size_ = 0;
@@ -46,7 +50,8 @@ class Gallery {
   std::vector<std::uint16_t> half_;
   std::vector<std::int8_t> codes_;
   std::vector<float> scales_;
-  double longest_ = 0;
+  double longest_ = 0;  // of the stored rows
+  mutable std::shared_mutex using_;
 };
 
 }  // namespace edgerecall
