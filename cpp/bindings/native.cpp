@@ -139,7 +139,9 @@ py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources,
       images.push_back({std::string(reinterpret_cast<const char*>(text.data), text.size)});
     }
   }
-  const auto [type, data] = output_of(preprocess, out, static_cast<py::ssize_t>(images.size()), true);
+  const auto [found_type, found_data] = output_of(preprocess, out, static_cast<py::ssize_t>(images.size()), true);
+  const TensorType type = found_type;  // C++17 lambdas do not capture structured bindings
+  void* const data = found_data;
   std::vector<ImageOutcome> outcomes;
   const py::none no_callback;
   interruptible([&] {

@@ -13,7 +13,7 @@ namespace edgerecall::kernels::HWY_NAMESPACE {
 
 /// Stores float32 lanes as float16, rounded half to even. Highway 1.0 truncates where the CPU has no instruction.
 template <class D>
-HWY_INLINE void store_half(D d, hwy::HWY_NAMESPACE::VFromD<D> values, std::uint16_t* out) {
+HWY_INLINE void store_half([[maybe_unused]] D d, hwy::HWY_NAMESPACE::VFromD<D> values, std::uint16_t* out) {
   namespace hn = hwy::HWY_NAMESPACE;
 #if HWY_TARGET == HWY_NEON || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
   const hn::Rebind<hwy::float16_t, D> half;

@@ -81,9 +81,9 @@ TEST_CASE("float16 conversion, one value and many, over the whole range") {
       {0.0f, 0}, {-0.0f, 0x8000}, {1.0f, 0x3c00}, {0.3f, 0x34cd}, {1.0009f, 0x3c01}, {65504.0f, 0x7bff}, {65519.0f, 0x7bff},
       {65520.0f, 0x7c00}, {70000.0f, 0x7c00}, {-70000.0f, 0xfc00}, {3.1e-8f, 1}, {2.9e-8f, 0}, {6.1e-5f, 0x03ff},
       {6.104e-5f, 0x0400}, {2.98023224e-8f, 0}, {1.00048828125f, 0x3c00}, {1.00146484375f, 0x3c02}};
-  for (const auto& [value, expected] : known) {
-    CAPTURE(value);
-    CHECK(kernels::half_of(value) == expected);
+  for (const auto& pair : known) {
+    CAPTURE(pair.first);
+    CHECK(kernels::half_of(pair.first) == pair.second);
   }
   std::vector<float> values;
   for (std::uint32_t bits = 0; bits < 0x47800000u; bits += 99991u) {
