@@ -49,6 +49,7 @@ demo/report.md: demo/bundle/bundle.json
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $$(find cpp -name '*.cpp' -o -name '*.h')
 	@$(BIN)/python scripts/flatten.py
 	$(BIN)/mypy
 	PYTHONPATH=build/flat $(BIN)/lint-imports --no-cache

@@ -39,7 +39,8 @@ ImageView view_of(const Pixels& image) {
   const bool narrow = image.shape(1) == 1, flat = image.shape(0) == 1;  // strides of such axes mean nothing
   if (image.strides(2) != 1 || (!narrow && image.strides(1) != 3) || (!flat && image.strides(0) < 0))
     throw py::value_error("image: rows must be contiguous");
-  return {image.data(), flat ? static_cast<std::size_t>(image.shape(1)) * 3 : static_cast<std::size_t>(image.strides(0)),
+  return {image.data(),
+          flat ? static_cast<std::size_t>(image.shape(1)) * 3 : static_cast<std::size_t>(image.strides(0)),
           {static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))}};
 }
 
@@ -144,9 +145,8 @@ py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources,
   void* const data = found_data;
   std::vector<ImageOutcome> outcomes;
   const py::none no_callback;
-  interruptible([&] {
-    outcomes = run_batch(preprocess, images, threads, max_pixels, type, data, progress_to(no_callback));
-  });
+  interruptible(
+      [&] { outcomes = run_batch(preprocess, images, threads, max_pixels, type, data, progress_to(no_callback)); });
   py::list result;
   for (const ImageOutcome& outcome : outcomes) {
     if (outcome.status == ImageStatus::ok) {
@@ -224,7 +224,8 @@ void py_add(Gallery& gallery, const Rows& rows) {
   gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
 }
 
-py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads, const py::object& progress) {
+py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads,
+                    const py::object& progress) {
   if (checked_dim(queries, "queries") != gallery.dim()) throw InputError("queries: expected the gallery's dim");
   if (k < 1) throw InputError("search: expected k of 1 or more");
   py::array_t<std::int64_t> rows({queries.shape(0), k});
@@ -263,7 +264,9 @@ PYBIND11_MODULE(_native, module) {
              py::arg("gallery_labels").noconvert(), py::arg("gallery_cameras").noconvert(), py::arg("ks"),
              py::arg("threads"), py::arg("progress"));
   py::class_<Gallery>(module, "Gallery")
-      .def(py::init([](std::size_t dim, const std::string& storage) { return std::make_unique<Gallery>(dim, storage_of(storage)); }),
+      .def(py::init([](std::size_t dim, const std::string& storage) {
+             return std::make_unique<Gallery>(dim, storage_of(storage));
+           }),
            py::arg("dim"), py::arg("storage") = "float32")
       .def("add", &py_add, py::arg("rows").noconvert())
       .def("search", &py_search, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 1,

@@ -6,7 +6,7 @@
 namespace edgerecall {
 namespace {
 
-constexpr std::size_t kKept = 4;             // buffers a thread keeps
+constexpr std::size_t kKept = 4;            // buffers a thread keeps
 constexpr std::size_t kLargest = 8u << 20;  // larger ones go back at once
 constexpr std::align_val_t kAlignment{64};
 

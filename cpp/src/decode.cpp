@@ -13,15 +13,16 @@ namespace edgerecall {
 
 void check_pixels(std::uint64_t height, std::uint64_t width, std::int64_t max_pixels) {
   if (height == 0 || width == 0) throw InputError("the image has no pixels");
-  const bool too_large = height > static_cast<std::uint64_t>(max_pixels) / width || height > INT32_MAX / 4 ||
-                         width > INT32_MAX / 4;
+  const bool too_large =
+      height > static_cast<std::uint64_t>(max_pixels) / width || height > INT32_MAX / 4 || width > INT32_MAX / 4;
   if (too_large) {
     char text[160];
     std::snprintf(text, sizeof(text),
                   "%.0f x %.0f is %.4g million pixels, more than the limit of %.4g: shrink it, or raise "
                   "EDGERECALL_MAX_PIXELS",
                   static_cast<double>(width), static_cast<double>(height),
-                  static_cast<double>(width) * static_cast<double>(height) / 1e6, static_cast<double>(max_pixels) / 1e6);
+                  static_cast<double>(width) * static_cast<double>(height) / 1e6,
+                  static_cast<double>(max_pixels) / 1e6);
     throw InputError(text);
   }
 }

@@ -117,8 +117,7 @@ void Geometry::run(const ImageView& image, std::int64_t max_pixels, const RowSin
 
 Image Geometry::apply(const ImageView& image, std::int64_t max_pixels) const {
   Image out(output_size(image.size, max_pixels));
-  run(image, max_pixels,
-      [&](int row, const std::uint8_t* pixels) { std::memcpy(out.row(row), pixels, out.stride()); });
+  run(image, max_pixels, [&](int row, const std::uint8_t* pixels) { std::memcpy(out.row(row), pixels, out.stride()); });
   return out;
 }
 

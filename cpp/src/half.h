@@ -17,7 +17,8 @@ inline std::uint16_t half_of(float value) {
   const std::uint32_t significand = (magnitude & 0x7fffffu) | 0x800000u;
   const std::uint32_t dropped = exponent < 113 ? 126 - exponent : 13;
   const std::uint32_t base = exponent < 113 ? 0 : (exponent - 113) << 10;
-  const std::uint32_t kept = significand >> dropped, rest = significand & ((1u << dropped) - 1), half = 1u << (dropped - 1);
+  const std::uint32_t kept = significand >> dropped, rest = significand & ((1u << dropped) - 1),
+                      half = 1u << (dropped - 1);
   const std::uint32_t rounded = kept + (rest > half || (rest == half && (kept & 1u) != 0) ? 1u : 0u);
   return static_cast<std::uint16_t>(sign | (base + rounded));
 }

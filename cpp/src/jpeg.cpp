@@ -77,8 +77,8 @@ class Decompressor {
   bool start(J_COLOR_SPACE space) {
     if (setjmp(errors_.jump) != 0) return false;
     info_.out_color_space = space;
-    info_.dct_method = JDCT_ISLOW;       // the exact integer transform,
-    info_.do_fancy_upsampling = TRUE;    // and smooth chroma: what Pillow uses
+    info_.dct_method = JDCT_ISLOW;     // the exact integer transform,
+    info_.do_fancy_upsampling = TRUE;  // and smooth chroma: what Pillow uses
     jpeg_start_decompress(&info_);
     return true;
   }

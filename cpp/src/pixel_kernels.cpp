@@ -16,8 +16,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using D32 = hn::CappedTag<std::int32_t, 16>;
 using DF = hn::Rebind<float, D32>;
-using D8 = hn::Repartition<std::uint8_t, D32>;     // as many bytes as fit
-using DN8 = hn::Rebind<std::uint8_t, D32>;         // as many bytes as there are int32 lanes
+using D8 = hn::Repartition<std::uint8_t, D32>;          // as many bytes as fit
+using DN8 = hn::Rebind<std::uint8_t, D32>;              // as many bytes as there are int32 lanes
 constexpr std::size_t kRows = hn::MaxLanes(D32()) / 4;  // a 128-bit block holds one pixel, four int32
 
 /// 16 bytes of each of kRows rows, one row a block.
@@ -35,9 +35,12 @@ HWY_INLINE hn::VFromD<D8> load_rows(const std::uint8_t* const* rows, std::size_t
 
 /// Five pixels fit 16 bytes: table t spreads the three bytes of pixel t over the low bytes of the four int32 lanes.
 constexpr std::size_t kPixels = 5;
-#define EDGERECALL_SPREAD(t) 3 * t, 128, 128, 128, 3 * t + 1, 128, 128, 128, 3 * t + 2, 128, 128, 128, 128, 128, 128, 128
-alignas(16) constexpr std::uint8_t kSpread[kPixels][16] = {{EDGERECALL_SPREAD(0)}, {EDGERECALL_SPREAD(1)},
-                                                           {EDGERECALL_SPREAD(2)}, {EDGERECALL_SPREAD(3)},
+#define EDGERECALL_SPREAD(t) \
+  3 * t, 128, 128, 128, 3 * t + 1, 128, 128, 128, 3 * t + 2, 128, 128, 128, 128, 128, 128, 128
+alignas(16) constexpr std::uint8_t kSpread[kPixels][16] = {{EDGERECALL_SPREAD(0)},
+                                                           {EDGERECALL_SPREAD(1)},
+                                                           {EDGERECALL_SPREAD(2)},
+                                                           {EDGERECALL_SPREAD(3)},
                                                            {EDGERECALL_SPREAD(4)}};
 #undef EDGERECALL_SPREAD
 
@@ -96,12 +99,14 @@ HWY_INLINE void in_groups(const std::uint8_t* const* rows, int count, T* const* 
 
 void HorizontalPil(const std::uint8_t* const* rows, int count, const Taps& taps, int origin, std::uint8_t* const* out) {
   in_groups(rows, count, out, [&](const std::uint8_t* const* sources, std::uint8_t* const* targets) HWY_ATTR {
-    convolve_rows(sources, taps, origin, std::int32_t{1} << (kPilBits - 1), [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
-      alignas(16) std::uint8_t pixels[kRows * 4];
-      const DN8 d;
-      hn::StoreU(hn::DemoteTo(d, hn::ShiftRight<kPilBits>(sum)), d, pixels);
-      for (std::size_t row = 0; row < kRows; ++row) std::memcpy(targets[row] + output * 3, pixels + row * 4, 4);
-    });
+    convolve_rows(sources, taps, origin, std::int32_t{1} << (kPilBits - 1),
+                  [&](std::size_t output, hn::VFromD<D32> sum) HWY_ATTR {
+                    alignas(16) std::uint8_t pixels[kRows * 4];
+                    const DN8 d;
+                    hn::StoreU(hn::DemoteTo(d, hn::ShiftRight<kPilBits>(sum)), d, pixels);
+                    for (std::size_t row = 0; row < kRows; ++row)
+                      std::memcpy(targets[row] + output * 3, pixels + row * 4, 4);
+                  });
   });
 }
 
@@ -134,7 +139,8 @@ void VerticalArea(const float* rows, std::size_t stride, const float* weights, i
     const float* row = rows + at;
     auto sum = hn::Mul(hn::LoadU(df, row), hn::Set(df, weights[0]));
     for (int tap = 1; tap < count; ++tap)
-      sum = hn::Add(sum, hn::Mul(hn::LoadU(df, row + static_cast<std::size_t>(tap) * stride), hn::Set(df, weights[tap])));
+      sum =
+          hn::Add(sum, hn::Mul(hn::LoadU(df, row + static_cast<std::size_t>(tap) * stride), hn::Set(df, weights[tap])));
     hn::StoreU(hn::DemoteTo(dn, hn::NearestInt(sum)), dn, out + at);
   }
 }

@@ -58,7 +58,8 @@ class Reader {
   bool open() {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
     // Colour management, text and time are not looked at: a broken one must not cost the image.
-    static constexpr png_byte kIgnored[] = "cHRM\0gAMA\0iCCP\0sRGB\0sBIT\0bKGD\0hIST\0pHYs\0sPLT\0tIME\0iTXt\0tEXt\0zTXt\0";
+    static constexpr png_byte kIgnored[] =
+        "cHRM\0gAMA\0iCCP\0sRGB\0sBIT\0bKGD\0hIST\0pHYs\0sPLT\0tIME\0iTXt\0tEXt\0zTXt\0";
     png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, kIgnored, (sizeof(kIgnored) - 1) / 5);
     png_set_user_limits(png_, 0x7fffffff, 0x7fffffff);  // check_pixels sets the limit
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
@@ -124,8 +125,8 @@ int orientation_of(const Reader& reader) {
 /// What a row of samples looks like once libpng has unpacked it.
 struct Layout {
   int channels;
-  int bytes;         // a sample: 1 or 2, big-endian
-  unsigned scale;    // gray of fewer than 8 bits is stretched to 0..255
+  int bytes;       // a sample: 1 or 2, big-endian
+  unsigned scale;  // gray of fewer than 8 bits is stretched to 0..255
   bool gray, clipped;
 };
 

@@ -29,7 +29,8 @@ class TensorWriter {
   void operator()(int row, const std::uint8_t* pixels) const {
     const auto width = static_cast<size_t>(size_.width);
     T* rows[3];
-    for (size_t channel = 0; channel < 3; ++channel) rows[channel] = planes_[channel] + static_cast<size_t>(row) * width;
+    for (size_t channel = 0; channel < 3; ++channel)
+      rows[channel] = planes_[channel] + static_cast<size_t>(row) * width;
     normalize_row(pixels, width, rule_, rows);
   }
 

@@ -125,14 +125,16 @@ double DotFloat64(const float* a, const float* b, std::size_t dim) {
   for (; at + 8 <= dim; at += 8) {
     for (std::size_t part = 0; part < kSums; ++part) {
       const std::size_t from = at + part * kLanes;
-      const auto product = hn::Mul(hn::PromoteTo(d, hn::LoadU(df, a + from)), hn::PromoteTo(d, hn::LoadU(df, b + from)));
+      const auto product =
+          hn::Mul(hn::PromoteTo(d, hn::LoadU(df, a + from)), hn::PromoteTo(d, hn::LoadU(df, b + from)));
       sums[part] = hn::Add(sums[part], product);
     }
   }
   alignas(64) double partial[8];
   for (std::size_t part = 0; part < kSums; ++part) hn::Store(sums[part], d, partial + part * kLanes);
   for (; at < dim; ++at) partial[at % 8] += static_cast<double>(a[at]) * static_cast<double>(b[at]);
-  return ((partial[0] + partial[1]) + (partial[2] + partial[3])) + ((partial[4] + partial[5]) + (partial[6] + partial[7]));
+  return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
+         ((partial[4] + partial[5]) + (partial[6] + partial[7]));
 }
 
 /// Four rows at a time: `load(row, at)` gives a vector of a row's values, `tail(row, at)` one value.
@@ -182,13 +184,13 @@ void DotsFloat16(const float* query, const std::uint16_t* rows, std::size_t coun
   const hn::Rebind<std::uint16_t, DF> d16;
   dots(
       query, count, dim, out,
-      [&](std::size_t row, std::size_t at) HWY_ATTR {
-        return hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(d16, rows + row * dim + at)));
-      },
+      [&](std::size_t row, std::size_t at)
+          HWY_ATTR { return hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(d16, rows + row * dim + at))); },
       [&](std::size_t row, std::size_t at) { return half_to_float(rows + row * dim + at); });
 }
 
-void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim, std::int32_t* out) {
+void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
+              std::int32_t* out) {
   const DI di;
   const hn::Rebind<std::int8_t, DI> d8;
   const std::size_t lanes = hn::Lanes(di);
@@ -251,14 +253,17 @@ Scanned scan(const float* values, std::size_t count, float floor, float bar, con
 void transpose(const float* values, std::size_t rows, std::size_t columns, float* out) {
   HWY_DYNAMIC_DISPATCH(Transpose)(values, rows, columns, out);
 }
-double dot_float64(const float* a, const float* b, std::size_t dim) { return HWY_DYNAMIC_DISPATCH(DotFloat64)(a, b, dim); }
+double dot_float64(const float* a, const float* b, std::size_t dim) {
+  return HWY_DYNAMIC_DISPATCH(DotFloat64)(a, b, dim);
+}
 void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out) {
   HWY_DYNAMIC_DISPATCH(DotsFloat32)(query, rows, count, dim, out);
 }
 void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out) {
   HWY_DYNAMIC_DISPATCH(DotsFloat16)(query, rows, count, dim, out);
 }
-void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim, std::int32_t* out) {
+void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
+               std::int32_t* out) {
   HWY_DYNAMIC_DISPATCH(DotsInt8)(query, rows, count, dim, out);
 }
 void to_float16(const float* values, std::size_t count, std::uint16_t* out) {
@@ -281,7 +286,8 @@ float rounded_down(double value) {
 
 double checked_length(const float* row, std::size_t dim, const char* what, std::size_t number) {
   const double square = dot_float64(row, row, dim);
-  if (!(square < 1e36)) throw InputError(std::string(what) + " " + std::to_string(number) + " is not finite, or too large");
+  if (!(square < 1e36))
+    throw InputError(std::string(what) + " " + std::to_string(number) + " is not finite, or too large");
   return std::sqrt(square);
 }
 

@@ -36,7 +36,8 @@ double dot_float64(const float* a, const float* b, std::size_t dim);
 void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out);
 void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out);
 /// Exact, in int32.
-void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim, std::int32_t* out);
+void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
+               std::int32_t* out);
 
 void to_float16(const float* values, std::size_t count, std::uint16_t* out);
 void from_float16(const std::uint16_t* values, std::size_t count, float* out);

@@ -27,8 +27,8 @@ Groups::Groups(const EmbeddingSet& gallery) : labels_(gallery.labels), order_(ga
 std::pair<const std::uint32_t*, const std::uint32_t*> Groups::of(std::int64_t label) const {
   const auto low = std::lower_bound(order_.begin(), order_.end(), label,
                                     [this](std::uint32_t a, std::int64_t b) { return labels_[a] < b; });
-  const auto high = std::upper_bound(low, order_.end(), label,
-                                     [this](std::int64_t a, std::uint32_t b) { return a < labels_[b]; });
+  const auto high =
+      std::upper_bound(low, order_.end(), label, [this](std::int64_t a, std::uint32_t b) { return a < labels_[b]; });
   return {order_.data() + (low - order_.begin()), order_.data() + (high - order_.begin())};
 }
 
@@ -71,8 +71,7 @@ void Query::scan(const float* similarities, size_t count, size_t base, Scratch& 
     const float low = many ? floor : low_[scanned.last_undecided];
     const float high = many ? kInfinity : high_[scanned.first_undecided];
     const size_t found = kernels::select(similarities, count, low, high, positions);
-    for (size_t index = 0; index < found; ++index)
-      place(similarities[positions[index]], base + positions[index], many);
+    for (size_t index = 0; index < found; ++index) place(similarities[positions[index]], base + positions[index], many);
   }
   if (!scanned.reaches_bar) return;
   const size_t found = kernels::select(similarities, count, bar_, kInfinity, positions);

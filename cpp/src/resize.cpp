@@ -86,7 +86,8 @@ class SourceRows {
 
   /// Row y of the source, from the part's left edge on.
   const std::uint8_t* operator[](int y) const {
-    return y < first_copied_ ? region_.pixel(y, part_.left) : copies_.data() + copies_.stride() * static_cast<size_t>(y - first_copied_);
+    return y < first_copied_ ? region_.pixel(y, part_.left)
+                             : copies_.data() + copies_.stride() * static_cast<size_t>(y - first_copied_);
   }
 
   /// All of the part's rows.
@@ -130,7 +131,8 @@ void pass_down(const std::uint8_t* const* rows, const Taps& taps, int y, int ori
   kernels::vertical_pil(rows + (taps.start[index] - origin), taps.of(y), taps.count[index], bytes, out);
 }
 
-void run_pil(const Region& region, ImageSize target, const Window& window, const Resampling& rule, const RowSink& sink) {
+void run_pil(const Region& region, ImageSize target, const Window& window, const Resampling& rule,
+             const RowSink& sink) {
   const ImageSize full = region.full;
   const Window part = needed(full, target, window, rule);
   const bool across = target.width != full.width, down = target.height != full.height;
@@ -171,14 +173,17 @@ void run_cv2(const Region& region, ImageSize target, const Window& window, const
   const Taps xs = cv2_taps(region.full.width, target.width, window.left, right, filter, true);
   const size_t elements = row_bytes(window);
   // OpenCV's vector loop takes eight elements a step from the row's first on; a window may begin within it.
-  const size_t vectorised = static_cast<size_t>(target.width) * 3 / 8 * 8, skipped = static_cast<size_t>(window.left) * 3;
+  const size_t vectorised = static_cast<size_t>(target.width) * 3 / 8 * 8,
+               skipped = static_cast<size_t>(window.left) * 3;
   const size_t vector_end = std::min(vectorised - std::min(vectorised, skipped), elements);
   std::vector<std::uint8_t> row(elements + kernels::kOverrun);
 
   for (int begin = 0; begin < window.size.height; begin += kBlock) {
     const int end = std::min(begin + kBlock, window.size.height);
     const Taps ys = cv2_taps(height, target.height, window.top + begin, window.top + end, filter, false);
-    const auto source_row = [&](int y, int tap) { return std::clamp(ys.start[static_cast<size_t>(y)] + tap, 0, height - 1); };
+    const auto source_row = [&](int y, int tap) {
+      return std::clamp(ys.start[static_cast<size_t>(y)] + tap, 0, height - 1);
+    };
     std::vector<int> wanted;
     for (int y = 0; y < end - begin; ++y)
       for (int tap = 0; tap < ys.width; ++tap)
@@ -227,7 +232,8 @@ void run_area_blocks(const Region& region, ImageSize target, const Window& windo
 }
 
 /// OpenCV's area filter for other ratios: float32 sums in OpenCV's order, a block of output rows at a time.
-void run_area(const Region& region, ImageSize target, const Window& window, const Resampling& rule, const RowSink& sink) {
+void run_area(const Region& region, ImageSize target, const Window& window, const Resampling& rule,
+              const RowSink& sink) {
   const Window part = needed(region.full, target, window, rule);
   const SourceRows source(region, part);
   const auto xs = area_taps(region.full.width, target.width, window.left, window.left + window.size.width);
@@ -280,11 +286,13 @@ std::pair<int, int> span(int from, int to, int begin, int end, const Resampling&
 }  // namespace
 
 Resampling resampling(const std::string& backend, const std::string& filter) {
-  static const std::pair<const char*, Filter> kPil[] = {
-      {"nearest", Filter::nearest}, {"bilinear", Filter::bilinear}, {"bicubic", Filter::bicubic},
-      {"box", Filter::box},         {"hamming", Filter::hamming},   {"lanczos", Filter::lanczos}};
-  static const std::pair<const char*, Filter> kCv2[] = {{"nearest", Filter::nearest}, {"bilinear", Filter::bilinear},
-                                                        {"bicubic", Filter::bicubic}, {"area", Filter::area},
+  static const std::pair<const char*, Filter> kPil[] = {{"nearest", Filter::nearest}, {"bilinear", Filter::bilinear},
+                                                        {"bicubic", Filter::bicubic}, {"box", Filter::box},
+                                                        {"hamming", Filter::hamming}, {"lanczos", Filter::lanczos}};
+  static const std::pair<const char*, Filter> kCv2[] = {{"nearest", Filter::nearest},
+                                                        {"bilinear", Filter::bilinear},
+                                                        {"bicubic", Filter::bicubic},
+                                                        {"area", Filter::area},
                                                         {"lanczos", Filter::lanczos}};
   if (backend == "pil" || backend == "pil12") {
     for (const auto& [name, value] : kPil)

@@ -18,13 +18,14 @@ namespace {
 
 using std::size_t;
 
-constexpr size_t kTile = 512;  // side of a square of similarities: 1 MiB, which stays in a core's cache
+constexpr size_t kTile = 512;           // side of a square of similarities: 1 MiB, which stays in a core's cache
 constexpr size_t kMaxPairs = 4u << 20;  // of queries and relevant images held at once, about 40 bytes each
 constexpr size_t kMaxDim = 1 << 16;
 
 std::vector<double> lengths_of(const EmbeddingSet& set, size_t dim, const char* what) {
   std::vector<double> lengths(set.count);
-  for (size_t row = 0; row < set.count; ++row) lengths[row] = kernels::checked_length(set.rows + row * dim, dim, what, row);
+  for (size_t row = 0; row < set.count; ++row)
+    lengths[row] = kernels::checked_length(set.rows + row * dim, dim, what, row);
   return lengths;
 }
 
@@ -130,7 +131,8 @@ std::vector<std::vector<std::pair<size_t, size_t>>> plan_passes(const Task& task
 }
 
 void check(const EmbeddingSet& queries, const EmbeddingSet& gallery, size_t dim) {
-  if (dim == 0 || queries.count == 0 || gallery.count == 0) throw InputError("retrieval: expected at least one embedding");
+  if (dim == 0 || queries.count == 0 || gallery.count == 0)
+    throw InputError("retrieval: expected at least one embedding");
   if (dim > kMaxDim || gallery.count > std::numeric_limits<std::uint32_t>::max() / 2)
     throw InputError("retrieval: expected at most two thousand million images of 65536 numbers each");
   if ((queries.cameras == nullptr) != (gallery.cameras == nullptr))
@@ -144,8 +146,13 @@ std::vector<QueryScore> score_queries(const EmbeddingSet& queries, const Embeddi
   const bool same = gallery == nullptr;
   const EmbeddingSet& images = same ? queries : *gallery;
   check(queries, images, dim);
-  const std::vector<double> lengths = lengths_of(images, dim, same ? "retrieval: embedding" : "retrieval: gallery embedding");
-  const Task task{queries, images, dim, same, Groups(images),
+  const std::vector<double> lengths =
+      lengths_of(images, dim, same ? "retrieval: embedding" : "retrieval: gallery embedding");
+  const Task task{queries,
+                  images,
+                  dim,
+                  same,
+                  Groups(images),
                   same ? lengths : lengths_of(queries, dim, "retrieval: query embedding"),
                   *std::max_element(lengths.begin(), lengths.end())};
   const auto passes = plan_passes(task);

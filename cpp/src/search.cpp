@@ -25,7 +25,8 @@ float quantize(const float* row, size_t dim, std::int8_t* codes) {
   float largest = 0;
   for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
   const double to_code = largest > 0 ? 127.0 / static_cast<double>(largest) : 0.0;
-  for (size_t i = 0; i < dim; ++i) codes[i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) * to_code));
+  for (size_t i = 0; i < dim; ++i)
+    codes[i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) * to_code));
   return largest / 127.0f;
 }
 
@@ -167,8 +168,7 @@ void Gallery::scan(const Work& work, std::vector<Best>& best) const {
       const size_t found = kernels::select(scores.data(), width, own.bar(), kInfinity, positions.data());
       for (size_t i = 0; i < found; ++i) {
         const size_t row = begin + positions[i];
-        if (scores[positions[i]] >= own.bar())
-          own.offer(exact(values, row, scratch), static_cast<std::int64_t>(row));
+        if (scores[positions[i]] >= own.bar()) own.offer(exact(values, row, scratch), static_cast<std::int64_t>(row));
       }
     }
   }
@@ -190,7 +190,8 @@ void Gallery::search(const float* queries, size_t count, size_t k, int threads, 
   }
   const size_t row_pieces = (size_ + kPieceRows - 1) / kPieceRows;
   const size_t query_pieces = (count + kPieceQueries - 1) / kPieceQueries, pieces = row_pieces * query_pieces;
-  const int workers = std::max(1, static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(threads, 1)), pieces)));
+  const int workers =
+      std::max(1, static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(threads, 1)), pieces)));
   std::vector<std::vector<Best>> found(static_cast<size_t>(workers), empty);
   std::atomic<size_t> done{0};
   parallel_for(pieces, workers, [&](size_t piece, int worker) {

@@ -76,14 +76,14 @@ class Fields {
 };
 
 std::string name_of(const Json& op) {
-  if (!op.is_object() || !op.contains("op") || !op["op"].is_string()) fail("expected operations with a name under 'op'");
+  if (!op.is_object() || !op.contains("op") || !op["op"].is_string())
+    fail("expected operations with a name under 'op'");
   return op["op"].get<std::string>();
 }
 
 Resampling resampling_of(const Fields& fields) {
-  return resampling(
-      fields.text("backend", {"pil", "pil12", "cv2"}),
-      fields.text("filter", {"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "area"}));
+  return resampling(fields.text("backend", {"pil", "pil12", "cv2"}),
+                    fields.text("filter", {"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "area"}));
 }
 
 GeometryOp geometry_op(const Json& op) {
@@ -99,7 +99,8 @@ GeometryOp geometry_op(const Json& op) {
   }
   if (name == "center_crop") {
     const Fields fields(op, {"op", "height", "width", "margin"});
-    return CenterCrop{{fields.side("height"), fields.side("width")}, fields.text("margin", {"round", "floor"}) == "round"};
+    return CenterCrop{{fields.side("height"), fields.side("width")},
+                      fields.text("margin", {"round", "floor"}) == "round"};
   }
   fail("unknown operation " + quoted(name));
 }

@@ -195,7 +195,8 @@ std::vector<int> nearest_taps(int from, int to, int begin, int end, Backend back
   const double scale = static_cast<double>(from) / to;
   double position = scale * 0.5;  // added up, not multiplied: Pillow's rounding
   for (int output = 0; output < end; ++output, position += scale)
-    if (output >= begin) sources[static_cast<std::size_t>(output - begin)] = std::min(static_cast<int>(position), from - 1);
+    if (output >= begin)
+      sources[static_cast<std::size_t>(output - begin)] = std::min(static_cast<int>(position), from - 1);
   return sources;
 }
 

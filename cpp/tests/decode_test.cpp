@@ -13,9 +13,8 @@ Image upright_of(const Bytes& data) { return decode(data.data(), data.size(), {t
 }  // namespace
 
 TEST_CASE("golden images decode to Pillow's pixels") {
-  for (const std::string name :
-       {"rgb420.jpg", "rgb422.jpg", "rgb444.jpg", "gray.jpg", "cmyk.jpg", "turned.jpg", "rgb.png", "rgba.png",
-        "palette.png", "gray_alpha.png", "bits.png", "gray16.png"}) {
+  for (const std::string name : {"rgb420.jpg", "rgb422.jpg", "rgb444.jpg", "gray.jpg", "cmyk.jpg", "turned.jpg",
+                                 "rgb.png", "rgba.png", "palette.png", "gray_alpha.png", "bits.png", "gray16.png"}) {
     CAPTURE(name);
     CHECK(copy(upright_of(golden(name))) == golden(name + ".rgb"));
   }
@@ -40,11 +39,13 @@ TEST_CASE("every cut of a file is an error") {
 
 TEST_CASE("damaged bytes give an image or an InputError, never a crash") {
   std::mt19937 random(7);
-  for (const char* name : {"rgb420.jpg", "rgb444.jpg", "cmyk.jpg", "turned.jpg", "rgba.png", "palette.png", "gray16.png"}) {
+  for (const char* name :
+       {"rgb420.jpg", "rgb444.jpg", "cmyk.jpg", "turned.jpg", "rgba.png", "palette.png", "gray16.png"}) {
     const Bytes whole = golden(name);
     for (int round = 0; round < 1000; ++round) {
       Bytes damaged = whole;
-      for (int change = 0; change < 4; ++change) damaged[random() % damaged.size()] = static_cast<std::uint8_t>(random());
+      for (int change = 0; change < 4; ++change)
+        damaged[random() % damaged.size()] = static_cast<std::uint8_t>(random());
       try {
         upright_of(damaged);
       } catch (const InputError&) {
@@ -56,8 +57,8 @@ TEST_CASE("damaged bytes give an image or an InputError, never a crash") {
 TEST_CASE("the pixel limit holds before memory is asked for") {
   const Bytes data = golden("rgb.png");
   CHECK_NOTHROW(decode(data.data(), data.size(), {false, 19 * 23}));
-  CHECK_THROWS_WITH_AS(decode(data.data(), data.size(), {false, 19 * 23 - 1}),
-                       doctest::Contains("more than the limit"), InputError);
+  CHECK_THROWS_WITH_AS(decode(data.data(), data.size(), {false, 19 * 23 - 1}), doctest::Contains("more than the limit"),
+                       InputError);
 }
 
 TEST_CASE("other formats are unsupported, not damaged") {
@@ -71,7 +72,8 @@ TEST_CASE("exif orientation is read in both byte orders and never outside the da
   const Bytes big = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 8, 0, 0};
   CHECK(exif_orientation(little.data(), little.size()) == 6);
   CHECK(exif_orientation(big.data(), big.size()) == 8);
-  for (std::size_t length = 0; length < little.size() - 2; ++length) CHECK(exif_orientation(little.data(), length) == 1);
+  for (std::size_t length = 0; length < little.size() - 2; ++length)
+    CHECK(exif_orientation(little.data(), length) == 1);
   Bytes far = little;
   far[4] = far[5] = far[6] = far[7] = 0xff;
   CHECK(exif_orientation(far.data(), far.size()) == 1);

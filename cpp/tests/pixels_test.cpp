@@ -20,8 +20,8 @@ std::uint32_t checksum(const void* data, std::size_t size) {
 }
 
 std::string resize_op(const std::string& backend, const std::string& filter, int height, int width) {
-  return R"({"op":"resize","backend":")" + backend + R"(","filter":")" + filter +
-         R"(","height":)" + std::to_string(height) + R"(,"width":)" + std::to_string(width) + "}";
+  return R"({"op":"resize","backend":")" + backend + R"(","filter":")" + filter + R"(","height":)" +
+         std::to_string(height) + R"(,"width":)" + std::to_string(width) + "}";
 }
 
 std::string spec(const std::string& geometry) {
@@ -61,7 +61,8 @@ TEST_CASE("a crop changes nothing but the window") {
       const Geometry part = parse_geometry("[" + resize_op(backend, filter, 40, 50) +
                                            R"(,{"op":"center_crop","height":13,"width":21,"margin":"floor"}])");
       const Image all = whole.apply(view(source, 61, 83), 1 << 20), some = part.apply(view(source, 61, 83), 1 << 20);
-      for (int y = 0; y < 13; ++y) CHECK(std::memcmp(some.data() + y * 63, all.data() + ((y + 13) * 50 + 14) * 3, 63) == 0);
+      for (int y = 0; y < 13; ++y)
+        CHECK(std::memcmp(some.data() + y * 63, all.data() + ((y + 13) * 50 + 14) * 3, 63) == 0);
     }
   }
 }
@@ -77,10 +78,23 @@ TEST_CASE("float16 tensors are the float32 ones, rounded half to even") {
 }
 
 TEST_CASE("float16 conversion, one value and many, over the whole range") {
-  const std::pair<float, std::uint16_t> known[] = {
-      {0.0f, 0}, {-0.0f, 0x8000}, {1.0f, 0x3c00}, {0.3f, 0x34cd}, {1.0009f, 0x3c01}, {65504.0f, 0x7bff}, {65519.0f, 0x7bff},
-      {65520.0f, 0x7c00}, {70000.0f, 0x7c00}, {-70000.0f, 0xfc00}, {3.1e-8f, 1}, {2.9e-8f, 0}, {6.1e-5f, 0x03ff},
-      {6.104e-5f, 0x0400}, {2.98023224e-8f, 0}, {1.00048828125f, 0x3c00}, {1.00146484375f, 0x3c02}};
+  const std::pair<float, std::uint16_t> known[] = {{0.0f, 0},
+                                                   {-0.0f, 0x8000},
+                                                   {1.0f, 0x3c00},
+                                                   {0.3f, 0x34cd},
+                                                   {1.0009f, 0x3c01},
+                                                   {65504.0f, 0x7bff},
+                                                   {65519.0f, 0x7bff},
+                                                   {65520.0f, 0x7c00},
+                                                   {70000.0f, 0x7c00},
+                                                   {-70000.0f, 0xfc00},
+                                                   {3.1e-8f, 1},
+                                                   {2.9e-8f, 0},
+                                                   {6.1e-5f, 0x03ff},
+                                                   {6.104e-5f, 0x0400},
+                                                   {2.98023224e-8f, 0},
+                                                   {1.00048828125f, 0x3c00},
+                                                   {1.00146484375f, 0x3c02}};
   for (const auto& pair : known) {
     CAPTURE(pair.first);
     CHECK(kernels::half_of(pair.first) == pair.second);
@@ -128,13 +142,14 @@ TEST_CASE("a batch runs on threads, keeps its slots and reports the bad ones") {
 }
 
 TEST_CASE("specs are read strictly") {
-  for (const std::string& text : {std::string("["), std::string("{}"), std::string("[]"), spec("{}"), spec("1"), spec("[]"),
-                                 spec(resize_op("pil", "area", 8, 8)), spec(resize_op("cv3", "area", 8, 8)),
-                                 spec(resize_op("pil", "box", 0, 8)), spec(resize_op("pil", "box", 8, 8193)),
-                                 spec(R"({"op":"center_crop","height":8,"width":8,"margin":"round","x":1})"),
-                                 spec(R"({"op":"center_crop","height":8,"width":8.5,"margin":"round"})"),
-                                 spec(R"({"op":"resize_short","size":8,"backend":"pil","filter":"box","rounding":"round"})"),
-                                 std::string(3000, '[')}) {
+  for (const std::string& text :
+       {std::string("["), std::string("{}"), std::string("[]"), spec("{}"), spec("1"), spec("[]"),
+        spec(resize_op("pil", "area", 8, 8)), spec(resize_op("cv3", "area", 8, 8)), spec(resize_op("pil", "box", 0, 8)),
+        spec(resize_op("pil", "box", 8, 8193)),
+        spec(R"({"op":"center_crop","height":8,"width":8,"margin":"round","x":1})"),
+        spec(R"({"op":"center_crop","height":8,"width":8.5,"margin":"round"})"),
+        spec(R"({"op":"resize_short","size":8,"backend":"pil","filter":"box","rounding":"round"})"),
+        std::string(3000, '[')}) {
     CAPTURE(text);
     CHECK_THROWS_AS(Preprocess{text}, InputError);
   }
@@ -142,10 +157,10 @@ TEST_CASE("specs are read strictly") {
 
 TEST_CASE("sizes that an operation does not allow") {
   const Bytes source = made_up(1, 900);
-  const Geometry grow = parse_geometry(
-      R"([{"op":"resize_short","size":200,"backend":"pil","filter":"bilinear","rounding":"truncate"}])");
-  CHECK_THROWS_WITH_AS(grow.apply(view(source, 1, 900), 1 << 20), "900 x 1 would grow to 180000 x 200: too narrow an image",
-                       InputError);
+  const Geometry grow =
+      parse_geometry(R"([{"op":"resize_short","size":200,"backend":"pil","filter":"bilinear","rounding":"truncate"}])");
+  CHECK_THROWS_WITH_AS(grow.apply(view(source, 1, 900), 1 << 20),
+                       "900 x 1 would grow to 180000 x 200: too narrow an image", InputError);
   const Geometry crop = parse_geometry(R"([{"op":"center_crop","height":2,"width":2,"margin":"floor"}])");
   CHECK_THROWS_AS(crop.apply(view(source, 1, 900), 1 << 20), InputError);
 }

@@ -30,7 +30,8 @@ Set made(std::size_t count, std::size_t dim, int classes, unsigned seed) {
   Set set{dim, {}, {}, {}};
   for (std::size_t i = 0; i < count; ++i) {
     for (std::size_t d = 0; d < dim; ++d) set.rows.push_back((static_cast<float>(random() % 7) - 3.0f) / 8.0f);
-    set.labels.push_back(i % 50 == 3 ? 1000 + static_cast<std::int64_t>(i) : static_cast<std::int64_t>(random()) % classes);
+    set.labels.push_back(i % 50 == 3 ? 1000 + static_cast<std::int64_t>(i)
+                                     : static_cast<std::int64_t>(random()) % classes);
     set.cameras.push_back(static_cast<std::int64_t>(random() % 3));
   }
   return set;
@@ -50,11 +51,13 @@ std::vector<std::size_t> ranking(const Set& queries, std::size_t query, const Se
   std::vector<double> similarity;
   for (std::size_t image = 0; image < gallery.labels.size(); ++image) {
     similarity.push_back(product(queries, query, gallery, image));
-    const bool twin = queries.labels[query] == gallery.labels[image] && queries.cameras[query] == gallery.cameras[image];
+    const bool twin =
+        queries.labels[query] == gallery.labels[image] && queries.cameras[query] == gallery.cameras[image];
     if ((same && image == query) || (cameras && twin)) continue;
     order.push_back(image);
   }
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return similarity[a] > similarity[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return similarity[a] > similarity[b]; });
   return order;
 }
 
@@ -189,15 +192,16 @@ TEST_CASE("search equals sorting for every storage") {
             kernels::from_float16(&half, 1, &value);
           }
         }
-        for (std::size_t row = 0; row < 20000; ++row)
-          expected[row] = product(queries, query, stored, row);
+        for (std::size_t row = 0; row < 20000; ++row) expected[row] = product(queries, query, stored, row);
         if (storage == Storage::int8) {
           for (std::size_t row = 0; row < 20000; ++row) {
             const auto quantized = [&](const Set& set, std::size_t i, std::vector<double>& codes) {
               float largest = 0;
               for (std::size_t d = 0; d < dim; ++d) largest = std::max(largest, std::fabs(set.rows[i * dim + d]));
               for (std::size_t d = 0; d < dim; ++d)
-                codes.push_back(largest > 0 ? std::nearbyint(static_cast<double>(set.rows[i * dim + d]) * (127.0 / static_cast<double>(largest))) : 0.0);
+                codes.push_back(largest > 0 ? std::nearbyint(static_cast<double>(set.rows[i * dim + d]) *
+                                                             (127.0 / static_cast<double>(largest)))
+                                            : 0.0);
               return static_cast<double>(largest / 127.0f);
             };
             std::vector<double> a, b;
@@ -212,7 +216,8 @@ TEST_CASE("search equals sorting for every storage") {
         });
         for (std::size_t place = 0; place < k; ++place) {
           CHECK(rows[query * k + place] == order[place]);
-          CHECK(similarities[query * k + place] == static_cast<float>(expected[static_cast<std::size_t>(order[place])]));
+          CHECK(similarities[query * k + place] ==
+                static_cast<float>(expected[static_cast<std::size_t>(order[place])]));
         }
       }
     }

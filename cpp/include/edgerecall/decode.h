@@ -9,7 +9,7 @@
 namespace edgerecall {
 
 struct DecodeOptions {
-  bool apply_exif = false;                ///< turn and mirror as the EXIF orientation says
+  bool apply_exif = false;               ///< turn and mirror as the EXIF orientation says
   std::int64_t max_pixels = 89'478'485;  ///< larger images are refused before memory is asked for
 };
 

@@ -111,8 +111,7 @@ struct ImageOutcome {
 /// Preprocesses images on `threads` threads, image i into slot i of `out`. A bad image leaves its slot undefined and
 /// is reported in its outcome; the others are not touched by it.
 /// Throws Cancelled when `progress` says so.
-std::vector<ImageOutcome> run_batch(const Preprocess& preprocess, const std::vector<EncodedImage>& images,
-                                    int threads, std::int64_t max_pixels, TensorType type, void* out,
-                                    const Progress& progress = {});
+std::vector<ImageOutcome> run_batch(const Preprocess& preprocess, const std::vector<EncodedImage>& images, int threads,
+                                    std::int64_t max_pixels, TensorType type, void* out, const Progress& progress = {});
 
 }  // namespace edgerecall

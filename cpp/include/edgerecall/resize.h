@@ -37,9 +37,7 @@ struct Region {
   explicit Region(const ImageView& whole) : view(whole), full(whole.size) {}
   Region(const ImageView& part, ImageSize whole, const Window& window)
       : view(part), full(whole), top(window.top), left(window.left) {}
-  const std::uint8_t* pixel(int y, int x) const {
-    return view.row(y - top) + static_cast<std::size_t>(x - left) * 3;
-  }
+  const std::uint8_t* pixel(int y, int x) const { return view.row(y - top) + static_cast<std::size_t>(x - left) * 3; }
 };
 
 /// Gets the rows of a result in order: the row's number within its window, and `width * 3` bytes.
