@@ -94,6 +94,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/search.py
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so

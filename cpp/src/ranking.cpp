@@ -46,17 +46,17 @@ Query::Query(const Task& task, size_t number) : task_(&task), number_(number) {
   error_ = kernels::float32_error(task.dim, task.query_lengths[number], task.longest);
   const auto [begin, end] = task.groups.of(task.queries.labels[number]);
   for (const std::uint32_t* image = begin; image != end; ++image)
-    (left_out(*image) ? skipped_ : relevant_).push_back(entry(*image));
-  std::sort(relevant_.begin(), relevant_.end(), [](const Entry& a, const Entry& b) { return a.before(b); });
+    (left_out(*image) ? skipped_ : relevant_).push_back(hit(*image));
+  std::sort(relevant_.begin(), relevant_.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
   low_.reserve(relevant_.size());
   high_.reserve(relevant_.size());
-  for (const Entry& threshold : relevant_) {
+  for (const Hit& threshold : relevant_) {
     low_.push_back(kernels::rounded_down(threshold.similarity - error_));
     high_.push_back(-kernels::rounded_down(-threshold.similarity - error_));
   }
   if (relevant_.size() < kManyRelevant) above_.assign(relevant_.size(), 0);
   steps_.assign(relevant_.size() + 1, 0);
-  nearest_ = relevant_.empty() ? Entry{-std::numeric_limits<double>::infinity(), -1} : relevant_.front();
+  nearest_ = relevant_.empty() ? Hit{-std::numeric_limits<double>::infinity(), -1} : relevant_.front();
   raise_bar();
 }
 
@@ -92,10 +92,10 @@ void Query::place(float value, size_t image, bool count_clear) {
 
 /// Counts an image for those of relevant images [begin, end) that it is exactly ahead of.
 void Query::resolve(size_t image, size_t begin, size_t end) {
-  const Entry found = entry(image);
+  const Hit found = hit(image);
   const auto ahead = std::partition_point(relevant_.begin() + static_cast<std::ptrdiff_t>(begin),
                                           relevant_.begin() + static_cast<std::ptrdiff_t>(end),
-                                          [&](const Entry& threshold) { return !found.before(threshold); });
+                                          [&](const Hit& threshold) { return !found.before(threshold); });
   ++steps_[static_cast<size_t>(ahead - relevant_.begin())];
   --steps_[end];
 }
@@ -103,7 +103,7 @@ void Query::resolve(size_t image, size_t begin, size_t end) {
 void Query::consider(size_t image) {
   if (task_->same && image == number_) return;
   if (task_->queries.labels[number_] == task_->gallery.labels[image] && left_out(image)) return;
-  const Entry found = entry(image);
+  const Hit found = hit(image);
   if (nearest_.index >= 0 && !found.before(nearest_)) return;
   nearest_ = found;
   raise_bar();
@@ -117,9 +117,7 @@ bool Query::left_out(size_t image) const {
   return mine != nullptr && theirs != nullptr && mine[number_] == theirs[image];
 }
 
-Query::Entry Query::entry(size_t image) const {
-  return {task_->exact(number_, image), static_cast<std::int64_t>(image)};
-}
+Hit Query::hit(size_t image) const { return {task_->exact(number_, image), static_cast<std::int64_t>(image)}; }
 
 QueryScore Query::finish() const {
   QueryScore score;
@@ -129,7 +127,7 @@ QueryScore Query::finish() const {
   for (size_t place = 0; place < relevant_.size(); ++place) {
     stepped += steps_[place];
     std::int64_t rank = 1 + stepped + (above_.empty() ? 0 : above_[place]);
-    for (const Entry& skipped : skipped_) rank -= skipped.before(relevant_[place]);
+    for (const Hit& skipped : skipped_) rank -= skipped.before(relevant_[place]);
     if (place == 0) score.first_rank = rank;
     const double precision = static_cast<double>(place + 1) / static_cast<double>(rank);
     score.average_precision += precision;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "edgerecall/retrieval.h"
+#include "hit.h"
 
 namespace edgerecall {
 
@@ -52,19 +53,8 @@ class Query {
   QueryScore finish() const;
 
  private:
-  /// A gallery image and its exact similarity.
-  struct Entry {
-    double similarity;
-    std::int64_t index;
-
-    /// Whether it stands before another in the ranking.
-    bool before(const Entry& other) const {
-      return similarity > other.similarity || (similarity == other.similarity && index < other.index);
-    }
-  };
-
   bool left_out(std::size_t image) const;
-  Entry entry(std::size_t image) const;
+  Hit hit(std::size_t image) const;
   void resolve(std::size_t image, std::size_t begin, std::size_t end);
   void place(float value, std::size_t image, bool count_clear);
   void consider(std::size_t image);
@@ -73,11 +63,11 @@ class Query {
   const Task* task_;
   std::size_t number_;
   double error_ = 0;
-  std::vector<Entry> relevant_, skipped_;  // sorted; and the images left out
-  std::vector<float> low_, high_;          // float32 similarities below and above which a comparison is clear
-  std::vector<std::int64_t> above_;        // images clearly ahead of each relevant one
-  std::vector<std::int64_t> steps_;        // differences of further counts from one relevant image to the next
-  Entry nearest_{};
+  std::vector<Hit> relevant_, skipped_;  // sorted; and the images left out
+  std::vector<float> low_, high_;        // float32 similarities below and above which a comparison is clear
+  std::vector<std::int64_t> above_;      // images clearly ahead of each relevant one
+  std::vector<std::int64_t> steps_;      // differences of further counts from one relevant image to the next
+  Hit nearest_{};
   float bar_ = 0;  // no image below this can be nearer than the nearest so far
 };
 

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "edgerecall/error.h"
+#include "hit.h"
 #include "parallel.h"
 #include "rank_kernels.h"
 
@@ -43,14 +44,6 @@ struct Gallery::Work {
 /// The best rows of one query so far.
 class Gallery::Best {
  public:
-  struct Hit {
-    double similarity;
-    std::int64_t row;
-    bool before(const Hit& other) const {
-      return similarity > other.similarity || (similarity == other.similarity && row < other.row);
-    }
-  };
-
   Best(size_t k, double error) : k_(k), error_(error) {}
 
   /// Float32 similarities below this cannot enter.
@@ -71,14 +64,14 @@ class Gallery::Best {
   }
 
   void merge(const Best& other) {
-    for (const Hit& hit : other.hits_) offer(hit.similarity, hit.row);
+    for (const Hit& hit : other.hits_) offer(hit.similarity, hit.index);
   }
 
   /// Writes the hits in order; what lies behind them is left as it is.
   void write(std::int64_t* rows, float* similarities) {
     std::sort(hits_.begin(), hits_.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
     for (size_t i = 0; i < hits_.size(); ++i) {
-      rows[i] = hits_[i].row;
+      rows[i] = hits_[i].index;
       similarities[i] = static_cast<float>(hits_[i].similarity);
     }
   }
