@@ -1,4 +1,4 @@
-"""Exact top-10 of a large gallery by storage, beside numpy (product and argpartition); medians of interleaved rounds."""
+"""Exact top-10 of a large gallery by storage, beside numpy; medians of interleaved rounds."""
 
 from __future__ import annotations
 
