@@ -69,7 +69,7 @@ def check_compiler() -> None:
         missing = []
         for include, link, debian, fedora in LIBRARIES:
             source.write_text(f"{include}\nint main() {{ return 0; }}\n")
-            flags = ["-std=c++17", str(source), "-o", str(program), *([link] if link else [])]
+            flags = ["-std=c++17", str(source), "-o", str(program), *([link] if link else ["-c"])]
             if not works([str(compiler), *flags]):
                 missing.append((debian, fedora))
         if missing:
