@@ -192,17 +192,18 @@ void DotsFloat16(const float* query, const std::uint16_t* rows, std::size_t coun
 void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
               std::int32_t* out) {
   const DI di;
-  const hn::Rebind<std::int8_t, DI> d8;
-  const std::size_t lanes = hn::Lanes(di);
+  const hn::Repartition<std::int16_t, DI> d16;
+  const hn::Rebind<std::int8_t, decltype(d16)> d8;
+  const std::size_t lanes = hn::Lanes(d16);
   for (std::size_t row = 0; row < count; ++row) {
     const std::int8_t* codes = rows + row * dim;
-    auto sum = hn::Zero(di);
+    auto sum0 = hn::Zero(di), sum1 = hn::Zero(di);  // products of pairs end up in either
     std::size_t at = 0;
     for (; at + lanes <= dim; at += lanes) {
-      const auto a = hn::PromoteTo(di, hn::LoadU(d8, query + at)), b = hn::PromoteTo(di, hn::LoadU(d8, codes + at));
-      sum = hn::Add(sum, hn::Mul(a, b));
+      const auto a = hn::PromoteTo(d16, hn::LoadU(d8, query + at)), b = hn::PromoteTo(d16, hn::LoadU(d8, codes + at));
+      sum0 = hn::ReorderWidenMulAccumulate(di, a, b, sum0, sum1);
     }
-    std::int32_t total = hn::GetLane(hn::SumOfLanes(di, sum));
+    std::int32_t total = hn::GetLane(hn::SumOfLanes(di, hn::Add(sum0, sum1)));
     for (; at < dim; ++at) total += query[at] * codes[at];
     out[row] = total;
   }
