@@ -43,6 +43,10 @@ ImageSize size_after(const CenterCrop& op, ImageSize input, std::int64_t) {
   return op.size;
 }
 
+ImageSize size_after(const GeometryOp& op, ImageSize input, std::int64_t max_pixels) {
+  return std::visit([&](const auto& known) { return size_after(known, input, max_pixels); }, op);
+}
+
 int crop_start(int margin, bool round) { return round ? round_half_even(margin / 2.0) : margin / 2; }
 
 /// One operation's part in the run: sizes of its whole input and output, and the window of the output that is needed.
@@ -70,8 +74,7 @@ Window window_before(const Step& step) {
 }  // namespace
 
 ImageSize Geometry::output_size(ImageSize input, std::int64_t max_pixels) const {
-  for (const GeometryOp& op : ops_)
-    input = std::visit([&](const auto& known) { return size_after(known, input, max_pixels); }, op);
+  for (const GeometryOp& op : ops_) input = size_after(op, input, max_pixels);
   return input;
 }
 
@@ -79,7 +82,7 @@ void Geometry::run(const ImageView& image, std::int64_t max_pixels, const RowSin
   std::vector<Step> steps;
   ImageSize size = image.size;
   for (const GeometryOp& op : ops_) {
-    const ImageSize output = std::visit([&](const auto& known) { return size_after(known, size, max_pixels); }, op);
+    const ImageSize output = size_after(op, size, max_pixels);
     steps.push_back({&op, size, output, {}});
     size = output;
   }
@@ -92,10 +95,14 @@ void Geometry::run(const ImageView& image, std::int64_t max_pixels, const RowSin
   const Step* last = nullptr;
   for (const Step& step : steps)
     if (rule_of(*step.op) != nullptr) last = &step;
+  if (last == nullptr) {
+    for (int row = 0; row < window.size.height; ++row)
+      sink(row, image.row(window.top + row) + static_cast<size_t>(window.left) * 3);
+    return;
+  }
   Region region(image);
   Image held;
   for (const Step& step : steps) {
-    if (last == nullptr) break;
     const Resampling* rule = rule_of(*step.op);
     if (rule == nullptr) {
       const Window before = window_before({step.op, step.input, step.output, {0, 0, step.output}});
@@ -111,8 +118,6 @@ void Geometry::run(const ImageView& image, std::int64_t max_pixels, const RowSin
     held = std::move(next);
     region = Region(held.view(), step.output, step.window);
   }
-  for (int row = 0; row < window.size.height; ++row)
-    sink(row, image.row(window.top + row) + static_cast<size_t>(window.left) * 3);
 }
 
 Image Geometry::apply(const ImageView& image, std::int64_t max_pixels) const {

@@ -11,8 +11,6 @@
 namespace edgerecall {
 namespace {
 
-constexpr int kMaxThreads = 256;
-
 /// A call of run_on_pool; all members are guarded by the pool's mutex.
 struct Job {
   Job(const std::function<void(int)>& work, int wanted) : part(work), helpers(wanted) {}
@@ -43,7 +41,7 @@ class Pool {
  private:
   void grow(int wanted) {
     try {
-      for (; threads_ < std::min(wanted, kMaxThreads); ++threads_) std::thread([this] { serve(); }).detach();
+      for (; threads_ < wanted; ++threads_) std::thread([this] { serve(); }).detach();
     } catch (const std::system_error&) {
       // No more threads to be had: those that are there do the work.
     }

@@ -1,12 +1,11 @@
 #include "edgerecall/preprocess.h"
 
-#include <atomic>
 #include <new>
 
 #include "edgerecall/error.h"
+#include "meter.h"
 #include "parallel.h"
 #include "pixel_kernels.h"
-#include "spec_json.h"
 
 namespace edgerecall {
 namespace {
@@ -61,14 +60,6 @@ ImageOutcome outcome_of(const Preprocess& preprocess, const EncodedImage& image,
 
 }  // namespace
 
-Preprocess::Preprocess(const std::string& json) {
-  ParsedPreprocess parsed = parse_preprocess(json);
-  apply_exif_ = parsed.apply_exif;
-  geometry_ = std::move(parsed.geometry);
-  normalize_ = parsed.normalize;
-  output_ = parsed.output;
-}
-
 size_t Preprocess::tensor_bytes(TensorType type) const {
   return static_cast<size_t>(output_.pixels()) * 3 * (type == TensorType::float16 ? 2 : 4);
 }
@@ -91,14 +82,14 @@ void Preprocess::run(const std::uint8_t* data, size_t size, std::int64_t max_pix
 std::vector<ImageOutcome> run_batch(const Preprocess& preprocess, const std::vector<EncodedImage>& images, int threads,
                                     std::int64_t max_pixels, TensorType type, void* out, const Progress& progress) {
   std::vector<ImageOutcome> outcomes(images.size());
-  std::atomic<size_t> done{0};
+  Meter meter(progress, images.size());
   const size_t step = preprocess.tensor_bytes(type);
   parallel_for(images.size(), threads, [&](size_t index, int worker) {
     outcomes[index] =
         outcome_of(preprocess, images[index], max_pixels, type, static_cast<std::uint8_t*>(out) + index * step);
-    const double share = static_cast<double>(++done) / static_cast<double>(images.size());
-    if (worker == 0 && progress && !progress(share)) throw Cancelled();
+    meter.step(worker);
   });
+  meter.finish();
   return outcomes;
 }
 

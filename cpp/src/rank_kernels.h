@@ -5,6 +5,9 @@
 
 namespace edgerecall::kernels {
 
+/// Longest embedding: int8 products stay within int32, and the bound of `float32_error` holds.
+constexpr std::size_t kMaxDim = 1 << 16;
+
 /// Elements that `select` and `scan` may write behind the last one that counts.
 constexpr std::size_t kScanOverrun = 16;
 

@@ -1,7 +1,6 @@
 #include "edgerecall/retrieval.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -9,6 +8,7 @@
 
 #include "edgerecall/blas.h"
 #include "edgerecall/error.h"
+#include "meter.h"
 #include "parallel.h"
 #include "rank_kernels.h"
 #include "ranking.h"
@@ -20,7 +20,6 @@ using std::size_t;
 
 constexpr size_t kTile = 512;           // side of a square of similarities: 1 MiB, which stays in a core's cache
 constexpr size_t kMaxPairs = 4u << 20;  // of queries and relevant images held at once, about 40 bytes each
-constexpr size_t kMaxDim = 1 << 16;
 
 std::vector<double> lengths_of(const EmbeddingSet& set, size_t dim, const char* what) {
   std::vector<double> lengths(set.count);
@@ -41,19 +40,7 @@ struct Tile {
   size_t query, image;
 };
 
-/// Tells the caller's progress how far a run with several passes is.
-class Meter {
- public:
-  Meter(const Progress& progress, size_t passes) : progress_(progress), passes_(static_cast<double>(passes)) {}
-  void step(int worker, double share) const {
-    if (worker == 0 && progress_ && !progress_((done_ + share) / passes_)) throw Cancelled();
-  }
-  void end_pass() { done_ += 1; }
-
- private:
-  const Progress& progress_;
-  double passes_, done_ = 0;
-};
+size_t tiles_across(const EmbeddingSet& gallery) { return (gallery.count + kTile - 1) / kTile; }
 
 /// All tiles, neighbours in the list in different blocks. `turned`: both sides are the same blocks, and each pair of
 /// them comes once: the similarities of one side are those of the other, turned.
@@ -75,19 +62,17 @@ void scan_rows(Block& block, const float* similarities, size_t width, size_t bas
 }
 
 /// Ranks the queries of some blocks, together the whole set when `turned`, and writes their scores.
-void run_pass(const Task& task, std::vector<Block>& blocks, bool turned, int threads, const Meter& meter,
+void run_pass(const Task& task, std::vector<Block>& blocks, bool turned, int threads, Meter& meter,
               std::vector<QueryScore>& scores) {
   const Blas& blas = Blas::get();
-  const auto workers = static_cast<size_t>(std::clamp(threads, 1, 1024));
   parallel_for(blocks.size(), threads, [&](size_t index, int worker) {
     for (size_t number = blocks[index].begin; number < blocks[index].end; ++number)
       blocks[index].queries.emplace_back(task, number);
-    meter.step(worker, 0);
+    meter.check(worker);
   });
-  const std::vector<Tile> tiles = tiles_of(blocks.size(), (task.gallery.count + kTile - 1) / kTile, turned);
-  std::vector<std::unique_ptr<Scratch>> scratches(workers);
-  std::atomic<size_t> done{0};
-  parallel_for(tiles.size(), static_cast<int>(workers), [&](size_t index, int worker) {
+  const std::vector<Tile> tiles = tiles_of(blocks.size(), tiles_across(task.gallery), turned);
+  std::vector<std::unique_ptr<Scratch>> scratches(static_cast<size_t>(workers_for(tiles.size(), threads)));
+  parallel_for(tiles.size(), threads, [&](size_t index, int worker) {
     auto& scratch = scratches[static_cast<size_t>(worker)];
     if (!scratch) scratch = std::make_unique<Scratch>(kTile, kTile);
     Block& block = blocks[tiles[index].query];
@@ -100,7 +85,7 @@ void run_pass(const Task& task, std::vector<Block>& blocks, bool turned, int thr
       kernels::transpose(scratch->tile.data(), height, width, scratch->turned.data());
       scan_rows(blocks[tiles[index].image], scratch->turned.data(), height, block.begin, *scratch);
     }
-    meter.step(worker, static_cast<double>(++done) / static_cast<double>(tiles.size()));
+    meter.step(worker);
   });
   for (const Block& block : blocks)
     for (size_t row = 0; row < block.queries.size(); ++row) scores[block.begin + row] = block.queries[row].finish();
@@ -133,7 +118,7 @@ std::vector<std::vector<std::pair<size_t, size_t>>> plan_passes(const Task& task
 void check(const EmbeddingSet& queries, const EmbeddingSet& gallery, size_t dim) {
   if (dim == 0 || queries.count == 0 || gallery.count == 0)
     throw InputError("retrieval: expected at least one embedding");
-  if (dim > kMaxDim || gallery.count > std::numeric_limits<std::uint32_t>::max() / 2)
+  if (dim > kernels::kMaxDim || gallery.count > std::numeric_limits<std::uint32_t>::max() / 2)
     throw InputError("retrieval: expected at most two thousand million images of 65536 numbers each");
   if ((queries.cameras == nullptr) != (gallery.cameras == nullptr))
     throw InputError("retrieval: expected cameras of the queries and of the gallery, or neither");
@@ -157,17 +142,19 @@ std::vector<QueryScore> score_queries(const EmbeddingSet& queries, const Embeddi
                   *std::max_element(lengths.begin(), lengths.end())};
   const auto passes = plan_passes(task);
   std::vector<QueryScore> scores(queries.count);
-  Meter meter(progress, passes.size());
+  const bool turned = same && passes.size() == 1;
+  size_t steps = 0;
+  for (const auto& pass : passes) steps += tiles_of(pass.size(), tiles_across(images), turned).size();
+  Meter meter(progress, steps);
   for (const auto& pass : passes) {
     std::vector<Block> blocks(pass.size());
     for (size_t index = 0; index < pass.size(); ++index) {
       blocks[index].begin = pass[index].first;
       blocks[index].end = pass[index].second;
     }
-    run_pass(task, blocks, same && passes.size() == 1, threads, meter, scores);
-    meter.end_pass();
+    run_pass(task, blocks, turned, threads, meter, scores);
   }
-  if (progress && !progress(1.0)) throw Cancelled();
+  meter.finish();
   return scores;
 }
 

@@ -1,13 +1,13 @@
 #include "edgerecall/search.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <mutex>
 
 #include "edgerecall/error.h"
 #include "hit.h"
+#include "meter.h"
 #include "parallel.h"
 #include "rank_kernels.h"
 
@@ -18,7 +18,6 @@ using std::size_t;
 
 constexpr size_t kChunk = 512;  // rows scored at once: they and their scores stay in a core's cache
 constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
-constexpr size_t kMaxDim = 1 << 16;                         // 127 * 127 * dim stays within int32
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Codes of a row, and the scale that gives its values back.
@@ -83,19 +82,21 @@ class Gallery::Best {
 };
 
 Gallery::Gallery(size_t dim, Storage storage) : dim_(dim), storage_(storage) {
-  if (dim == 0 || dim > kMaxDim) throw InputError("gallery: expected embeddings of 1 to 65536 numbers");
+  if (dim == 0 || dim > kernels::kMaxDim) throw InputError("gallery: expected embeddings of 1 to 65536 numbers");
 }
 
 void Gallery::add(const float* rows, size_t count) {
   const std::unique_lock<std::shared_mutex> lock(using_, std::try_to_lock);
   if (!lock) throw InputError("gallery: rows cannot be added while it is searched");
   if (size_ + count > std::numeric_limits<std::uint32_t>::max() / 2) throw InputError("gallery: too many rows");
+  double longest = longest_;
   for (size_t row = 0; row < count; ++row) {
-    kernels::checked_length(rows + row * dim_, dim_, "gallery: row", size_ + row);
+    longest = std::max(longest, kernels::checked_length(rows + row * dim_, dim_, "gallery: row", size_ + row));
     for (size_t i = row * dim_; storage_ == Storage::float16 && i < (row + 1) * dim_; ++i)
       if (std::fabs(rows[i]) > 65504.0f) throw InputError("gallery: float16 holds values up to 65504");
   }
   append(rows, count);
+  longest_ = std::max(longest_, longest);
 }
 
 void Gallery::append(const float* rows, size_t count) {
@@ -112,11 +113,10 @@ void Gallery::append(const float* rows, size_t count) {
     const size_t at = (size_ + row) * dim_;
     if (storage_ == Storage::float16) {
       kernels::to_float16(values, dim_, half_.data() + at);
-      kernels::from_float16(half_.data() + at, dim_, stored.data());
-      values = stored.data();
+      kernels::from_float16(half_.data() + at, dim_, stored.data());  // rounding may lengthen a row
+      longest_ = std::max(longest_, std::sqrt(kernels::dot_float64(stored.data(), stored.data(), dim_)));
     }
     if (storage_ == Storage::int8) scales_[size_ + row] = quantize(values, dim_, codes_.data() + at);
-    longest_ = std::max(longest_, std::sqrt(kernels::dot_float64(values, values, dim_)));
   }
   size_ += count;
 }
@@ -183,23 +183,20 @@ void Gallery::search(const float* queries, size_t count, size_t k, int threads, 
   }
   const size_t row_pieces = (size_ + kPieceRows - 1) / kPieceRows;
   const size_t query_pieces = (count + kPieceQueries - 1) / kPieceQueries, pieces = row_pieces * query_pieces;
-  const int workers =
-      std::max(1, static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(threads, 1)), pieces)));
-  std::vector<std::vector<Best>> found(static_cast<size_t>(workers), empty);
-  std::atomic<size_t> done{0};
-  parallel_for(pieces, workers, [&](size_t piece, int worker) {
+  std::vector<std::vector<Best>> found(static_cast<size_t>(workers_for(pieces, threads)), empty);
+  Meter meter(progress, pieces);
+  parallel_for(pieces, threads, [&](size_t piece, int worker) {
     const size_t row = piece / query_pieces * kPieceRows, query = piece % query_pieces * kPieceQueries;
     scan({queries, codes.data(), scales.data(), query, std::min(query + kPieceQueries, count), row,
           std::min(row + kPieceRows, size_)},
          found[static_cast<size_t>(worker)]);
-    const double share = static_cast<double>(++done) / static_cast<double>(pieces);
-    if (worker == 0 && progress && !progress(share)) throw Cancelled();
+    meter.step(worker);
   });
   for (size_t query = 0; query < count; ++query) {
     for (size_t worker = 1; worker < found.size(); ++worker) found[0][query].merge(found[worker][query]);
     found[0][query].write(indices + query * k, similarities + query * k);
   }
-  if (progress && !progress(1.0)) throw Cancelled();
+  meter.finish();
 }
 
 }  // namespace edgerecall

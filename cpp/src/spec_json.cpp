@@ -4,7 +4,6 @@
 
 #include "edgerecall/error.h"
 #include "edgerecall/preprocess.h"
-#include "spec_json.h"
 
 namespace edgerecall {
 namespace {
@@ -152,18 +151,16 @@ Geometry parse_geometry(const std::string& json) {
   return Geometry(geometry_ops(ops, 0, ops.size()));
 }
 
-ParsedPreprocess parse_preprocess(const std::string& json) {
+Preprocess::Preprocess(const std::string& json) {
   const Json object = parse_json(json);
   if (!object.is_object() || object.size() != 1 || !object.contains("ops") || !object["ops"].is_array())
     fail("expected an object with a list under 'ops' alone");
   const Json& ops = object["ops"];
   if (ops.size() < 3) fail("expected decode first, one or more resizes or crops, and normalize last");
-  ParsedPreprocess parsed;
-  parsed.apply_exif = decode_op(ops.front());
-  parsed.geometry = Geometry(geometry_ops(ops, 1, ops.size() - 1));
-  parsed.normalize = normalize_op(ops.back());
-  parsed.output = fixed_size(parsed.geometry.ops().back());
-  return parsed;
+  apply_exif_ = decode_op(ops.front());
+  geometry_ = Geometry(geometry_ops(ops, 1, ops.size() - 1));
+  normalize_ = normalize_op(ops.back());
+  output_ = fixed_size(geometry_.ops().back());
 }
 
 }  // namespace edgerecall

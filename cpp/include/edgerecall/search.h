@@ -50,7 +50,7 @@ class Gallery {
   std::vector<std::uint16_t> half_;
   std::vector<std::int8_t> codes_;
   std::vector<float> scales_;
-  double longest_ = 0;  // of the stored rows
+  double longest_ = 0;  // no row, given or stored, is longer
   mutable std::shared_mutex using_;
 };
 
