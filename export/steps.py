@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..runtimes.errors import EdgeRecallError
 from ..runtimes.predictor import one_line
@@ -23,6 +22,7 @@ def trace(config_file: str, checkpoint: str, prefix: str) -> None:
 
     from ..train.checkpoint import load_network
     from ..train.config import TrainConfig
+    from ..train.encoder import save_inference
     from ..train.network import EmbeddingNetwork
 
     config = TrainConfig.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
@@ -30,9 +30,7 @@ def trace(config_file: str, checkpoint: str, prefix: str) -> None:
     network = EmbeddingNetwork(config.Arch)
     load_network(network, Path(checkpoint))
     network.eval()
-    shape = [None, *config.Global.image_shape]
-    spec: Any = paddle.static.InputSpec(shape, "float32", name="x")
-    paddle.jit.save(network, prefix, input_spec=[spec])
+    save_inference(network, config.Global.image_shape, prefix)
 
 
 def lite_ready(source: str, target: str) -> None:

@@ -27,6 +27,15 @@ class ImageList:
         """Where the image lies."""
         return self.root / self.paths[index]
 
+    def subset(self, indices: NDArray[np.int64]) -> ImageList:
+        """These images only."""
+        return ImageList(
+            root=self.root,
+            paths=tuple(self.paths[index] for index in indices),
+            labels=self.labels[indices],
+            cameras=None if self.cameras is None else self.cameras[indices],
+        )
+
 
 def read_image_list(list_file: Path, root: Path, check_files: bool = True) -> ImageList:
     """Reads and checks a list. Windows line ends and blank lines are fine; paths may hold spaces.

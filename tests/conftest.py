@@ -75,6 +75,7 @@ def make_config(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
                     ],
                 },
                 "sampler": {"name": "DistributedRandomIdentitySampler", "batch_size": 16, "num_instances": 4},
+                "loader": {"num_workers": 0},
             },
             "Eval": {
                 "Gallery": {
@@ -195,6 +196,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.yaml and run/, trained by the command line until its embeddings spread."""
     folder = tmp_path_factory.mktemp("trained")
     config = make_config(data, folder / "run")
+    config["DataLoader"]["Train"]["loader"]["num_workers"] = 2
     config["Global"]["iter_per_epoch"] = 60
     config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.003}
     (folder / "train.yaml").write_text(yaml.safe_dump(config))

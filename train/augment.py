@@ -101,6 +101,7 @@ class Augmentation:
     def __init__(self, entries: list[Any], where: str, backend: Backend, shape: tuple[int, int, int]) -> None:
         self.steps: list[Step] = []
         self.shape = shape
+        self.arguments = (entries, where, backend, shape)
         known = {*RANDOM, *GEOMETRY, *NORMALIZERS, *MARKERS}
         fixed_tail: list[Any] = []
         for index, entry in enumerate(entries):
@@ -117,6 +118,9 @@ class Augmentation:
         # The normalisation is parsed by the same code as for evaluation, behind a stand-in of the final size.
         stand_in = {"Resize": {"size": [shape[1], shape[2]]}}
         self.tail = parse_transform_ops([stand_in, *fixed_tail], where, backend, "ignore")
+
+    def __reduce__(self) -> tuple[type[Augmentation], tuple[Any, ...]]:
+        return Augmentation, self.arguments  # worker processes parse it anew
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> NDArray[np.float32]:
         for step in self.steps:

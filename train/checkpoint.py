@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.errors import InputError
-from ..runtimes.files import atomic_file
 from .safe_pickle import Refused, load_plain
 
 NAME_TABLE = "StructuredToParameterName@@"
-PREFIX_XBM = "loss_func.0.xbm."
+LOSS = "loss_func."
+PREFIX_XBM = LOSS + "0.xbm."
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """The mapping in a `.pdparams` or `.pdopt` file. InputError when it is missing, damaged or something else."""
+def read_plain(path: Path) -> Any:
+    """What a checkpoint's file holds. InputError when it is missing, damaged or more than plain data."""
     try:
         with path.open("rb") as stream:
             state = load_plain(stream)
@@ -27,9 +27,43 @@ def read_state(path: Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path}: refused: {error}") from error
     except Exception as error:  # a damaged pickle fails in as many ways as it has opcodes
         raise InputError(f"checkpoint {path}: damaged or no Paddle checkpoint ({type(error).__name__})") from error
+    return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The mapping in a `.pdparams` or `.pdstates` file. InputError when it is missing, damaged or something else."""
+    state = read_plain(path)
     if not isinstance(state, dict):
         raise InputError(f"checkpoint {path}: expected a state dict, got {type(state).__name__}")
     return state
+
+
+def read_optimizer(path: Path) -> dict[str, Any]:
+    """The optimizer's state in a `.pdopt` file: a mapping, or a list of one as PaddleClas writes it."""
+    state = read_plain(path)
+    if isinstance(state, list) and len(state) == 1:
+        state = state[0]
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path}: expected the state of one optimizer, got {type(state).__name__}")
+    return {str(name): untupled(value) for name, value in state.items()}
+
+
+def untupled(value: Any) -> Any:
+    """Tensors, which Paddle pickles as (internal name, array), as arrays; mappings likewise."""
+    if isinstance(value, dict):
+        return {name: untupled(entry) for name, entry in value.items()}
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+        return value[1]
+    return value
+
+
+def internal_names(path: Path) -> dict[str, str]:
+    """Parameter name -> the name that Paddle knew it by when the `.pdparams` file was written."""
+    state = read_state(path)
+    table = state.get(NAME_TABLE)
+    if isinstance(table, dict):
+        return {str(name): str(internal) for name, internal in table.items()}
+    return {name: value[0] for name, value in state.items() if isinstance(value, tuple)}
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -38,8 +72,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     for name, value in read_state(path).items():
         if name == NAME_TABLE:
             continue
-        if isinstance(value, tuple) and len(value) == 2:  # (internal name, array)
-            value = value[1]
+        value = untupled(value)
         if not isinstance(value, np.ndarray):
             raise InputError(f"checkpoint {path}: expected arrays, '{name}' is {type(value).__name__}")
         arrays[str(name)] = value
@@ -70,14 +103,15 @@ def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, .
     return "; ".join(parts) or None
 
 
-def load_params(layer: Any, path: Path, prefix: str = "", ignore: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """Loads named arrays into a layer; names starting with one of `ignore` are returned instead.
+def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path, prefix: str = "") -> None:
+    """Sets a layer's state from named arrays, those of the loss left aside. InputError listing every kind of mismatch.
 
-    prefix: put before each name of the layer to find it in the file. InputError listing every kind of mismatch.
+    prefix: put before each name of the layer to find it among the arrays.
     """
-    arrays = read_arrays(path)
-    set_aside = {name: arrays.pop(name) for name in list(arrays) if name.startswith(ignore) and ignore}
+    import paddle
+
     own = layer.state_dict()
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(LOSS)}
     expected = {prefix + name: tuple(tensor.shape) for name, tensor in own.items()}
     problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
     if problem:
@@ -85,19 +119,16 @@ def load_params(layer: Any, path: Path, prefix: str = "", ignore: tuple[str, ...
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise InputError(f"checkpoint {path}: '{name}': expected floating point numbers, got {array.dtype}")
-    layer.set_state_dict({name: arrays[prefix + name].astype(np.float32) for name in own})
-    return set_aside
+    for name, tensor in own.items():
+        tensor.set_value(paddle.to_tensor(arrays[prefix + name].astype(np.float32)).astype(tensor.dtype))
 
 
-def load_network(network: Any, prefix: Path) -> dict[str, NDArray[Any]]:
-    """Loads a training checkpoint into the network and returns the memory's arrays, if any, by short name."""
-    memory = load_params(network, params_path(prefix), ignore=("loss_func.",))
-    return {name.removeprefix(PREFIX_XBM): array for name, array in memory.items()}
+def load_params(layer: Any, path: Path, ignore: tuple[str, ...] = ()) -> None:
+    """Loads a `.pdparams` file into a layer, but for names starting with one of `ignore`."""
+    arrays = {name: array for name, array in read_arrays(path).items() if not (ignore and name.startswith(ignore))}
+    set_state(layer, arrays, path)
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """`paddle.save` under a temporary name, then a rename."""
-    import paddle
-
-    with atomic_file(path) as temporary:
-        paddle.save(state, str(temporary))
+def load_network(network: Any, prefix: Path) -> None:
+    """Loads the weights of a training checkpoint into the network."""
+    load_params(network, params_path(prefix))

@@ -4,39 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ..runtimes.config import apply_overrides, read_yaml, validate
-from ..runtimes.spec import Backend, Frozen
-
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+from ..runtimes.spec import Frozen
+from .config_data import DataSection
+from .config_loss import LossSection, MemoryOptions
+from .config_optimizer import OptimizerSection
+from .config_types import NonNegative, Positive, Rate
 
 
 class GlobalSection(Frozen):
-    """`Global`. seed: of weights, sampling and augmentation."""
+    """`Global`.
 
-    checkpoints: None = None  # resuming is not built yet; a value is refused
+    checkpoints: a checkpoint's prefix to resume from. seed: of weights, sampling and augmentation. update_freq: batches
+    whose gradients are summed up before the weights move. save_steps: `latest` is also saved every so many iterations.
+    keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between measurements of the
+    feature drift, 0 for none.
+    """
+
+    checkpoints: Path | None = None
     pretrained_model: Path | None = None
     output_dir: Path = Path("./output")
     device: Literal["cpu", "gpu"] = "gpu"
     save_interval: Positive = 1
+    save_steps: Positive | None = None
+    keep_epochs: Positive | None = None
     eval_during_train: bool = True
     eval_interval: Positive = 1
     start_eval_epoch: NonNegative = 0
     epochs: Positive
     iter_per_epoch: Positive
+    update_freq: Positive = 1
     print_batch_step: Positive = 20
-    use_visualdl: Literal[False] = False
+    drift_interval: NonNegative = 100
+    use_visualdl: bool = False
     eval_mode: Literal["retrieval"] = "retrieval"
     retrieval_feature_from: Literal["features"] = "features"
-    re_ranking: Literal[False] = False
+    re_ranking: bool = False
     image_shape: tuple[Literal[3], Positive, Positive]
     save_inference_dir: Path = Path("./inference")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def whole_updates(self) -> GlobalSection:
+        if self.iter_per_epoch % self.update_freq:
+            raise ValueError(f"iter_per_epoch {self.iter_per_epoch} is no multiple of update_freq {self.update_freq}")
+        return self
+
+    @property
+    def iterations(self) -> int:
+        """Of the whole training."""
+        return self.epochs * self.iter_per_epoch
+
+
+class AmpSection(Frozen):
+    """`AMP`. level: O1 casts op by op, O2 the weights too (with float32 masters). It takes effect on a GPU only.
+
+    use_fp16_test and use_promote are accepted and change nothing: evaluation is in float32.
+    """
+
+    use_amp: bool = True
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: Rate = 1.0
+    use_dynamic_loss_scaling: bool = False
+    use_fp16_test: bool = False
+    use_promote: bool = False
+
+
+class EmaSection(Frozen):
+    """`EMA`: an exponential moving average of the weights, evaluated and saved beside them."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
 
 
 class BackboneSection(Frozen):
@@ -82,189 +124,15 @@ class NeckSection(Frozen):
 
 
 class ArchSection(Frozen):
-    """`Arch`."""
+    """`Arch`. use_sync_bn: batch statistics over all GPUs."""
 
     name: Literal["RecModel"]
     infer_output_key: Literal["features"] = "features"
     infer_add_softmax: Literal[False] = False
+    use_sync_bn: bool = False
     Backbone: BackboneSection
     BackboneStopLayer: StopLayer = StopLayer(name="flatten")
     Neck: NeckSection
-
-
-class ContrastiveOptions(Frozen):
-    """`ContrastiveLoss`. epsilon is accepted and not used: a sample is left out by what it is, not by `s < 1 - eps`."""
-
-    weight: float = 1.0
-    margin: float = 0.5
-    embedding_size: Positive
-    normalize_feature: bool = True
-    epsilon: float = 1e-5
-    feature_from: Literal["features"] = "features"
-
-
-class XbmOptions(ContrastiveOptions):
-    """`ContrastiveLoss_XBM`."""
-
-    xbm_size: Positive
-    xbm_weight: float = 1.0
-    start_iter: NonNegative = 0
-
-
-class LossEntry(Frozen):
-    """One loss of a list; exactly one key."""
-
-    ContrastiveLoss: ContrastiveOptions | None = None
-    ContrastiveLoss_XBM: XbmOptions | None = None
-
-    @model_validator(mode="after")
-    def exactly_one(self) -> LossEntry:
-        if (self.ContrastiveLoss is None) == (self.ContrastiveLoss_XBM is None):
-            raise ValueError("expected one loss, ContrastiveLoss or ContrastiveLoss_XBM, per list entry")
-        return self
-
-
-class LossSection(Frozen):
-    """`Loss`."""
-
-    Train: Annotated[list[LossEntry], Field(min_length=1, max_length=1)]
-    Eval: tuple[LossEntry, ...] = ()
-
-
-class ConstantRate(Frozen):
-    """A constant learning rate."""
-
-    name: Literal["Constant"]
-    learning_rate: Rate
-
-
-class CosineRate(Frozen):
-    """Half a cosine from `learning_rate` to `eta_min`, per iteration, after a linear warm-up."""
-
-    name: Literal["Cosine"]
-    learning_rate: Rate
-    eta_min: Annotated[float, Field(ge=0)] = 0.0
-    warmup_epoch: NonNegative = 0
-    warmup_start_lr: Annotated[float, Field(ge=0)] = 0.0
-    by_epoch: Literal[False] = False
-
-
-class PlateauRate(Frozen):
-    """Times `factor` when the metric has not improved for `patience` evaluations."""
-
-    name: Literal["ReduceOnPlateau"]
-    learning_rate: Rate
-    mode: Literal["min", "max"] = "max"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    patience: NonNegative = 10
-    threshold: float = 1e-4
-    threshold_mode: Literal["rel", "abs"] = "rel"
-    cooldown: NonNegative = 0
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    epsilon: Annotated[float, Field(ge=0)] = 1e-8
-    by_epoch: Literal[True] = True
-
-
-class Regularizer(Frozen):
-    """L2 weight decay."""
-
-    name: Literal["L2"]
-    coeff: Annotated[float, Field(ge=0)]
-
-
-class OptimizerSection(Frozen):
-    """`Optimizer`."""
-
-    name: Literal["Adam", "AdamW", "Momentum"]
-    lr: Annotated[ConstantRate | CosineRate | PlateauRate, Field(discriminator="name")]
-    regularizer: Regularizer | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-
-    @model_validator(mode="after")
-    def momentum_is_used(self) -> OptimizerSection:
-        if self.name != "Momentum" and "momentum" in self.model_fields_set:
-            raise ValueError(f"momentum is for Momentum, {self.name} has none")
-        return self
-
-
-class Dataset(Frozen):
-    """A list file and how its images become tensors. backend: who resizes where an operation does not say.
-
-    relabel changes nothing here: labels are compared, never used as indices.
-    """
-
-    name: Literal["VeriWild", "SOP"] = "SOP"
-    image_root: Path
-    cls_label_path: Path
-    backend: Backend = "cv2"
-    relabel: bool = False
-    transform_ops: list[Any]
-
-
-class TrainSampler(Frozen):
-    """Identity-balanced batches: `batch_size / num_instances` identities, `num_instances` images of each.
-
-    max_iters and drop_last change nothing here: batches never end, and `Global.iter_per_epoch` cuts them into epochs.
-    """
-
-    name: Literal["DistributedRandomIdentitySampler"]
-    batch_size: Annotated[int, Field(ge=2)]
-    num_instances: Annotated[int, Field(ge=1)]
-    drop_last: bool = False
-    shuffle: Literal[True] = True
-    max_iters: Positive | None = None
-
-    @model_validator(mode="after")
-    def whole_identities(self) -> TrainSampler:
-        if self.batch_size % self.num_instances:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of num_instances {self.num_instances}")
-        return self
-
-
-class EvalSampler(Frozen):
-    """In list order."""
-
-    name: Literal["DistributedBatchSampler"] = "DistributedBatchSampler"
-    batch_size: Positive = 64
-    drop_last: Literal[False] = False
-    shuffle: Literal[False] = False
-
-
-class Loader(Frozen):
-    """num_workers: decoding threads. use_shared_memory is accepted and not needed by threads."""
-
-    num_workers: NonNegative = 2
-    use_shared_memory: bool = True
-
-
-class TrainData(Frozen):
-    """`DataLoader.Train`."""
-
-    dataset: Dataset
-    sampler: TrainSampler
-    loader: Loader = Loader()
-
-
-class EvalData(Frozen):
-    """`DataLoader.Eval.Gallery` and `.Query`."""
-
-    dataset: Dataset
-    sampler: EvalSampler = EvalSampler()
-    loader: Loader = Loader()
-
-
-class EvalPair(Frozen):
-    """`DataLoader.Eval`. Query defaults to the gallery."""
-
-    Gallery: EvalData
-    Query: EvalData | None = None
-
-
-class DataSection(Frozen):
-    """`DataLoader`."""
-
-    Train: TrainData
-    Eval: EvalPair
 
 
 class RecallkOptions(Frozen):
@@ -304,6 +172,8 @@ class TrainConfig(Frozen):
     Optimizer: OptimizerSection
     DataLoader: DataSection
     Metric: MetricSection = MetricSection(Eval=[])
+    AMP: AmpSection | None = None
+    EMA: EmaSection | None = None
 
     @model_validator(mode="after")
     def plateau_has_a_metric(self) -> TrainConfig:
@@ -313,19 +183,15 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def sizes_agree(self) -> TrainConfig:
-        entry = self.Loss.Train[0]
-        options = entry.ContrastiveLoss or entry.ContrastiveLoss_XBM
-        assert options is not None
+        options = self.Loss.Train[0].options
         if options.embedding_size != self.Arch.Neck.class_num:
             raise ValueError(
                 f"Loss.Train embedding_size {options.embedding_size} is not Arch.Neck.class_num"
                 f" {self.Arch.Neck.class_num}"
             )
         batch = self.DataLoader.Train.sampler.batch_size
-        if entry.ContrastiveLoss_XBM and entry.ContrastiveLoss_XBM.xbm_size < batch:
-            raise ValueError(
-                f"xbm_size {entry.ContrastiveLoss_XBM.xbm_size} is smaller than the batch of {batch}: raise xbm_size"
-            )
+        if isinstance(options, MemoryOptions) and options.xbm_size and options.xbm_size < batch:
+            raise ValueError(f"xbm_size {options.xbm_size} is smaller than the batch of {batch}: raise xbm_size")
         return self
 
 

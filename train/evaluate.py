@@ -1,23 +1,26 @@
-"""Evaluation of a network on list files: embeddings, then recall@k and mAP."""
+"""Evaluation of a network on list files: embeddings, then recall@k, mAP, R-precision and mAP@R."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from numpy.typing import NDArray
 
+from ..bench.rerank import reranked_scores
 from ..bench.retrieval import RetrievalScores, retrieval_scores
 from ..runtimes.errors import ImageError, InputError
 from ..runtimes.image_list import ImageList, read_image_list
 from ..runtimes.model import l2_normalize, stream_tensors
 from ..runtimes.spec import Preprocess
 from ..runtimes.transform_ops import parse_transform_ops
-from .config import Dataset, EvalData, TrainConfig
+from .config import TrainConfig
+from .config_data import Dataset, EvalData
+from .encoder import Encode, State, encoder
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int], None]
@@ -48,7 +51,7 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
 
 
 def encode(
-    network: Any, images: ImageList, preprocess: Preprocess, data: EvalData, progress: Progress | None = None
+    network: Encode, images: ImageList, preprocess: Preprocess, data: EvalData, progress: Progress | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """L2-normalised embeddings float32 `(n, D)` and the list indices int64 `(n,)` they are of.
 
@@ -61,17 +64,12 @@ def encode(
     def report(path: Path, error: ImageError) -> None:
         logger.warning("bad image, left out: %s", error)
 
-    was_training = network.training
-    network.eval()
     threads = max(data.loader.num_workers, 1)
-    with paddle.no_grad():
-        for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, threads, report):
-            parts.append(l2_normalize(network(paddle.to_tensor(tensors)).astype("float32").numpy()))
-            indices.extend(kept)
-            if progress is not None:
-                progress(len(kept))
-    if was_training:
-        network.train()
+    for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, threads, report):
+        parts.append(l2_normalize(network(tensors)))
+        indices.extend(kept)
+        if progress is not None:
+            progress(len(kept))
     if not parts:
         raise InputError("evaluation: no image of the list could be read")
     return np.concatenate(parts), np.asarray(indices, dtype=np.int64)
@@ -82,30 +80,51 @@ def read_list(dataset: Dataset) -> ImageList:
     return read_image_list(dataset.cls_label_path, dataset.image_root)
 
 
-def evaluate(network: Any, config: TrainConfig, progress: Progress | None = None) -> RetrievalScores:
-    """recall@k and mAP of the config's evaluation set; self left out by sample, cameras obeyed when listed."""
+@dataclass(frozen=True)
+class Encoded:
+    """Images of a list that could be read, with their embeddings, float32 `(n, D)`, L2-normalised."""
+
+    images: ImageList
+    embeddings: NDArray[np.float32]
+
+    @staticmethod
+    def of(network: Encode, data: EvalData, preprocess: Preprocess, progress: Progress | None) -> Encoded:
+        """Reads, encodes and leaves bad images out."""
+        images = read_list(data.dataset)
+        embeddings, kept = encode(network, images, preprocess, data, progress)
+        return Encoded(images.subset(kept), embeddings)
+
+
+def encode_sets(config: TrainConfig, state: State, progress: Progress | None = None) -> tuple[Encoded, Encoded | None]:
+    """Gallery and queries by the network with this state; no queries where they are the gallery itself."""
     pair = config.DataLoader.Eval
     preprocess = eval_preprocess(config)
-    gallery = read_list(pair.Gallery.dataset)
-    embeddings, kept = encode(network, gallery, preprocess, pair.Gallery, progress)
-    labels, ks = gallery.labels[kept], config.Metric.topk
-    cameras = gallery.cameras[kept] if gallery.cameras is not None else None
-    query_set = pair.Query.dataset if pair.Query else pair.Gallery.dataset
-    same = (query_set.cls_label_path, query_set.image_root) == (
-        pair.Gallery.dataset.cls_label_path,
-        pair.Gallery.dataset.image_root,
-    )
-    if same:
-        return retrieval_scores(embeddings, labels, ks=ks, query_cameras=cameras)
-    assert pair.Query is not None
-    queries = read_list(query_set)
-    query_embeddings, query_kept = encode(network, queries, preprocess, pair.Query, progress)
-    return retrieval_scores(
-        query_embeddings,
-        queries.labels[query_kept],
-        embeddings,
-        labels,
-        ks,
-        queries.cameras[query_kept] if queries.cameras is not None else None,
-        cameras,
-    )
+    with encoder(config, state) as network:
+        gallery = Encoded.of(network, pair.Gallery, preprocess, progress)
+        if pair.Query is None or same_images(pair.Query.dataset, pair.Gallery.dataset):
+            return gallery, None
+        return gallery, Encoded.of(network, pair.Query, preprocess, progress)
+
+
+def same_images(first: Dataset, second: Dataset) -> bool:
+    """Whether two data sets are one list of one folder."""
+    return (first.cls_label_path, first.image_root) == (second.cls_label_path, second.image_root)
+
+
+def score(config: TrainConfig, gallery: Encoded, queries: Encoded | None) -> RetrievalScores:
+    """recall@k and the rest; self left out by sample, cameras obeyed when listed, re-ranked when asked."""
+    rows = gallery if queries is None else queries
+    arguments: dict[str, Any] = {"ks": config.Metric.topk, "query_cameras": rows.images.cameras}
+    if queries is not None:
+        arguments |= {
+            "gallery": gallery.embeddings,
+            "gallery_labels": gallery.images.labels,
+            "gallery_cameras": gallery.images.cameras,
+        }
+    measure = reranked_scores if config.Global.re_ranking else retrieval_scores
+    return measure(rows.embeddings, rows.images.labels, **arguments)
+
+
+def evaluate(config: TrainConfig, state: State, progress: Progress | None = None) -> RetrievalScores:
+    """The scores of the config's evaluation set by the network with this state."""
+    return score(config, *encode_sets(config, state, progress))

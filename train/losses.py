@@ -1,85 +1,98 @@
-"""Pair losses over a batch and over the cross-batch memory."""
+"""The training loss: a pair loss over the batch and, with a memory, over the past batches."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
 from paddle import nn
+from paddle.autograd import PyLayer
 
+from .config_loss import (
+    ContrastiveOptions,
+    LossEntry,
+    MemoryOptions,
+    MultiSimilarityOptions,
+    PairOptions,
+    TripletMarginOptions,
+)
+from .distributed import gather_labels, gather_with_gradient
 from .memory import CrossBatchMemory
+from .pair_losses import Contrastive, MultiSimilarity, PairLoss, TripletMargin
 
 
-def contrastive(
-    queries: paddle.Tensor,
-    query_labels: paddle.Tensor,
-    keys: paddle.Tensor,
-    key_labels: paddle.Tensor,
-    own_slots: paddle.Tensor,
-    margin: float,
-) -> paddle.Tensor:
-    """Sum over positive pairs of `1 - s` and over negative ones with `s > margin` of `s`, divided by B.
+class _Known(PyLayer):
+    """A value whose gradient by `x` is known already."""
 
-    queries float32 `(B, D)` and keys float32 `(M, D)`, L2-normalised; labels int64 `(B,)` and `(M,)`;
-    own_slots int64 `(B,)`: the key that is the query itself, left out. Scalar float32.
-    """
-    similarity = paddle.matmul(queries, keys, transpose_y=True)
-    same = query_labels.unsqueeze(1) == key_labels.unsqueeze(0)
-    itself = own_slots.unsqueeze(1) == paddle.arange(keys.shape[0], dtype="int64").unsqueeze(0)
-    positive = paddle.logical_and(same, paddle.logical_not(itself)).astype("float32")
-    hard_negative = paddle.logical_and(paddle.logical_not(same), similarity > margin).astype("float32")
-    total = ((1.0 - similarity) * positive + similarity * hard_negative).sum()
-    return total / queries.shape[0]
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, value: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: paddle.Tensor) -> tuple[paddle.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensor()
+        return upstream * gradient, None, None
 
 
-class ContrastiveLoss(nn.Layer):
-    """`contrastive` of a batch with itself. feats `(B, D)` any float type, labels int64 `(B,)` or `(B, 1)`."""
+class EmbeddingLoss(nn.Layer):
+    """`pair_loss` of the batch with itself, plus `xbm_weight` times that against the memory once it has started.
 
-    def __init__(self, margin: float, normalize_feature: bool = True) -> None:
-        super().__init__()
-        self.margin, self.normalize_feature = margin, normalize_feature
-
-    def prepare(self, feats: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Float32 features, normalised if asked; flat labels."""
-        feats = feats.astype("float32")
-        if self.normalize_feature:
-            feats = nn.functional.normalize(feats, p=2, axis=1)
-        return feats, labels.reshape([-1])
-
-    def batch_loss(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """The loss of prepared features against each other."""
-        itself = paddle.arange(feats.shape[0], dtype="int64")
-        return contrastive(feats, labels, feats, labels, itself, self.margin)
-
-    def forward(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        return self.batch_loss(*self.prepare(feats, labels))
-
-
-class XbmContrastiveLoss(ContrastiveLoss):
-    """Batch loss plus `xbm_weight` times the loss against the memory, from iteration `start_iter` + 1 on.
-
-    The batch is enqueued first, so that its pairs are in the memory too; each query then leaves out exactly the
-    slot that holds itself, and no near-duplicate with it.
+    The memory starts after `start_iter` calls. The batch is enqueued first, so that its pairs are in the memory too;
+    each query then leaves out exactly the slot that holds itself. Over several processes the batch is that of all of
+    them, and so is the memory, the same in each. All in float32, whatever the autocast.
     """
 
     def __init__(
         self,
-        xbm_size: int,
-        embedding_size: int,
-        margin: float,
+        pair_loss: PairLoss,
+        normalize_feature: bool = True,
+        memory: CrossBatchMemory | None = None,
         xbm_weight: float = 1.0,
         start_iter: int = 0,
-        normalize_feature: bool = True,
+        weight: float = 1.0,
     ) -> None:
-        super().__init__(margin, normalize_feature)
-        self.xbm = CrossBatchMemory(xbm_size, embedding_size)
+        super().__init__()
+        self.pair_loss, self.normalize_feature, self.weight = pair_loss, normalize_feature, weight
+        self.xbm = memory
         self.xbm_weight, self.start_iter = xbm_weight, start_iter
         self.iteration = 0
 
     def forward(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        feats, labels = self.prepare(feats, labels)
-        loss = self.batch_loss(feats, labels)
-        self.iteration += 1
-        if self.iteration > self.start_iter:
-            slots = self.xbm.enqueue(feats, labels)
-            keys, key_labels = self.xbm.get()
-            loss = loss + self.xbm_weight * contrastive(feats, labels, keys, key_labels, slots, self.margin)
-        return loss
+        """feats `(B, D)` of any float type, labels int64 `(B,)` or `(B, 1)`; float32 scalar."""
+        with paddle.amp.auto_cast(enable=False):
+            feats = gather_with_gradient(feats.astype("float32"))
+            labels = gather_labels(labels.reshape([-1]))
+            if self.normalize_feature:
+                feats = nn.functional.normalize(feats, p=2, axis=1)
+            self.iteration += 1
+            with paddle.no_grad():
+                value, gradient = self.pair_loss.batch(feats, labels)
+                if self.xbm is not None and self.iteration > self.start_iter:
+                    slots = self.xbm.enqueue(feats, labels)
+                    more, by_memory = self.pair_loss.memory(feats, labels, *self.xbm.get(), slots)
+                    value = value + self.xbm_weight * more
+                    gradient = gradient + self.xbm_weight * by_memory
+            return self.weight * _Known.apply(feats, value, gradient)
+
+
+def build_pair_loss(options: PairOptions) -> PairLoss:
+    """The pair loss of these options."""
+    if isinstance(options, ContrastiveOptions):
+        return Contrastive(options.margin, options.epsilon)
+    if isinstance(options, TripletMarginOptions):
+        return TripletMargin(options.margin, options.epsilon)
+    assert isinstance(options, MultiSimilarityOptions)
+    return MultiSimilarity(options.alpha, options.beta, options.base, options.mining, options.epsilon)
+
+
+def build_loss(entry: LossEntry, images: int) -> EmbeddingLoss:
+    """The training loss of the config. images: the training list's length, for a memory given as a share of it."""
+    options = entry.options
+    memory, weight, start = None, 1.0, 0
+    if isinstance(options, MemoryOptions):
+        memory = CrossBatchMemory(options.size(images), options.embedding_size)
+        weight, start = options.xbm_weight, options.start_iter
+    return EmbeddingLoss(
+        build_pair_loss(options), options.normalize_feature, memory, weight, start, options.weight
+    )

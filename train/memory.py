@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import nn
 
 from ..runtimes.errors import InputError
@@ -44,9 +48,7 @@ class CrossBatchMemory(nn.Layer):
             self._write(self.pointer, values[:first], targets[:first])
             if first < count:
                 self._write(0, values[first:], targets[first:])
-        self.pointer = (self.pointer + count) % self.size
-        self.fill = min(self.fill + count, self.size)
-        self.state[:] = paddle.to_tensor([self.pointer, self.fill], dtype="int64")
+        self._move((self.pointer + count) % self.size, min(self.fill + count, self.size))
         return slots
 
     def _write(self, start: int, feats: paddle.Tensor, targets: paddle.Tensor) -> None:
@@ -58,6 +60,28 @@ class CrossBatchMemory(nn.Layer):
         """The valid entries: float32 `(fill, dim)` and int64 `(fill,)`, in slot order."""
         return self.feats[: self.fill], self.targets[: self.fill]
 
-    def sync(self) -> None:
-        """Takes pointer and fill from the buffers, after they were loaded from a checkpoint."""
-        self.pointer, self.fill = (int(value) for value in self.state.numpy())
+    def load(self, arrays: dict[str, NDArray[Any]], where: str) -> None:
+        """Takes a checkpoint's `feats`, `targets` and `state`. InputError when they are of another size.
+
+        PaddleClas writes no `state`. Its unused rows are zero, so the fill is known; where it would have gone on
+        writing is not, and is taken to be after the last used row.
+        """
+        for name, shape in (("feats", (self.size, self.dim)), ("targets", (self.size,))):
+            found = arrays[name].shape if name in arrays else None
+            if found != shape:
+                raise InputError(f"{where}: memory {name}: expected {shape}, found {found}: is xbm_size another?")
+        if "state" in arrays:
+            pointer, fill = (int(value) for value in arrays["state"])
+        else:
+            used = np.flatnonzero(np.abs(arrays["feats"]).sum(axis=1))
+            fill = int(used[-1]) + 1 if len(used) else 0
+            pointer = fill % self.size
+        if not (0 <= pointer < self.size and 0 <= fill <= self.size):
+            raise InputError(f"{where}: memory state: pointer {pointer} and fill {fill} do not fit {self.size} entries")
+        self.feats.set_value(arrays["feats"].astype(np.float32))
+        self.targets.set_value(arrays["targets"].astype(np.int64))
+        self._move(pointer, fill)
+
+    def _move(self, pointer: int, fill: int) -> None:
+        self.pointer, self.fill = pointer, fill
+        self.state.set_value(np.array([pointer, fill], dtype=np.int64))

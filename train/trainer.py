@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,198 +17,322 @@ import paddle
 
 from ..bench.retrieval import RetrievalScores
 from ..runtimes.errors import InputError
-from ..runtimes.image_list import ImageList
-from .augment import Augmentation
-from .checkpoint import load_network, load_params, save_state
-from .config import LossEntry, TrainConfig
-from .evaluate import evaluate, exif_rule, read_list
-from .loader import Batch, TrainLoader
-from .losses import ContrastiveLoss, XbmContrastiveLoss
-from .network import EmbeddingNetwork
-from .sampler import IdentitySampler
+from . import distributed, savepoint
+from .checkpoint import PREFIX_XBM, set_state
+from .config import TrainConfig
+from .drift import IMAGES, DriftProbe
+from .ema import MovingAverage
+from .evaluate import evaluate
+from .loader import Batch, Draw, TrainLoader
+from .losses import build_loss
+from .recorder import Recorder, StepReport
+from .resume import Progress, load_optimizer, read_progress, read_weights, step_seed
+from .sampler import Position, build_sampler
+from .savepoint import keep_newest, path_of, prefix_of
 from .schedule import Schedule, build_optimizer
+from .setup import build_network, image_maker, set_device
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One iteration, for progress and log. step counts from 1 over all epochs."""
-
-    epoch: int
-    step: int
-    total: int
-    loss: float
-    lr: float
-    images_per_s: float
-    eta_s: float
-    memory_fill: int | None
-    memory_size: int | None
-
-    def line(self) -> str:
-        """The console line."""
-        minutes, seconds = divmod(round(self.eta_s), 60)
-        eta = f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
-        memory = f", memory: {self.memory_fill}/{self.memory_size}" if self.memory_size else ""
-        return (
-            f"[Train][Epoch {self.epoch}][Iter {self.step}/{self.total}] loss: {self.loss:.5f}, lr: {self.lr:.2e}"
-            f"{memory}, {self.images_per_s:.1f} images/s, eta: {eta}"
-        )
-
-
-def build_loss(entry: LossEntry) -> tuple[ContrastiveLoss, float]:
-    """The training loss of the config, and its weight."""
-    xbm, plain = entry.ContrastiveLoss_XBM, entry.ContrastiveLoss
-    if xbm is not None:
-        loss = XbmContrastiveLoss(
-            xbm.xbm_size, xbm.embedding_size, xbm.margin, xbm.xbm_weight, xbm.start_iter, xbm.normalize_feature
-        )
-        return loss, xbm.weight
-    assert plain is not None
-    return ContrastiveLoss(plain.margin, plain.normalize_feature), plain.weight
-
-
-def set_device(device: str) -> None:
-    """Chooses the device; InputError when there is no GPU build or no GPU."""
-    if device == "gpu" and (not paddle.is_compiled_with_cuda() or paddle.device.cuda.device_count() == 0):
-        missing = "it sees no GPU" if paddle.is_compiled_with_cuda() else "this Paddle is a CPU build"
-        raise InputError(
-            f"Global.device: 'gpu' needs paddlepaddle-gpu and a GPU, but {missing}: use '-o Global.device=cpu' here"
-        )
-    paddle.set_device(device)
-
-
-def build_network(config: TrainConfig, checkpoint: Path | None = None) -> EmbeddingNetwork:
-    """The seeded network: with a checkpoint's weights, else with the pretrained ones when the config names some."""
-    paddle.seed(config.Global.seed)
-    np.random.seed(config.Global.seed)  # noqa: NPY002 - Paddle's initializers draw from it
-    network = EmbeddingNetwork(config.Arch)
-    checkpoint = checkpoint or config.Global.pretrained_model
-    if checkpoint is not None:
-        load_network(network, checkpoint)
-        return network
-    pretrained = config.Arch.Backbone.pretrained
-    if pretrained is True:
-        raise InputError("Arch.Backbone.pretrained: expected a .pdparams path or URL, or False")
-    if pretrained:
-        load_pretrained(network, pretrained)
-    return network
-
-
-def load_pretrained(network: EmbeddingNetwork, source: str) -> None:
-    """Backbone weights from a path or URL; a classifier (`fc.*`) in the file is left out."""
-    from .weights import weights_file
-
-    load_params(network.backbone, weights_file(source), ignore=("fc.",))
-
-
-def training_set(config: TrainConfig) -> tuple[ImageList, TrainLoader, IdentitySampler]:
-    """The list, the loader over it, and the sampler."""
-    data, seed = config.DataLoader.Train, config.Global.seed
-    images = read_list(data.dataset)
-    augment = Augmentation(
-        data.dataset.transform_ops,
-        "DataLoader.Train.dataset.transform_ops",
-        data.dataset.backend,
-        config.Global.image_shape,
-    )
-    loader = TrainLoader(images, augment, exif_rule(data.dataset), data.loader.num_workers, seed)
-    sampler = IdentitySampler(images.labels, data.sampler.batch_size, data.sampler.num_instances, seed)
-    return images, loader, sampler
+LATEST = "latest"
 
 
 class Trainer:
-    """Trains by a config. Files in `output_dir`: `latest`, `best_model` and every `save_interval` `epoch_N`,
-    each `.pdparams` (the memory included, under the reference's names) and `.pdopt`.
+    """Trains by a config. Savepoints in `output_dir`: `latest`, `best_model` and every `save_interval` `epoch_N`,
+    each `.pdparams` (the memory included, under the reference's names), `.pdopt` and `.pdstates`; with EMA `.pdema`.
+
+    resume: go on from `Global.checkpoints` or else from `latest`, when there is one.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, resume: bool = False) -> None:
         set_device(config.Global.device)
         self.config = config
-        self.images, self.loader, self.sampler = training_set(config)
-        self.network = build_network(config)
-        self.loss, self.loss_weight = build_loss(config.Loss.Train[0])
-        settings = config.Global
-        self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch)
+        settings, data = config.Global, config.DataLoader.Train
+        self.images, self.maker = image_maker(config)
+        self.rank, self.world = distributed.rank(), distributed.world_size()
+        self.batch_size = data.sampler.batch_size
+        self.loader = TrainLoader(self.maker, self.batch_size, data.loader.num_workers)
+        self.sampler = build_sampler(data.sampler, self.images.labels, settings.seed, self.world)
+        self.network: Any = build_network(config)
+        if config.Arch.use_sync_bn and self.world > 1:
+            self.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        self.loss = build_loss(config.Loss.Train[0], len(self.images))
+        self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
-        self.best = -1.0
+        self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
+        self.progress = Progress(len(self.images), self.batch_size * self.world, settings.seed)
+        self.scaler = self._mixed_precision()
+        self.probe = self._drift_probe()
+        prefix = self._resume_prefix(resume)
+        if prefix is not None:
+            self.load(prefix)
+        self.model = self._parallel()
+        self._stop = False
 
     def run(
         self, on_step: Callable[[StepReport], None], on_eval: Callable[[int, RetrievalScores], None]
     ) -> RetrievalScores | None:
-        """Trains all epochs; returns the last evaluation's scores."""
-        settings = self.config.Global
-        total = settings.epochs * settings.iter_per_epoch
-        batches = self.loader.batches(islice(iter(self.sampler), total))
-        scores, step, seconds = None, 0, 0.0
+        """Trains to the last epoch; returns the last evaluation's scores.
+
+        SIGINT and SIGTERM finish the iteration, save `latest` and raise KeyboardInterrupt.
+        """
+        settings, progress = self.config.Global, self.progress
+        names = (self.config.Loss.Train[0].name, self.config.Optimizer.lr.name)
+        recorder = Recorder(settings.output_dir, progress.step, settings.use_visualdl, *names) if self.is_main else None
+        scores, seconds = None, 0.0
+        positions: list[Position] = []
+        batches = self.loader.batches(self._draws(positions))
         self.network.train()
-        try:
-            for epoch in range(1, settings.epochs + 1):
-                for _ in range(settings.iter_per_epoch):
-                    start = time.perf_counter()
+        first = progress.step
+        with self._graceful():
+            try:
+                scores = self._finish_epochs(recorder, on_eval)
+                while progress.step < settings.iterations:
+                    begin = time.perf_counter()
                     batch = next(batches)
                     lr = self.schedule.value
                     loss = self.step(batch)
-                    took = time.perf_counter() - start
+                    progress.position = positions.pop(0)
+                    took = time.perf_counter() - begin
                     # The first iteration pays for warming up; after it, a moving average.
-                    seconds = took if step < 2 else 0.9 * seconds + 0.1 * took
-                    step += 1
-                    memory = getattr(self.loss, "xbm", None)
-                    on_step(
-                        StepReport(
-                            epoch,
-                            step,
-                            total,
-                            loss,
-                            lr,
-                            len(batch.labels) / seconds,
-                            (total - step) * seconds,
-                            memory.fill if memory else None,
-                            memory.size if memory else None,
-                        )
-                    )
-                scores = self.finish_epoch(epoch, on_eval) or scores
-        finally:
-            batches.close()
+                    seconds = took if progress.step - first < 3 else 0.9 * seconds + 0.1 * took
+                    report = self._report(loss, lr, seconds)
+                    on_step(report)
+                    if recorder is not None and self.shown(report):
+                        recorder.step(report)
+                    scores = self._finish_epochs(recorder, on_eval) or scores
+                    if self._stop or (settings.save_steps and progress.step % settings.save_steps == 0):
+                        self.save(LATEST)
+                    if self._stop:
+                        raise KeyboardInterrupt
+            finally:
+                batches.close()
+                if recorder is not None:
+                    recorder.close()
         return scores
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process evaluates, records and saves."""
+        return self.rank == 0
+
+    def summary(self) -> str:
+        """What is being trained, in one line."""
+        settings, labels = self.config.Global, self.images.labels
+        rule = self.loss.pair_loss.epsilon
+        parts = [
+            f"training on {len(labels)} images of {len(np.unique(labels))} classes, seed {settings.seed}",
+            self.config.Loss.Train[0].name
+            + (" (self left out by sample)" if rule is None else f" (positives with s >= 1 - {rule:g} left out)"),
+        ]
+        if self.world > 1:
+            parts.append(f"{self.world} processes of {self.batch_size} images")
+        if self.progress.step:
+            parts.append(f"resumed after iteration {self.progress.step}")
+        return ", ".join(parts)
+
+    def shown(self, report: StepReport) -> bool:
+        """Whether an iteration is logged."""
+        every = self.config.Global.print_batch_step
+        return report.step in (1, report.total) or report.step % every == 0 or report.drift is not None
 
     def step(self, batch: Batch) -> float:
-        """One optimisation step; the loss before it. InputError when the loss is not finite."""
-        embeddings = self.network(paddle.to_tensor(batch.images))
-        loss = self.loss_weight * self.loss(embeddings, paddle.to_tensor(batch.labels))
-        value = float(loss)
-        if not np.isfinite(value):
-            raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.clear_grad()
-        self.schedule.after_iteration()
+        """One iteration; its loss, before the weights move. InputError when the loss is not finite."""
+        settings, progress = self.config.Global, self.progress
+        paddle.seed(step_seed(settings.seed, progress.step, self.rank))
+        last_of_update = (progress.step + 1) % settings.update_freq == 0
+        # Gradients travel between the processes once per update.
+        waiting = nullcontext() if last_of_update or self.world == 1 else self.model.no_sync()
+        with waiting:
+            with self._autocast():
+                embeddings = self.model(paddle.to_tensor(batch.images))
+            loss = self.loss(embeddings, paddle.to_tensor(batch.labels))
+            value = float(loss)
+            if not np.isfinite(value):
+                raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")
+            self.scaler.scale(loss / settings.update_freq).backward()
+        if last_of_update:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.clear_grad()
+            self.schedule.after_update()
+            if self.average is not None:
+                self.average.update(self.network)
+        progress.step += 1
         return value
 
-    def finish_epoch(self, epoch: int, on_eval: Callable[[int, RetrievalScores], None]) -> RetrievalScores | None:
-        """Evaluates and saves as the config asks."""
+    def save(self, name: str) -> None:
+        """Writes the savepoint `name`, from the first process alone."""
+        progress = self.progress
+        progress.loss_iteration = self.loss.iteration
+        progress.scaler = self.scaler.state_dict()
+        progress.probe = self.probe.last if self.probe is not None else None
+        if not self.is_main:
+            return
+        state: dict[str, Any] = dict(self.network.state_dict())
+        if self.loss.xbm is not None:
+            state.update({f"{PREFIX_XBM}{key}": value for key, value in self.loss.xbm.state_dict().items()})
+        files: dict[str, Any] = {".pdopt": [self.optimizer.state_dict()], ".pdstates": progress.saved()}
+        if self.average is None:
+            files[".pdparams"] = state
+        else:
+            files |= {".pdparams": {**state, **self.average.state}, ".pdema": state}
+        savepoint.save(self.config.Global.output_dir / name, files)
+
+    def load(self, prefix: Path) -> None:
+        """Takes up the savepoint `prefix`. InputError when it does not fit."""
+        if self.is_main:
+            savepoint.recover(prefix)
+        distributed.barrier()
+        self.progress = read_progress(prefix, self.progress, self.config.Global.iter_per_epoch)
+        weights, averaged = read_weights(prefix)
+        if self.loss.xbm is not None:
+            memory = {k.removeprefix(PREFIX_XBM): v for k, v in weights.items() if k.startswith(PREFIX_XBM)}
+            self.loss.xbm.load(memory, f"checkpoint {prefix}")
+        self.loss.iteration = self.progress.loss_iteration
+        set_state(self.network, weights, path_of(prefix, ".pdparams"))
+        if self.average is not None:
+            self.average.load(weights if averaged is None else averaged)
+        load_optimizer(self.optimizer, prefix, self.network.named_parameters())
+        if self.progress.scaler:
+            self.scaler.load_state_dict(self.progress.scaler)
+        if self.probe is not None:
+            self.probe.last = self.progress.probe
+
+    def _resume_prefix(self, resume: bool) -> Path | None:
         settings = self.config.Global
-        scores = None
+        if settings.checkpoints is not None:
+            return prefix_of(settings.checkpoints)
+        latest = settings.output_dir / LATEST
+        if resume and not savepoint.exists(latest):
+            logger.warning("nothing to resume in %s: starting from the beginning", settings.output_dir)
+            return None
+        return latest if resume else None
+
+    def _draws(self, positions: list[Position]) -> Iterator[Draw]:
+        """What to load, from the progress on; appends the sampler's position after each."""
+        settings, start = self.config.Global, self.progress.step
+        place = self.rank * self.batch_size
+        drawn = self.sampler.batches(self.progress.position)
+        for step, (indices, position) in enumerate(islice(drawn, settings.iterations - start), start):
+            positions.append(position)
+            yield step, place, indices[place : place + self.batch_size]
+
+    def _finish_epochs(
+        self, recorder: Recorder | None, on_eval: Callable[[int, RetrievalScores], None]
+    ) -> RetrievalScores | None:
+        """Evaluates and saves as the config asks, when an epoch's iterations are done."""
+        settings, progress = self.config.Global, self.progress
+        epoch = progress.epochs + 1
+        if progress.step < epoch * settings.iter_per_epoch:
+            return None
         due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
+        scores, improved = None, False
         if settings.eval_during_train and (due or epoch == settings.epochs):
-            scores = evaluate(self.network, self.config)
-            recall1 = next(iter(scores.recall.values()))
-            self.schedule.after_evaluation(recall1)
-            on_eval(epoch, scores)
-            if recall1 > self.best:
-                self.best = recall1
-                self.save("best_model")
+            self.save(LATEST)  # an evaluation that is cut off costs no iterations
+            scores = self._evaluate()
+            progress.metric = next(iter(scores.recall.values()))
+            self.schedule.after_evaluation(progress.metric)
+            improved = progress.metric > progress.best
+            if improved:
+                progress.best, progress.best_epoch = progress.metric, epoch
+            if recorder is not None:
+                recorder.evaluation(epoch, progress.step, scores)
+                on_eval(epoch, scores)
+        self.schedule.after_epoch()
+        progress.epochs = epoch
+        if improved:
+            self.save("best_model")
         if epoch % settings.save_interval == 0:
             self.save(f"epoch_{epoch}")
-        self.save("latest")
+            if settings.keep_epochs and self.is_main:
+                keep_newest(settings.output_dir, settings.keep_epochs)
+        self.save(LATEST)
         return scores
 
-    def save(self, name: str) -> None:
-        """Writes `name.pdparams` and `name.pdopt`."""
-        folder = self.config.Global.output_dir
-        state: dict[str, Any] = dict(self.network.state_dict())
-        memory = getattr(self.loss, "xbm", None)
-        if memory is not None:
-            state.update({f"loss_func.0.xbm.{key}": value for key, value in memory.state_dict().items()})
-        save_state(state, folder / f"{name}.pdparams")
-        save_state(self.optimizer.state_dict(), folder / f"{name}.pdopt")
+    def _evaluate(self) -> RetrievalScores:
+        """The scores, found by the first process and told to the others."""
+        state = self.average.state if self.average is not None else self.network.state_dict()
+        told: list[Any] = [evaluate(self.config, state, self._raise_if_stopped) if self.is_main else None]
+        if self.world > 1:
+            paddle.distributed.broadcast_object_list(told, src=0)
+        scores: RetrievalScores = told[0]
+        return scores
+
+    def _report(self, loss: float, lr: float, seconds: float) -> StepReport:
+        settings, progress, memory = self.config.Global, self.progress, self.loss.xbm
+        drift = None
+        if self.probe is not None and progress.step % settings.drift_interval == 0:
+            drift = self.probe.measure(self.network)
+        return StepReport(
+            (progress.step - 1) // settings.iter_per_epoch + 1,
+            progress.step,
+            settings.iterations,
+            loss,
+            lr,
+            self.batch_size * self.world / seconds,
+            (settings.iterations - progress.step) * seconds,
+            memory.fill if memory else None,
+            memory.size if memory else None,
+            drift,
+        )
+
+    def _mixed_precision(self) -> Any:
+        """The loss scaler; with AMP level O2 the weights are cast as well."""
+        amp = self.config.AMP
+        self.amp = amp if amp is not None and amp.use_amp else None
+        if self.amp is not None and self.config.Global.device == "cpu":
+            logger.warning("AMP: Paddle casts on a GPU only; this training runs in float32")
+            self.amp = None
+        if self.amp is None:
+            return paddle.amp.GradScaler(enable=False)
+        if self.amp.level == "O2":
+            self.network, self.optimizer = paddle.amp.decorate(
+                self.network, self.optimizer, level="O2", dtype=self.amp.dtype, save_dtype="float32"
+            )
+        return paddle.amp.GradScaler(
+            enable=self.amp.dtype == "float16",
+            init_loss_scaling=self.amp.scale_loss,
+            use_dynamic_loss_scaling=self.amp.use_dynamic_loss_scaling,
+        )
+
+    def _autocast(self) -> Any:
+        if self.amp is None:
+            return nullcontext()
+        return paddle.amp.auto_cast(level=self.amp.level, dtype=self.amp.dtype)
+
+    def _drift_probe(self) -> DriftProbe | None:
+        if not self.config.Global.drift_interval or self.loss.xbm is None or not self.is_main:
+            return None
+        chosen = np.linspace(0, len(self.images) - 1, min(IMAGES, len(self.images))).astype(np.int64)
+        images = np.empty((len(chosen), *self.config.Global.image_shape), np.float32)
+        self.maker.fill(images, chosen, self.config.Global.iterations, 0)
+        return DriftProbe(images)
+
+    def _parallel(self) -> Any:
+        return self.network if self.world == 1 else paddle.DataParallel(self.network)
+
+    def _raise_if_stopped(self, count: int) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _graceful(self) -> Iterator[None]:
+        """Turns SIGINT and SIGTERM into a wish to stop; a second one stops at once. An ignored signal stays ignored."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: object) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+        for number in heeded:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number in heeded:
+                signal.signal(number, before[number])

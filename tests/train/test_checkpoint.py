@@ -11,7 +11,7 @@ import paddle
 import pytest
 
 from edgerecall.runtimes.errors import InputError
-from edgerecall.train.checkpoint import load_network, read_arrays, read_state, save_state
+from edgerecall.train.checkpoint import load_network, read_arrays, read_state
 from edgerecall.train.config import ArchSection
 from edgerecall.train.network import EmbeddingNetwork
 
@@ -85,12 +85,12 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, message: 
 
 
 def test_another_architecture_names_what_differs(tmp_path: Path) -> None:
-    save_state(network("MobileNetV3_small_x0_35").state_dict(), tmp_path / "m.pdparams")
+    paddle.save(network("MobileNetV3_small_x0_35").state_dict(), str(tmp_path / "m.pdparams"))
     with pytest.raises(InputError, match=r"\d+ missing: .*; \d+ unexpected: .*another architecture"):
         load_network(network(), tmp_path / "m")
     state = dict(network().state_dict())
     state["neck.fc.weight"] = paddle.zeros([3, 3])
-    save_state(state, tmp_path / "s.pdparams")
+    paddle.save(state, str(tmp_path / "s.pdparams"))
     with pytest.raises(InputError, match=r"1 wrong shape: neck.fc.weight \[3, 3\] instead of \[1280, 8\]"):
         load_network(network(), tmp_path / "s")
 
@@ -106,7 +106,7 @@ def test_reference_names() -> None:
     assert keys["neck.fc.weight"].shape == [2048, 8]
 
 
-def test_memory_of_a_checkpoint_is_returned_apart(tmp_path: Path) -> None:
+def test_the_memory_in_a_checkpoint_is_no_part_of_the_network(tmp_path: Path) -> None:
     state = {**network().state_dict(), "loss_func.0.xbm.feats": paddle.ones([4, 8])}
-    save_state(state, tmp_path / "x.pdparams")
-    assert load_network(network(), tmp_path / "x")["feats"].shape == (4, 8)
+    paddle.save(state, str(tmp_path / "x.pdparams"))
+    load_network(network(), tmp_path / "x")

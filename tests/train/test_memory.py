@@ -45,13 +45,45 @@ def test_refuses_a_batch_larger_than_itself() -> None:
         CrossBatchMemory(4, 2).enqueue(*rows(0, 5))
 
 
+def checkpoint(memory: CrossBatchMemory) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in memory.state_dict().items()}
+
+
 def test_pointer_and_fill_survive_a_checkpoint() -> None:
     memory, copy = CrossBatchMemory(5, 2), CrossBatchMemory(5, 2)
     for step in range(3):
         memory.enqueue(*rows(step * 4, 4))
-    copy.set_state_dict(memory.state_dict())
-    copy.sync()
+    copy.load(checkpoint(memory), "test")
     assert (copy.pointer, copy.fill) == (memory.pointer, memory.fill) == (2, 5)
     for target in (memory, copy):
         target.enqueue(*rows(100, 2))
     assert (copy.feats.numpy() == memory.feats.numpy()).all()
+    assert (copy.targets.numpy() == memory.targets.numpy()).all()
+
+
+def test_a_memory_of_paddleclas_has_no_pointer() -> None:
+    """Its unused rows are zero; label 0 does not make a row unused."""
+    memory = CrossBatchMemory(6, 2)
+    memory.enqueue(*rows(1, 4))
+    memory.targets[3] = 0
+    saved = checkpoint(memory)
+    del saved["state"]
+    copy = CrossBatchMemory(6, 2)
+    copy.load(saved, "test")
+    assert (copy.pointer, copy.fill) == (4, 4)
+    memory.enqueue(*rows(50, 4))
+    saved = checkpoint(memory)
+    del saved["state"]
+    copy.load(saved, "test")
+    assert (copy.pointer, copy.fill) == (0, 6)
+
+
+def test_a_memory_of_another_size_is_refused() -> None:
+    memory = CrossBatchMemory(6, 2)
+    with pytest.raises(InputError, match=r"feats: expected \(5, 2\), found \(6, 2\)"):
+        CrossBatchMemory(5, 2).load(checkpoint(memory), "test")
+    with pytest.raises(InputError, match="found None"):
+        CrossBatchMemory(5, 2).load({}, "test")
+    broken = {**checkpoint(memory), "state": np.array([9, 2])}
+    with pytest.raises(InputError, match="pointer 9 and fill 2 do not fit 6"):
+        CrossBatchMemory(6, 2).load(broken, "test")

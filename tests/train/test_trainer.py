@@ -17,15 +17,17 @@ from edgerecall.train.augment import Augmentation
 from edgerecall.train.checkpoint import load_network, read_arrays
 from edgerecall.train.config import load_config
 from edgerecall.train.evaluate import evaluate
-from edgerecall.train.loader import TrainLoader
+from edgerecall.train.loader import Batch, ImageMaker, TrainLoader
+from edgerecall.train.recorder import StepReport
 from edgerecall.train.schedule import Schedule
-from edgerecall.train.trainer import StepReport, Trainer, build_network
+from edgerecall.train.setup import build_network
+from edgerecall.train.trainer import Trainer
 
 
 def test_files_and_log(trained: Path) -> None:
     run = trained / "run"
-    names = {f"{stem}.{kind}" for stem in ("latest", "best_model", "epoch_1") for kind in ("pdparams", "pdopt")}
-    assert names | {"train.log", "config.json"} <= {path.name for path in run.iterdir()}
+    names = {f"{stem}.{kind}" for stem in ("latest", "best_model", "epoch_1") for kind in ("pdparams", "pdopt", "pdstates")}
+    assert names | {"train.log", "config.json", "metrics.jsonl", "train_report.html"} <= {path.name for path in run.iterdir()}
     log = (run / "train.log").read_text()
     assert "memory: 0/24" in log and "memory: 16/24" in log and "memory: 24/24" in log
     assert "images/s, eta: " in log and "[Eval][Epoch 1][Avg]recall1: " in log
@@ -48,7 +50,8 @@ def test_loss_falls_when_overfitting(config_file: Path) -> None:
     config = load_config(config_file, ["Global.iter_per_epoch=12", "Optimizer.lr.learning_rate=0.003",
                                        "Loss.Train.0.ContrastiveLoss_XBM.start_iter=1000"])  # fmt: skip
     trainer = Trainer(config)
-    batch = next(trainer.loader.batches(iter(trainer.sampler)))
+    indices, _ = next(trainer.sampler.batches())
+    batch = next(trainer.loader.batches([(0, 0, indices)]))
     losses = [trainer.step(batch) for _ in range(12)]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -59,35 +62,53 @@ def test_evaluation_of_a_checkpoint_repeats(trained: Path) -> None:
     for _ in range(2):
         network = build_network(config)
         load_network(network, trained / "run" / "best_model")
-        scores.append(evaluate(network, config))
+        scores.append(evaluate(config, network.state_dict()))
     logged = (trained / "run" / "train.log").read_text()
     assert scores[0].line(1) in logged
     assert scores[0].line(0) == scores[1].line(0)
 
 
-def loader(folder: Path, seed: int = 0, **options: Any) -> TrainLoader:
+def load(folder: Path, indices: list[np.ndarray], workers: int) -> list[Batch]:
     normalize = {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     ops = [{"RandomResizedCrop": {"size": 32}}, {"RandomHorizontalFlip": {}}, {"ToTensor": None}, normalize]
     images = read_image_list(folder / "train_list.txt", folder)
-    return TrainLoader(images, Augmentation(ops, "ops", "pil", (3, 32, 32)), "ignore", seed=seed, **options)
+    maker = ImageMaker(images, Augmentation(ops, "ops", "pil", (3, 32, 32)), "ignore", 0)
+    draws = [(step, 0, chosen) for step, chosen in enumerate(indices)]
+    batches = TrainLoader(maker, len(indices[0]), workers).batches(draws)
+    return [Batch(batch.images.copy(), batch.labels, batch.indices) for batch in batches]
 
 
-def test_a_bad_image_is_replaced_by_its_class(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_image_is_replaced_by_its_class(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     images = read_image_list(folder / "train_list.txt", folder)
     images.file(3).write_bytes(images.file(3).read_bytes()[:200])
-    batches = list(loader(folder, workers=2).batches([np.array([3, 3, 0, 9])] * 2))
-    assert (batches[0].labels == images.labels[[3, 3, 0, 9]]).all()
-    assert 3 not in np.concatenate([batch.indices for batch in batches])
+    batches = load(folder, [np.array([3, 3, 0, 9])] * 5, workers)
+    assert len(batches) == 5
+    for batch in batches:
+        assert (batch.labels == images.labels[[3, 3, 0, 9]]).all() and 3 not in batch.indices
     assert sum("bad image" in record.message for record in caplog.records) == 1
 
 
-def test_batches_do_not_depend_on_threads(data: Path) -> None:
-    indices = [np.arange(8), np.arange(8, 16)]
-    one, three = (list(loader(data, workers=n).batches(indices)) for n in (1, 3))
-    for a, b in zip(one, three, strict=True):
-        assert (a.images == b.images).all()
+def test_batches_do_not_depend_on_workers(data: Path) -> None:
+    indices = [np.arange(start, start + 8) for start in range(0, 56, 8)]
+    inside, one, three = (load(data, indices, workers) for workers in (0, 1, 3))
+    for a, b, c in zip(inside, one, three, strict=True):
+        assert (a.images == b.images).all() and (a.images == c.images).all()
+    assert not (inside[0].images == inside[1].images).all()
+
+
+def test_a_class_without_a_readable_image_ends_the_training(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    images = read_image_list(folder / "train_list.txt", folder)
+    for index in np.flatnonzero(images.labels == images.labels[0]):
+        images.file(int(index)).write_bytes(b"")
+    with pytest.raises(InputError, match="no readable image"):
+        load(folder, [np.arange(4)], 1)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +124,11 @@ def test_schedules(config_file: Path, lr: dict[str, Any], expected: list[float])
     data["Optimizer"]["lr"] = lr
     config_file.write_text(yaml.safe_dump(data))
     section = load_config(config_file).Optimizer
-    schedule = Schedule(section, epochs=2, iterations=2)
+    schedule = Schedule(section, epochs=2, updates=2)
     values = []
     for _ in range(5):
         values.append(schedule.value)
-        schedule.after_iteration()
+        schedule.after_update()
     assert values == pytest.approx(expected, abs=1e-6)
 
 
@@ -118,7 +139,7 @@ def test_plateau_goes_by_the_metric(config_file: Path) -> None:
     schedule = Schedule(load_config(config_file).Optimizer, 1, 1)
     values = []
     for metric in (0.5, 0.5, 0.5, 0.5, 0.5, 0.9):
-        schedule.after_iteration()
+        schedule.after_update()
         schedule.after_evaluation(metric)
         values.append(schedule.value)
     assert values == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01])

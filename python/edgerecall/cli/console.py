@@ -29,8 +29,8 @@ def console(stderr: bool = False) -> Console:
     return probe if probe.is_terminal else Console(stderr=stderr, width=WIDE, highlight=False, markup=False)
 
 
-def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logger:
-    """The package's logger to a console and, with time stamps, to a file."""
+def setup_logging(target: Console, log_file: Path | None = None, quiet: bool = False) -> logging.Logger:
+    """The package's logger to a console and, with time stamps, to a file. quiet: warnings only, no file."""
     logger = logging.getLogger("edgerecall")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -42,7 +42,9 @@ def setup_logging(target: Console, log_file: Path | None = None) -> logging.Logg
         handler = logging.StreamHandler(target.file)
     handler.setFormatter(PlainFormatter())
     logger.addHandler(handler)
-    if log_file is not None:
+    if quiet:
+        logger.setLevel(logging.WARNING)
+    elif log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         file_handler = LogFile(log_file, encoding="utf-8")
         file_handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s"))

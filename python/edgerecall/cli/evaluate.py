@@ -23,7 +23,7 @@ def command(config_path: Path, overrides: tuple[str, ...], checkpoint: Path | No
 
     config = load_config(config_path, overrides)
     from ..train.evaluate import evaluate
-    from ..train.trainer import build_network, set_device
+    from ..train.setup import build_network, set_device
 
     logger = setup_logging(console(stderr=True))
     set_device(config.Global.device)
@@ -31,5 +31,5 @@ def command(config_path: Path, overrides: tuple[str, ...], checkpoint: Path | No
     if checkpoint is None and config.Global.pretrained_model is None:
         logger.warning("no --checkpoint and no Global.pretrained_model: this is the untrained network")
     with progress_bar("embedding", None) as advance:
-        scores = evaluate(network, config, advance)
+        scores = evaluate(config, network.state_dict(), advance)
     console().print(scores.line(0), soft_wrap=True, markup=False)

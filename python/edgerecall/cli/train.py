@@ -14,32 +14,40 @@ from .console import command_line, console, progress_bar, setup_logging
 @click.command()
 @click.option("-c", "--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML config.")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
-def command(config_path: Path, overrides: tuple[str, ...]) -> None:
-    """Train an embedding with cross-batch memory (XBM) on PaddlePaddle."""
+@click.option("--resume", is_flag=True, help="Go on from Global.checkpoints, else from output_dir/latest, if any.")
+def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
+    """Train an embedding with cross-batch memory (XBM) on PaddlePaddle.
+
+    Ctrl-C saves `latest` first; --resume goes on from it. Several GPUs: start it by
+    `python -m paddle.distributed.launch --devices 0,1 .venv/bin/edgerecall train ...`.
+    """
     from ..runtimes.files import write_text
     from ..runtimes.versions import installed_versions
     from ..train.config import load_config
 
     config = load_config(config_path, overrides)
     from ..train.trainer import StepReport, Trainer
+    from ..train.train_report import write_report
 
     settings = config.Global
     target = console()
-    trainer = Trainer(config)
-    logger = setup_logging(target, settings.output_dir / "train.log")
+    trainer = Trainer(config, resume)
+    logger = setup_logging(target, settings.output_dir / "train.log", quiet=not trainer.is_main)
     logger.info("command: %s", command_line())
     logger.info("versions: %s", json.dumps(installed_versions()))
-    labels = trainer.images.labels
-    logger.info("training on %d images of %d classes, seed %d", len(labels), len(set(labels.tolist())), settings.seed)
-    write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2, exclude_unset=True) + "\n")
-    total = settings.epochs * settings.iter_per_epoch
-    with progress_bar("training", total, target) as advance:
+    logger.info("%s", trainer.summary())
+    if trainer.is_main:
+        write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2, exclude_unset=True) + "\n")
+    with progress_bar("training", settings.iterations, target) as advance:
+        advance(trainer.progress.step)
 
         def on_step(report: StepReport) -> None:
             advance(1)
-            if report.step == 1 or report.step % settings.print_batch_step == 0 or report.step == total:
+            if trainer.shown(report):
                 logger.info("%s", report.line())
 
         scores = trainer.run(on_step, lambda epoch, scores: logger.info("%s", scores.line(epoch)))
-    logger.info("saved to %s: latest%s", settings.output_dir, ", best_model" if scores else "")
+    if trainer.is_main:
+        page = write_report(settings.output_dir, config, command_line())
+        logger.info("saved to %s: latest%s, %s", settings.output_dir, ", best_model" if scores else "", page.name)
     logging.shutdown()

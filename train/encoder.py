@@ -1,0 +1,63 @@
+"""Encoding images for evaluation: on CPU through Paddle Inference, which is several times as fast as dygraph."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from ..runtimes.paddle_predictor import PaddlePredictor
+from ..runtimes.predictor import ModelIO, RunOptions
+from .config import TrainConfig
+from .network import EmbeddingNetwork
+
+Tensors = NDArray[np.float32]
+Encode = Callable[[Tensors], Tensors]
+State = dict[str, Any]
+
+
+def float32_copy(config: TrainConfig, state: State) -> EmbeddingNetwork:
+    """A network of its own with this state, in float32 and for evaluation."""
+    network = EmbeddingNetwork(config.Arch)
+    network.set_state_dict({name: value.astype("float32") for name, value in state.items()})
+    network.eval()
+    return network
+
+
+def save_inference(network: EmbeddingNetwork, shape: tuple[int, int, int], prefix: str) -> None:
+    """`prefix.json` (or `.pdmodel`) and `prefix.pdiparams`, with a free batch size; the input is called `x`."""
+    spec: Any = paddle.static.InputSpec([None, *shape], "float32", name="x")
+    paddle.jit.save(network, prefix, input_spec=[spec])
+
+
+@contextmanager
+def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
+    """A function from float32 `(N, 3, H, W)` to raw embeddings float32 `(N, D)`, of the network with this state."""
+    network = float32_copy(config, state)
+    if config.Global.device != "cpu":
+
+        def by_dygraph(tensors: Tensors) -> Tensors:
+            with paddle.no_grad():
+                return np.asarray(network(paddle.to_tensor(tensors)).numpy())
+
+        yield by_dygraph
+        return
+    shape = config.Global.image_shape
+    with tempfile.TemporaryDirectory(prefix="edgerecall-") as folder:
+        prefix = Path(folder) / "inference"
+        save_inference(network, shape, str(prefix))
+        model = next(path for path in prefix.parent.iterdir() if path.suffix in (".json", ".pdmodel"))
+        files = {"model": str(model), "params": str(prefix.with_suffix(".pdiparams"))}
+        io = ModelIO(input_name="x", input_shape=shape, embedding_dim=config.Arch.Neck.class_num)
+        predictor = PaddlePredictor(files, io, RunOptions(threads=len(os.sched_getaffinity(0))))
+    try:
+        yield predictor.embed
+    finally:
+        predictor.close()

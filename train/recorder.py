@@ -1,0 +1,129 @@
+"""What a run reports: `metrics.jsonl` in the output folder, one record a line, and VisualDL scalars when asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bench.retrieval import RetrievalScores
+from ..runtimes.errors import InputError, RuntimeUnavailable
+from ..runtimes.files import write_error, write_text
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One iteration, for progress and log. step counts from 1 over all epochs; drift: since the measurement before."""
+
+    epoch: int
+    step: int
+    total: int
+    loss: float
+    lr: float
+    images_per_s: float
+    eta_s: float
+    memory_fill: int | None
+    memory_size: int | None
+    drift: float | None = None
+
+    def line(self) -> str:
+        """The console line."""
+        minutes, seconds = divmod(round(self.eta_s), 60)
+        eta = f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
+        memory = f", memory: {self.memory_fill}/{self.memory_size}" if self.memory_size else ""
+        drift = f", drift: {self.drift:.4f}" if self.drift is not None else ""
+        return (
+            f"[Train][Epoch {self.epoch}][Iter {self.step}/{self.total}] loss: {self.loss:.5f}, lr: {self.lr:.2e}"
+            f"{memory}{drift}, {self.images_per_s:.1f} images/s, eta: {eta}"
+        )
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run so far; a last line that was cut off is left out."""
+    path = folder / METRICS
+    records: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+class Recorder:
+    """Appends records. A fresh run (`step` 0) starts anew, a resumed one drops what came after its savepoint."""
+
+    def __init__(self, folder: Path, step: int, visualdl: bool, loss_name: str, schedule_name: str) -> None:
+        self.path = folder / METRICS
+        self.loss_name, self.schedule_name = loss_name, schedule_name
+        kept = [record for record in read_records(folder) if record["step"] <= step] if step else []
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self.writer = log_writer(folder) if visualdl else None
+
+    def step(self, report: StepReport) -> None:
+        """Records an iteration."""
+        record = {
+            "kind": "train",
+            "step": report.step,
+            "epoch": report.epoch,
+            "loss": report.loss,
+            "lr": report.lr,
+            "images_per_s": round(report.images_per_s, 1),
+        }
+        if report.memory_size:
+            record["memory_fill"] = report.memory_fill or 0
+            record["memory_size"] = report.memory_size
+        if report.drift is not None:
+            record["drift"] = report.drift
+        self._append(record)
+        # The tags are those of PaddleClas.
+        self._scalar(f"lr({self.schedule_name})", report.lr, report.step)
+        self._scalar(f"train_{self.loss_name}", report.loss, report.step)
+        self._scalar("train_loss", report.loss, report.step)
+        if report.memory_size:
+            self._scalar("memory_fill", float(report.memory_fill or 0), report.step)
+        if report.drift is not None:
+            self._scalar("drift", report.drift, report.step)
+
+    def evaluation(self, epoch: int, step: int, scores: RetrievalScores) -> None:
+        """Records an evaluation."""
+        named = {f"recall{k}": value for k, value in scores.recall.items()}
+        named |= {"mAP": scores.mean_ap, "R-precision": scores.r_precision, "mAP@R": scores.map_at_r}
+        self._append({"kind": "eval", "step": step, "epoch": epoch, **named})
+        self._scalar("eval_acc", next(iter(scores.recall.values())), epoch)
+        for name, value in named.items():
+            self._scalar(f"eval_{name}", value, epoch)
+
+    def close(self) -> None:
+        """Flushes what VisualDL holds."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        if self.writer is not None:
+            self.writer.add_scalar(tag=tag, step=step, value=value)
+
+
+def log_writer(folder: Path) -> Any:
+    """VisualDL's writer."""
+    try:
+        from visualdl import LogWriter
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "Global.use_visualdl needs VisualDL: run \"pip install 'edgerecall[visualdl]'\", or use False"
+        ) from error
+    try:
+        return LogWriter(logdir=str(folder))
+    except OSError as error:
+        raise InputError(f"VisualDL cannot write to {folder}: {error}") from error
