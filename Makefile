@@ -95,6 +95,8 @@ benchmarks: setup
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/xbm_loss.py
+	$(BIN)/python benchmarks/encode.py
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so

@@ -71,27 +71,28 @@ class _Tally:
         order = np.argsort(distances, kind="stable")
         self.nearest.append(int(order[0]) if ranked else -1)
         ranks = np.flatnonzero(relevant[order]) + 1
+        self.first_ranks.append(int(ranks[0]) if len(ranks) else 0)
         if not len(ranks):
             return
-        self.first_ranks.append(int(ranks[0]))
         precisions = np.arange(1, len(ranks) + 1) / ranks
         within = ranks <= len(ranks)
         self.sums += (precisions.mean(), within.mean(), np.where(within, precisions, 0.0).mean())
 
     def scores(self) -> RetrievalScores:
         """The means. InputError when no query had a relevant image."""
-        count = len(self.first_ranks)
+        ranks = np.asarray(self.first_ranks, dtype=np.int64)
+        counted = ranks[ranks > 0]
+        count = len(counted)
         if not count:
             raise InputError("retrieval: no query has a relevant image: is there a class with two images or more?")
-        ranks = np.asarray(self.first_ranks)
         mean_ap, r_precision, map_at_r = (float(value) for value in self.sums / count)
         return RetrievalScores(
-            recall={k: float((ranks <= k).mean()) for k in self.ks},
+            recall={k: float((counted <= k).mean()) for k in self.ks},
             mean_ap=mean_ap,
             r_precision=r_precision,
             map_at_r=map_at_r,
             queries=count,
-            hits=ranks == 1,
+            first_rank=ranks,
             nearest=np.asarray(self.nearest, dtype=np.int64),
         )
 
@@ -103,8 +104,7 @@ def reranked_distances(
 
     share: of the distance itself; the rest is Jaccard's. float32 `(n, D)` and `(m, D)`, L2-normalised.
     """
-    images = queries if gallery is None else np.concatenate([queries, gallery])
-    images = images.astype(np.float64)
+    images: Floats = (queries if gallery is None else np.concatenate([queries, gallery])).astype(np.float64)
     if len(images) <= k1:
         raise InputError(f"re-ranking looks at the {k1} nearest images of each: expected more than {k1} images")
     nearest, largest = _neighbours(images, k1 + 1)

@@ -24,7 +24,7 @@ class RetrievalScores:
 
     r_precision, map_at_r: of Musgrave et al., "A Metric Learning Reality Check" (2020).
     queries: how many were counted; queries without any relevant gallery image are not.
-    hits: bool `(queries,)`, recall@1 of each counted query.
+    first_rank: int64 `(n,)`, of every query's first relevant image, from 1; 0 when it has none.
     nearest: int64 `(n,)`, every query's first neighbour; -1 when nothing was left to rank.
     """
 
@@ -33,13 +33,25 @@ class RetrievalScores:
     r_precision: float
     map_at_r: float
     queries: int
-    hits: NDArray[np.bool_]
+    first_rank: NDArray[np.int64]
     nearest: NDArray[np.int64]
 
-    def line(self, epoch: int) -> str:
-        """The summary as the reference prints it."""
-        parts = [f"recall{k}: {value:.5f}" for k, value in self.recall.items()]
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """recall@1 of each counted query, bool `(queries,)`."""
+        return np.asarray(self.first_rank[self.first_rank > 0] == 1)
+
+    def line(self, epoch: int, ks: Sequence[int] | None = None) -> str:
+        """The summary as the reference prints it. ks: of the recalls shown; all by default."""
+        shown = self.recall if ks is None else sorted(set(ks))
+        parts = [f"recall{k}: {self.recall[k]:.5f}" for k in shown]
         return f"[Eval][Epoch {epoch}][Avg]" + ", ".join([*parts, f"mAP: {self.mean_ap:.5f}"])
+
+    @property
+    def named(self) -> dict[str, float]:
+        """Every metric by its name."""
+        recalls = {f"recall{k}": value for k, value in self.recall.items()}
+        return {**recalls, "mAP": self.mean_ap, "R-precision": self.r_precision, "mAP@R": self.map_at_r}
 
 
 @cache
@@ -93,14 +105,13 @@ def retrieval_scores(
         raise InputError(str(error)) from error
     if found["queries"] == 0:
         raise InputError("retrieval: no query has a relevant image: is there a class with two images or more?")
-    first_rank = found["first_rank"]
     return RetrievalScores(
         recall=dict(zip(ks, found["recall"], strict=True)),
         mean_ap=found["mean_ap"],
         r_precision=found["r_precision"],
         map_at_r=found["map_at_r"],
         queries=found["queries"],
-        hits=first_rank[first_rank > 0] == 1,
+        first_rank=found["first_rank"],
         nearest=found["nearest"],
     )
 

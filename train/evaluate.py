@@ -111,18 +111,30 @@ def same_images(first: Dataset, second: Dataset) -> bool:
     return (first.cls_label_path, first.image_root) == (second.cls_label_path, second.image_root)
 
 
-def score(config: TrainConfig, gallery: Encoded, queries: Encoded | None) -> RetrievalScores:
-    """recall@k and the rest; self left out by sample, cameras obeyed when listed, re-ranked when asked."""
-    rows = gallery if queries is None else queries
-    arguments: dict[str, Any] = {"ks": config.Metric.topk, "query_cameras": rows.images.cameras}
+def arguments_of(gallery: Encoded, queries: Encoded | None) -> dict[str, Any]:
+    """For `retrieval_scores`: without queries the gallery is its own, and each image leaves itself out."""
+    rows = queries or gallery
+    arguments: dict[str, Any] = {
+        "queries": rows.embeddings,
+        "query_labels": rows.images.labels,
+        "query_cameras": rows.images.cameras,
+    }
     if queries is not None:
         arguments |= {
             "gallery": gallery.embeddings,
             "gallery_labels": gallery.images.labels,
             "gallery_cameras": gallery.images.cameras,
         }
+    return arguments
+
+
+def score(config: TrainConfig, gallery: Encoded, queries: Encoded | None) -> RetrievalScores:
+    """recall@k and the rest; self left out by sample, cameras obeyed when listed, re-ranked when asked.
+
+    k: the config's, and 10.
+    """
     measure = reranked_scores if config.Global.re_ranking else retrieval_scores
-    return measure(rows.embeddings, rows.images.labels, **arguments)
+    return measure(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10))
 
 
 def evaluate(config: TrainConfig, state: State, progress: Progress | None = None) -> RetrievalScores:

@@ -151,7 +151,7 @@ class TrainLoader:
         if not self.workers:
             return ThreadPoolExecutor(1, thread_name_prefix="edgerecall-loader"), None, np.empty(self.shape, np.float32)
         context = multiprocessing.get_context("spawn")
-        memory = context.RawArray(ctypes.c_float, math.prod(self.shape))
+        memory: Any = context.RawArray(ctypes.c_float, math.prod(self.shape))
         theirs, ours = context.Pipe(duplex=False)
         arguments = (self.maker, memory, self.shape, theirs)
         pool = ProcessPoolExecutor(self.workers, context, _start_worker, arguments)

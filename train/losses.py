@@ -93,6 +93,4 @@ def build_loss(entry: LossEntry, images: int) -> EmbeddingLoss:
     if isinstance(options, MemoryOptions):
         memory = CrossBatchMemory(options.size(images), options.embedding_size)
         weight, start = options.xbm_weight, options.start_iter
-    return EmbeddingLoss(
-        build_pair_loss(options), options.normalize_feature, memory, weight, start, options.weight
-    )
+    return EmbeddingLoss(build_pair_loss(options), options.normalize_feature, memory, weight, start, options.weight)

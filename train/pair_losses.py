@@ -161,9 +161,7 @@ class MultiSimilarity(PairLoss):
     similar than the most similar negative plus `mining`; a query without both kinds gives nothing, as in their code.
     """
 
-    def __init__(
-        self, alpha: float, beta: float, base: float, mining: float, epsilon: float | None = None
-    ) -> None:
+    def __init__(self, alpha: float, beta: float, base: float, mining: float, epsilon: float | None = None) -> None:
         super().__init__(epsilon)
         self.alpha, self.beta, self.base, self.mining = alpha, beta, base, mining
 

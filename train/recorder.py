@@ -91,11 +91,9 @@ class Recorder:
 
     def evaluation(self, epoch: int, step: int, scores: RetrievalScores) -> None:
         """Records an evaluation."""
-        named = {f"recall{k}": value for k, value in scores.recall.items()}
-        named |= {"mAP": scores.mean_ap, "R-precision": scores.r_precision, "mAP@R": scores.map_at_r}
-        self._append({"kind": "eval", "step": step, "epoch": epoch, **named})
+        self._append({"kind": "eval", "step": step, "epoch": epoch, **scores.named})
         self._scalar("eval_acc", next(iter(scores.recall.values())), epoch)
-        for name, value in named.items():
+        for name, value in scores.named.items():
             self._scalar(f"eval_{name}", value, epoch)
 
     def close(self) -> None:

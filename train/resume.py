@@ -40,7 +40,11 @@ class Progress:
 
     def saved(self) -> dict[str, Any]:
         """For `.pdstates`: PaddleClas's two entries, and ours."""
-        return {"metric": self.metric, "epoch": self.epochs, "edgerecall": {**asdict(self), "position": [*self.position]}}
+        return {
+            "metric": self.metric,
+            "epoch": self.epochs,
+            "edgerecall": {**asdict(self), "position": [*self.position]},
+        }
 
 
 def read_progress(prefix: Path, fresh: Progress, iter_per_epoch: int) -> Progress:

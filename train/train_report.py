@@ -81,16 +81,20 @@ def write_report(folder: Path, config: TrainConfig, command: str) -> Path:
         f"{config.Arch.Backbone.name}, {config.Arch.Neck.class_num} dimensions, {loss.name};"
         f" {last['step']} of {config.Global.iterations} iterations."
     )
-    page = Environment(autoescape=True).from_string(PAGE).render(
-        title=f"Training: {folder.resolve().name}",
-        summary=summary,
-        plots=plots,
-        evaluations=evaluations,
-        names=names,
-        best=best,
-        command=command,
-        versions=json.dumps({"python": platform.python_version(), **installed_versions()}),
-        config=config.model_dump_json(indent=1, exclude_unset=True),
+    page = (
+        Environment(autoescape=True)
+        .from_string(PAGE)
+        .render(
+            title=f"Training: {folder.resolve().name}",
+            summary=summary,
+            plots=plots,
+            evaluations=evaluations,
+            names=names,
+            best=best,
+            command=command,
+            versions=json.dumps({"python": platform.python_version(), **installed_versions()}),
+            config=config.model_dump_json(indent=1, exclude_unset=True),
+        )
     )
     path = folder / REPORT
     write_text(path, page)

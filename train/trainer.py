@@ -73,12 +73,12 @@ class Trainer:
     ) -> RetrievalScores | None:
         """Trains to the last epoch; returns the last evaluation's scores.
 
-        SIGINT and SIGTERM finish the iteration, save `latest` and raise KeyboardInterrupt.
+        SIGINT and SIGTERM finish the update, save `latest` and raise KeyboardInterrupt.
         """
         settings, progress = self.config.Global, self.progress
         names = (self.config.Loss.Train[0].name, self.config.Optimizer.lr.name)
         recorder = Recorder(settings.output_dir, progress.step, settings.use_visualdl, *names) if self.is_main else None
-        scores, seconds = None, 0.0
+        scores, seconds, due = None, 0.0, False
         positions: list[Position] = []
         batches = self.loader.batches(self._draws(positions))
         self.network.train()
@@ -100,10 +100,13 @@ class Trainer:
                     if recorder is not None and self.shown(report):
                         recorder.step(report)
                     scores = self._finish_epochs(recorder, on_eval) or scores
-                    if self._stop or (settings.save_steps and progress.step % settings.save_steps == 0):
+                    due = due or bool(settings.save_steps and progress.step % settings.save_steps == 0)
+                    # Never between the batches of one update: half a sum of gradients is in no file.
+                    if (due or self._stop) and progress.step % settings.update_freq == 0:
                         self.save(LATEST)
-                    if self._stop:
-                        raise KeyboardInterrupt
+                        due = False
+                        if self._stop:
+                            raise KeyboardInterrupt
             finally:
                 batches.close()
                 if recorder is not None:

@@ -71,10 +71,12 @@ def test_data(tmp_path: Path) -> None:
 
 
 def test_train(tmp_path: Path, config_file: Path) -> None:
-    arguments = ["train", "-c", config_file, "-o", "Global.iter_per_epoch=9999", "-o", "Global.epochs=2"]
+    arguments = ["train", "-c", config_file, "-o", "Global.iter_per_epoch=9999", "-o", "Global.epochs=2",
+                 "-o", "DataLoader.Train.loader.num_workers=2"]  # fmt: skip
     log = tmp_path / "run" / "train.log"
     check(interrupt(arguments, lambda process: log.exists() and "Iter 2/" in log.read_text(), tmp_path), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "train.log"]
+    saved = {f"latest.{kind}" for kind in ("pdparams", "pdopt", "pdstates")}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "train.log"} | saved
 
 
 def busy(process: psutil.Process) -> bool:
@@ -159,4 +161,4 @@ def test_no_space_left(
     result = edgerecall(*arguments, preexec_fn=limit_file_size)
     one_line(result, 2, "cannot write", "free some space")
     left = {path.name for path in (tmp_path / "out").rglob("*")}
-    assert left <= {"train.log", "config.json"}
+    assert left <= {"train.log", "config.json", "metrics.jsonl"}

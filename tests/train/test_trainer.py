@@ -26,8 +26,12 @@ from edgerecall.train.trainer import Trainer
 
 def test_files_and_log(trained: Path) -> None:
     run = trained / "run"
-    names = {f"{stem}.{kind}" for stem in ("latest", "best_model", "epoch_1") for kind in ("pdparams", "pdopt", "pdstates")}
-    assert names | {"train.log", "config.json", "metrics.jsonl", "train_report.html"} <= {path.name for path in run.iterdir()}
+    names = {
+        f"{stem}.{kind}" for stem in ("latest", "best_model", "epoch_1") for kind in ("pdparams", "pdopt", "pdstates")
+    }
+    assert names | {"train.log", "config.json", "metrics.jsonl", "train_report.html"} <= {
+        path.name for path in run.iterdir()
+    }
     log = (run / "train.log").read_text()
     assert "memory: 0/24" in log and "memory: 16/24" in log and "memory: 24/24" in log
     assert "images/s, eta: " in log and "[Eval][Epoch 1][Avg]recall1: " in log

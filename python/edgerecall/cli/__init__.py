@@ -85,6 +85,7 @@ def terminated(number: int, frame: object) -> NoReturn:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 70 (a bug), 130 (Ctrl-C)."""
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     for message in PADDLE_CHATTER:
         warnings.filterwarnings("ignore", message=message)
     debug = "--debug" in (sys.argv[1:] if args is None else args) or bool(os.environ.get("EDGERECALL_DEBUG"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .console import console, progress_bar, setup_logging
+from .console import command_line, console, progress_bar, setup_logging
 
 
 @click.command()
@@ -17,12 +17,29 @@ from .console import console, progress_bar, setup_logging
     type=click.Path(path_type=Path),
     help="NAME or NAME.pdparams; default: Global.pretrained_model, else the untrained network.",
 )
-def command(config_path: Path, overrides: tuple[str, ...], checkpoint: Path | None) -> None:
-    """recall@k and mAP of a checkpoint."""
+@click.option(
+    "--failures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a page, a contact sheet and a table of them.",
+)
+@click.option(
+    "--worst", type=click.IntRange(1), default=30, show_default=True, help="How many queries --failures shows."
+)
+def command(
+    config_path: Path, overrides: tuple[str, ...], checkpoint: Path | None, failures: Path | None, worst: int
+) -> None:
+    """recall@k, mAP, R-precision and mAP@R of a checkpoint."""
+    from ..bench.failure_report import PAGE_NAME, write_failures
+    from ..bench.failures import class_scores, worst_queries
+    from ..bench.retrieval import retrieval_scores
+    from ..runtimes.files import refuse_to_replace
     from ..train.config import load_config
 
     config = load_config(config_path, overrides)
-    from ..train.evaluate import evaluate
+    if failures is not None and failures.exists():
+        refuse_to_replace(failures, PAGE_NAME)
+    from ..train.evaluate import arguments_of, encode_sets, score
     from ..train.setup import build_network, set_device
 
     logger = setup_logging(console(stderr=True))
@@ -31,5 +48,16 @@ def command(config_path: Path, overrides: tuple[str, ...], checkpoint: Path | No
     if checkpoint is None and config.Global.pretrained_model is None:
         logger.warning("no --checkpoint and no Global.pretrained_model: this is the untrained network")
     with progress_bar("embedding", None) as advance:
-        scores = evaluate(config, network.state_dict(), advance)
-    console().print(scores.line(0), soft_wrap=True, markup=False)
+        gallery, queries = encode_sets(config, network.state_dict(), advance)
+    scores = score(config, gallery, queries)
+    rows = queries or gallery
+    if failures is not None:
+        plain = retrieval_scores(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10))
+        separate = gallery.embeddings if queries else None
+        found = worst_queries(plain, rows.embeddings, rows.images, separate, gallery.images, worst)
+        classes = class_scores(rows.images, plain)
+        page = write_failures(failures, plain, classes, found, rows.images, gallery.images, command_line())
+        logger.info("failures: %s", page)
+    target = console()
+    target.print(", ".join(f"{name}: {value:.5f}" for name, value in scores.named.items()), soft_wrap=True)
+    target.print(scores.line(0, config.Metric.topk), soft_wrap=True, markup=False)

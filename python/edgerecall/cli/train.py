@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .console import command_line, console, progress_bar, setup_logging
+
+if TYPE_CHECKING:
+    from ..bench.retrieval import RetrievalScores
 
 
 @click.command()
@@ -26,8 +30,9 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
     from ..train.config import load_config
 
     config = load_config(config_path, overrides)
-    from ..train.trainer import StepReport, Trainer
+    from ..train.recorder import StepReport
     from ..train.train_report import write_report
+    from ..train.trainer import Trainer
 
     settings = config.Global
     target = console()
@@ -46,7 +51,10 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
             if trainer.shown(report):
                 logger.info("%s", report.line())
 
-        scores = trainer.run(on_step, lambda epoch, scores: logger.info("%s", scores.line(epoch)))
+        def on_eval(epoch: int, scores: RetrievalScores) -> None:
+            logger.info("%s", scores.line(epoch, config.Metric.topk))
+
+        scores = trainer.run(on_step, on_eval)
     if trainer.is_main:
         page = write_report(settings.output_dir, config, command_line())
         logger.info("saved to %s: latest%s, %s", settings.output_dir, ", best_model" if scores else "", page.name)

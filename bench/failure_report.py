@@ -1,0 +1,150 @@
+"""The failures as a page and a contact sheet, because people look before they read."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..runtimes.errors import ImageError
+from ..runtimes.files import atomic_folder
+from ..runtimes.image_list import ImageList
+from ..runtimes.images import load_rgb
+from .failures import ClassScore, Failure, Neighbour
+from .retrieval import RetrievalScores
+
+PAGE_NAME, SHEET_NAME, CLASSES_NAME = "failures.html", "worst_queries.png", "classes.csv"
+SIDE, GAP, LABEL = 112, 8, 16
+RIGHT, WRONG, NEUTRAL = "#1a7f37", "#cf222e", "#57606a"
+ROWS_SHOWN = 60
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Failures</title>
+<style>
+ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100px; padding: 0 1rem; color: #1b1f24 }
+ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem } p.note { color: #57606a }
+ .row { display: flex; gap: 8px; align-items: flex-start; border-top: 1px solid #d8dee4; padding: .6rem 0 }
+ figure { margin: 0; width: 118px } img { border: 3px solid; border-radius: 4px; display: block }
+ figcaption { font-size: .7rem; overflow-wrap: anywhere; color: #57606a }
+ .rank { width: 9rem; font-size: .85rem }
+ table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right }
+ th { border-bottom: 2px solid #d8dee4 } td:nth-child(2) { text-align: left }
+</style></head><body>
+<h1>Where retrieval fails</h1>
+<p>{{ summary }}</p>
+<p class="note">{{ source }}</p>
+<h2>The {{ rows|length }} worst queries</h2>
+<p class="note">Green: of the query's class. Red: of another. Last: the most similar image that should have come first.
+Plain similarities, without re-ranking.</p>
+{% for row in rows %}<div class="row"><div class="rank">first right answer<br>at rank <b>{{ row.rank }}</b></div>
+{% for cell in row.cells %}<figure><img alt="{{ cell.path }}" width="{{ side }}" style="border-color: {{ cell.colour }}"
+ src="{{ cell.source }}"><figcaption>{{ cell.title }}<br>{{ cell.path }}</figcaption></figure>{% endfor %}
+</div>{% endfor %}
+<h2>The worst classes</h2>
+<p class="note">{{ classes|length }} of {{ total }}; all of them in {{ csv }}.</p>
+<table><tr><th>class</th><th>folder</th><th>queries</th><th>recall@1</th><th>deepest rank</th></tr>
+{% for c in classes %}<tr><td>{{ c.label }}</td><td>{{ c.name }}</td><td>{{ c.queries }}</td>
+<td>{{ "%.3f"|format(c.recall1) }}</td><td>{{ c.worst_rank }}</td></tr>
+{% endfor %}</table>
+</body></html>
+"""
+
+
+def write_failures(
+    folder: Path,
+    scores: RetrievalScores,
+    classes: list[ClassScore],
+    failures: list[Failure],
+    query_images: ImageList,
+    gallery_images: ImageList,
+    source: str,
+) -> Path:
+    """`failures.html`, `worst_queries.png` and `classes.csv` in a folder of their own; returns the page's path.
+
+    source: where the figures come from. InputError when the folder holds anything but an earlier report.
+    """
+    from jinja2 import Environment
+
+    rows = [(failure, cells(failure, query_images, gallery_images)) for failure in failures]
+    page = (
+        Environment(autoescape=True)
+        .from_string(PAGE)
+        .render(
+            summary=f"{scores.line(0).partition(']')[2].rpartition(']')[2]}; {scores.queries} queries,"
+            f" {int((~scores.hits).sum())} missed at rank 1.",
+            source=source,
+            side=SIDE,
+            rows=[{"rank": failure.rank, "cells": [cell.for_page() for cell in row]} for failure, row in rows],
+            classes=classes[:ROWS_SHOWN],
+            total=len(classes),
+            csv=CLASSES_NAME,
+        )
+    )
+    with atomic_folder(folder, replace=PAGE_NAME) as temporary:
+        (temporary / PAGE_NAME).write_text(page, encoding="utf-8")
+        contact_sheet([(failure.rank, row) for failure, row in rows]).save(temporary / SHEET_NAME)
+        with (temporary / CLASSES_NAME).open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["label", "folder", "queries", "recall1", "worst_rank"])
+            writer.writerows([c.label, c.name, c.queries, f"{c.recall1:.6f}", c.worst_rank] for c in classes)
+    return folder / PAGE_NAME
+
+
+class Cell:
+    """A thumbnail with a border and a title."""
+
+    def __init__(self, path: Path, shown_path: str, title: str, colour: str) -> None:
+        self.path, self.title, self.colour = shown_path, title, colour
+        self.image = thumbnail(path)
+
+    def for_page(self) -> dict[str, str]:
+        """The cell for the page, its image inside."""
+        stream = io.BytesIO()
+        self.image.save(stream, "JPEG", quality=85)
+        source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+        return {"path": self.path, "title": self.title, "colour": self.colour, "source": source}
+
+
+def cells(failure: Failure, query_images: ImageList, gallery_images: ImageList) -> list[Cell]:
+    """The query, what came, and what should have come."""
+
+    def cell(neighbour: Neighbour, title: str) -> Cell:
+        path = gallery_images.paths[neighbour.index]
+        colour = RIGHT if neighbour.relevant else WRONG
+        return Cell(gallery_images.file(neighbour.index), path, f"{title}{neighbour.similarity:.3f}", colour)
+
+    row = [Cell(query_images.file(failure.query), query_images.paths[failure.query], "query", NEUTRAL)]
+    row += [cell(neighbour, f"{rank}: ") for rank, neighbour in enumerate(failure.nearest, start=1)]
+    row.append(cell(failure.expected, f"rank {failure.rank}: "))
+    return row
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The image fitted into a square; an empty one where it cannot be read any more."""
+    square = Image.new("RGB", (SIDE, SIDE), "#f6f8fa")
+    try:
+        image = Image.fromarray(load_rgb(path))
+    except ImageError:
+        return square
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    square.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
+    return square
+
+
+def contact_sheet(rows: list[tuple[int, list[Cell]]]) -> Image.Image:
+    """One line of thumbnails per failure."""
+    columns = max((len(row) for _, row in rows), default=1)
+    step, height = SIDE + 2 * GAP, SIDE + 2 * GAP + LABEL
+    sheet = Image.new("RGB", (columns * step, max(len(rows), 1) * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    if not rows:
+        draw.text((GAP, GAP), "no failures", fill="black", font=font)
+    for line, (_, row) in enumerate(rows):
+        for column, cell in enumerate(row):
+            x, y = column * step + GAP, line * height + GAP
+            draw.rectangle((x - 3, y - 3, x + SIDE + 2, y + SIDE + 2), fill=cell.colour)
+            sheet.paste(cell.image, (x, y))
+            draw.text((x, y + SIDE + 4), cell.title, fill="black", font=font)
+    return sheet
