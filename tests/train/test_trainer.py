@@ -68,7 +68,7 @@ def test_evaluation_of_a_checkpoint_repeats(trained: Path) -> None:
         load_network(network, trained / "run" / "best_model")
         scores.append(evaluate(config, network.state_dict()))
     logged = (trained / "run" / "train.log").read_text()
-    assert scores[0].line(1) in logged
+    assert scores[0].line(1, config.Metric.topk) in logged
     assert scores[0].line(0) == scores[1].line(0)
 
 
@@ -121,6 +121,24 @@ def test_a_class_without_a_readable_image_ends_the_training(data: Path, tmp_path
         ({"name": "Constant", "learning_rate": 0.1}, [0.1] * 5),
         ({"name": "Cosine", "learning_rate": 0.1}, [0.1, 0.0853553, 0.05, 0.0146447, 0.0]),
         ({"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": 1}, [0.0, 0.05, 0.1, 0.05, 0.0]),
+        ({"name": "Linear", "learning_rate": 0.1, "end_lr": 0.02}, [0.1, 0.08, 0.06, 0.04, 0.02]),
+        ({"name": "Step", "learning_rate": 0.1, "step_size": 1, "gamma": 0.5}, [0.1, 0.1, 0.05, 0.05, 0.025]),
+        (
+            {"name": "MultiStepDecay", "learning_rate": 0.1, "milestones": [1], "gamma": 0.1},
+            [0.1, 0.1, 0.01, 0.01, 0.01],
+        ),
+        ({"name": "Piecewise", "decay_epochs": [1, 2], "values": [0.3, 0.2, 0.1]}, [0.3, 0.3, 0.2, 0.2, 0.1]),
+        (
+            {
+                "name": "Step",
+                "learning_rate": 0.1,
+                "step_size": 1,
+                "gamma": 0.5,
+                "warmup_epoch": 1,
+                "warmup_start_lr": 0.02,
+            },
+            [0.02, 0.06, 0.1, 0.1, 0.05],
+        ),
     ],
 )
 def test_schedules(config_file: Path, lr: dict[str, Any], expected: list[float]) -> None:
@@ -134,6 +152,20 @@ def test_schedules(config_file: Path, lr: dict[str, Any], expected: list[float])
         values.append(schedule.value)
         schedule.after_update()
     assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_schedule_by_epoch(config_file: Path) -> None:
+    data = yaml.safe_load(config_file.read_text())
+    data["Optimizer"]["lr"] = {"name": "Step", "learning_rate": 0.1, "step_size": 2, "gamma": 0.5, "by_epoch": True}
+    config_file.write_text(yaml.safe_dump(data))
+    schedule = Schedule(load_config(config_file).Optimizer, epochs=4, updates=3)
+    values = []
+    for _ in range(4):
+        values.append(schedule.value)
+        for _ in range(3):
+            schedule.after_update()
+        schedule.after_epoch()
+    assert values == pytest.approx([0.1, 0.1, 0.05, 0.05])
 
 
 def test_plateau_goes_by_the_metric(config_file: Path) -> None:
