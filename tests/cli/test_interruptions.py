@@ -79,6 +79,22 @@ def test_train(tmp_path: Path, config_file: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "train.log"} | saved
 
 
+def test_a_killed_training_leaves_no_worker(tmp_path: Path, config_file: Path) -> None:
+    command = [sys.executable, "-m", "edgerecall", "train", "-c", str(config_file)]
+    more = ["-o", "Global.iter_per_epoch=9999", "-o", "DataLoader.Train.loader.num_workers=2"]
+    process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log, deadline = tmp_path / "run" / "train.log", time.monotonic() + 60
+    while not (log.exists() and "Iter 2/" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, f"orphans: {alive}"
+
+
 def busy(process: psutil.Process) -> bool:
     """Past its imports, which take about 3 s of CPU time."""
     return sum(process.cpu_times()[:2]) > 5

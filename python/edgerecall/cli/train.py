@@ -36,7 +36,9 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
 
     settings = config.Global
     target = console()
+    setup_logging(target)
     trainer = Trainer(config, resume)
+    # Only a training that starts touches the log.
     logger = setup_logging(target, settings.output_dir / "train.log", quiet=not trainer.is_main)
     logger.info("command: %s", command_line())
     logger.info("versions: %s", json.dumps(installed_versions()))
