@@ -55,12 +55,18 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 class Recorder:
-    """Appends records. A fresh run (`step` 0) starts anew, a resumed one drops what came after its savepoint."""
+    """Appends records. A fresh run (`step` 0) starts anew, a resumed one drops what came after its savepoint.
 
-    def __init__(self, folder: Path, step: int, visualdl: bool, loss_name: str, schedule_name: str) -> None:
+    step, epochs: iterations and evaluations that are done.
+    """
+
+    def __init__(
+        self, folder: Path, step: int, epochs: int, visualdl: bool, loss_name: str, schedule_name: str
+    ) -> None:
         self.path = folder / METRICS
         self.loss_name, self.schedule_name = loss_name, schedule_name
-        kept = [record for record in read_records(folder) if record["step"] <= step] if step else []
+        done = {"train": ("step", step), "eval": ("epoch", epochs)}
+        kept = [record for record in read_records(folder) if step and _within(record, *done[record["kind"]])]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.writer = log_writer(folder) if visualdl else None
 
@@ -111,6 +117,10 @@ class Recorder:
     def _scalar(self, tag: str, value: float, step: int) -> None:
         if self.writer is not None:
             self.writer.add_scalar(tag=tag, step=step, value=value)
+
+
+def _within(record: dict[str, Any], key: str, limit: int) -> bool:
+    return int(record[key]) <= limit
 
 
 def log_writer(folder: Path) -> Any:

@@ -40,7 +40,7 @@ class Trainer:
     """Trains by a config. Savepoints in `output_dir`: `latest`, `best_model` and every `save_interval` `epoch_N`,
     each `.pdparams` (the memory included, under the reference's names), `.pdopt` and `.pdstates`; with EMA `.pdema`.
 
-    resume: go on from `Global.checkpoints` or else from `latest`, when there is one.
+    resume: go on from `latest`, when there is one. `Global.checkpoints` is gone on from in any other case.
     """
 
     def __init__(self, config: TrainConfig, resume: bool = False) -> None:
@@ -77,7 +77,10 @@ class Trainer:
         """
         settings, progress = self.config.Global, self.progress
         names = (self.config.Loss.Train[0].name, self.config.Optimizer.lr.name)
-        recorder = Recorder(settings.output_dir, progress.step, settings.use_visualdl, *names) if self.is_main else None
+        recorder = None
+        if self.is_main:
+            done = (progress.step, progress.epochs)
+            recorder = Recorder(settings.output_dir, *done, settings.use_visualdl, *names)
         scores, seconds, due = None, 0.0, False
         positions: list[Position] = []
         batches = self.loader.batches(self._draws(positions))
@@ -203,13 +206,14 @@ class Trainer:
 
     def _resume_prefix(self, resume: bool) -> Path | None:
         settings = self.config.Global
+        latest = settings.output_dir / LATEST
+        if resume and savepoint.exists(latest):
+            return latest
         if settings.checkpoints is not None:
             return prefix_of(settings.checkpoints)
-        latest = settings.output_dir / LATEST
-        if resume and not savepoint.exists(latest):
+        if resume:
             logger.warning("nothing to resume in %s: starting from the beginning", settings.output_dir)
-            return None
-        return latest if resume else None
+        return None
 
     def _draws(self, positions: list[Position]) -> Iterator[Draw]:
         """What to load, from the progress on; appends the sampler's position after each."""

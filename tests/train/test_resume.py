@@ -20,7 +20,7 @@ import yaml
 from edgerecall.runtimes.errors import InputError
 from edgerecall.train.checkpoint import read_arrays, read_optimizer, read_state
 from edgerecall.train.config import TrainConfig, load_config
-from edgerecall.train.recorder import read_records
+from edgerecall.train.recorder import Recorder, read_records
 from edgerecall.train.trainer import Trainer
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -62,7 +62,7 @@ def steps(folder: Path) -> int:
 
 
 def comparable(folder: Path) -> list[dict[str, Any]]:
-    """The records but for the speed. Evaluations of an epoch that was cut off are made twice and stand once."""
+    """The records but for the speed."""
     return [{k: v for k, v in record.items() if k != "images_per_s"} for record in read_records(folder)]
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_resumed(full_config: Path, tmp_path: Path, override: str
         Trainer(load_config(full_config, [*change, override]), resume=True)  # the same moments
         return
     with pytest.raises(InputError) as caught:
-        Trainer(load_config(full_config, [*change, override]), resume=True)
+        Trainer(load_config(full_config, [*change, override]), resume="checkpoints" not in override)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -188,6 +188,16 @@ def test_damaged_state(full_config: Path, tmp_path: Path) -> None:
 def test_nothing_to_resume_starts_and_says_so(full_config: Path, tmp_path: Path, caplog: Any) -> None:
     trainer = Trainer(load_config(full_config, [f"Global.output_dir={tmp_path / 'none'}"]), resume=True)
     assert trainer.progress.step == 0 and "nothing to resume" in caplog.text
+
+
+def test_records_after_the_savepoint_are_made_again(tmp_path: Path) -> None:
+    """Killed after an epoch's evaluation was written down and before it was saved."""
+    lines = [{"kind": "train", "step": n, "epoch": 1} for n in (1, 2, 3)] + [{"kind": "eval", "step": 2, "epoch": 1}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Recorder(tmp_path, 2, 0, False, "ContrastiveLoss", "Constant").close()
+    assert [(r["kind"], r["step"]) for r in read_records(tmp_path)] == [("train", 1), ("train", 2)]
+    Recorder(tmp_path, 0, 0, False, "ContrastiveLoss", "Constant").close()
+    assert read_records(tmp_path) == []
 
 
 def test_a_cut_off_record_is_left_out(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_visualdl_gets_paddleclas_tags(config_file: Path, monkeypatch: pytest.Mo
 def test_visualdl_missing_names_the_extra(config_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "visualdl", None)
     with pytest.raises(RuntimeUnavailable, match=r"edgerecall\[visualdl\]"):
-        Recorder(tmp_path, 0, True, "ContrastiveLoss", "Constant")
+        Recorder(tmp_path, 0, 0, True, "ContrastiveLoss", "Constant")
 
 
 def test_amp_on_cpu_says_that_it_does_nothing(config_file: Path, caplog: pytest.LogCaptureFixture) -> None:

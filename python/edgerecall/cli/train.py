@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("-c", "--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML config.")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
-@click.option("--resume", is_flag=True, help="Go on from Global.checkpoints, else from output_dir/latest, if any.")
+@click.option("--resume", is_flag=True, help="Go on from output_dir/latest, if there is one.")
 def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """Train an embedding with cross-batch memory (XBM) on PaddlePaddle.
 
