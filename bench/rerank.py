@@ -104,6 +104,9 @@ def reranked_distances(
 
     share: of the distance itself; the rest is Jaccard's. float32 `(n, D)` and `(m, D)`, L2-normalised.
     """
+    for row, embedding in enumerate(queries if gallery is None else np.concatenate([queries, gallery])):
+        if not np.isfinite(embedding).all():
+            raise InputError(f"re-ranking: embedding {row} is not finite")
     images: Floats = (queries if gallery is None else np.concatenate([queries, gallery])).astype(np.float64)
     if len(images) <= k1:
         raise InputError(f"re-ranking looks at the {k1} nearest images of each: expected more than {k1} images")

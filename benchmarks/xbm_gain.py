@@ -32,15 +32,17 @@ SEEDS = (0, 1, 2)
 
 def contenders() -> dict[str, dict[str, Any]]:
     """Name -> the config's loss entry."""
-    losses: dict[str, dict[str, Any]] = {}
-    for margin in (0.5, 0.8, 0.9):
-        losses[f"batch only, margin {margin}"] = {"ContrastiveLoss": {"embedding_size": DIM, "margin": margin}}
-    for ratio in (0.05, 0.2, 0.5, 1.0):
-        options = {"embedding_size": DIM, "margin": 0.9, "xbm_ratio": ratio, "start_iter": START}
-        losses[f"memory {ratio:.0%}, margin 0.9"] = {"ContrastiveLoss_XBM": options}
-    options = {"embedding_size": DIM, "margin": 0.5, "xbm_ratio": 0.5, "start_iter": START}
-    losses["memory 50%, margin 0.5"] = {"ContrastiveLoss_XBM": options}
-    return losses
+
+    def batch_only(margin: float) -> tuple[str, dict[str, Any]]:
+        return f"batch only, margin {margin}", {"ContrastiveLoss": {"embedding_size": DIM, "margin": margin}}
+
+    def memory(ratio: float, margin: float) -> tuple[str, dict[str, Any]]:
+        options = {"embedding_size": DIM, "margin": margin, "xbm_ratio": ratio, "start_iter": START}
+        return f"memory {ratio:.0%}, margin {margin}", {"ContrastiveLoss_XBM": options}
+
+    first = [batch_only(0.9), memory(0.5, 0.9)]
+    rest = [batch_only(0.8), batch_only(0.5), memory(0.2, 0.9), memory(0.05, 0.9), memory(1.0, 0.9)]
+    return dict([*first, *rest, memory(0.5, 0.5)])
 
 
 def config(data: Path, output: Path, loss: dict[str, Any], steps: int, batch: int, lr: float, seed: int) -> Any:
@@ -111,7 +113,7 @@ def main() -> None:
     batch_only = {"ContrastiveLoss": {"embedding_size": DIM}}
     train(folder, config(folder / "other", folder / "pretrained", batch_only, 2500, 32, 2e-3, 0))
     losses = {name: loss for name, loss in contenders().items() if not options.only or name in options.only}
-    tasks = [(name, seed) for seed in SEEDS for name in losses]
+    tasks = [(name, seed) for name in losses for seed in SEEDS]
 
     def run(task: tuple[str, int]) -> dict[str, Any]:
         name, seed = task

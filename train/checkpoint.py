@@ -81,7 +81,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def params_path(prefix: Path) -> Path:
     """`prefix.pdparams`, also for the name of any file of the checkpoint."""
-    if prefix.suffix in (".pdopt", ".pdstates"):
+    if prefix.suffix in (".pdopt", ".pdstates", ".pdema"):
         prefix = prefix.with_suffix(".pdparams")
     return prefix if prefix.suffix == ".pdparams" else prefix.with_name(prefix.name + ".pdparams")
 
@@ -103,16 +103,12 @@ def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, .
     return "; ".join(parts) or None
 
 
-def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path, prefix: str = "") -> None:
-    """Sets a layer's state from named arrays, those of the loss left aside. InputError listing every kind of mismatch.
-
-    prefix: put before each name of the layer to find it among the arrays.
-    """
+def set_tensors(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    """Sets tensors from arrays of the same names, those of the loss left aside. InputError listing every mismatch."""
     import paddle
 
-    own = layer.state_dict()
     arrays = {name: array for name, array in arrays.items() if not name.startswith(LOSS)}
-    expected = {prefix + name: tuple(tensor.shape) for name, tensor in own.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
     if problem:
         raise InputError(f"checkpoint {path} does not fit this network: {problem}; is it of another architecture?")
@@ -120,7 +116,12 @@ def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path, prefix: s
         if array.dtype.kind != "f":
             raise InputError(f"checkpoint {path}: '{name}': expected floating point numbers, got {array.dtype}")
     for name, tensor in own.items():
-        tensor.set_value(paddle.to_tensor(arrays[prefix + name].astype(np.float32)).astype(tensor.dtype))
+        tensor.set_value(paddle.to_tensor(arrays[name].astype(np.float32)).astype(tensor.dtype))
+
+
+def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    """`set_tensors` of a layer's own state: with AMP O2 its `state_dict` would give cast copies."""
+    set_tensors(layer.state_dict(use_hook=False), arrays, path)
 
 
 def load_params(layer: Any, path: Path, ignore: tuple[str, ...] = ()) -> None:

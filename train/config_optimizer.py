@@ -11,11 +11,21 @@ from .config_types import NonNegative, Positive, Rate
 
 
 class WarmRate(Frozen):
-    """What schedules by iteration or epoch share: a linear warm-up from `warmup_start_lr`, in epochs."""
+    """What schedules by iteration or epoch share: a linear warm-up from `warmup_start_lr`, in epochs.
+
+    The epochs that a schedule names are counted from the end of its warm-up, as in PaddleClas.
+    """
 
     warmup_epoch: NonNegative = 0
     warmup_start_lr: Annotated[float, Field(ge=0)] = 0.0
     by_epoch: bool = False
+
+    @model_validator(mode="after")
+    def rises(self) -> WarmRate:
+        target = getattr(self, "learning_rate", None)
+        if self.warmup_epoch and target is not None and self.warmup_start_lr >= target:
+            raise ValueError(f"warmup_start_lr {self.warmup_start_lr} is not below the learning rate {target}")
+        return self
 
 
 class ConstantRate(WarmRate):
@@ -59,6 +69,12 @@ class MultiStepRate(WarmRate):
     milestones: Annotated[tuple[Positive, ...], Field(min_length=1)]
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
+    @model_validator(mode="after")
+    def ascending(self) -> MultiStepRate:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, got {list(self.milestones)}")
+        return self
+
 
 class PiecewiseRate(WarmRate):
     """`values`, changed at `decay_epochs`."""
@@ -71,6 +87,8 @@ class PiecewiseRate(WarmRate):
     def one_more_value(self) -> PiecewiseRate:
         if len(self.values) != len(self.decay_epochs) + 1:
             raise ValueError("expected one more of values than of decay_epochs")
+        if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
+            raise ValueError(f"decay_epochs must rise, got {list(self.decay_epochs)}")
         return self
 
     @property

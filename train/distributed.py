@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
+from paddle.distributed import collective
+
+from ..runtimes.errors import EdgeRecallError
+
+T = TypeVar("T")
+DONE, FAILED = 1, 2
+POLL_S = 0.1
+_calls = 0
 
 
 def world_size() -> int:
@@ -18,11 +28,6 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number, from 0."""
     return int(dist.get_rank())
-
-
-def is_main() -> bool:
-    """Whether this process prints, evaluates and saves."""
-    return rank() == 0
 
 
 def launched() -> bool:
@@ -38,10 +43,43 @@ def start(device: str) -> None:
         dist.init_parallel_env()
 
 
-def barrier() -> None:
-    """Waits for the others."""
-    if world_size() > 1:
-        dist.barrier()
+def any_of(flag: bool) -> bool:
+    """Whether the flag is up in any process; all must ask together."""
+    if world_size() == 1:
+        return flag
+    raised = paddle.to_tensor([int(flag)], dtype="int32")
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return bool(raised)
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """What `work` gives in the first process, in all of them; all must call it together.
+
+    The others wait in Python, where signals still reach them and no collective operation runs out of time.
+    EdgeRecallError in them when the first process failed.
+    """
+    if world_size() == 1:
+        return work()
+    global _calls
+    _calls += 1
+    key = f"edgerecall/{_calls}"
+    store = collective._default_store  # Paddle offers no public way to its key-value store
+    told: list[Any] = [None]
+    if rank() == 0:
+        try:
+            told[0] = work()
+        except BaseException:
+            store.add(key, FAILED)
+            raise
+        store.add(key, DONE)
+    else:
+        while not (state := store.add(key, 0)):
+            time.sleep(POLL_S)
+        if state != DONE:
+            raise EdgeRecallError("the first training process stopped: its message says why")
+    dist.broadcast_object_list(told, src=0)
+    result: T = told[0]
+    return result
 
 
 class _Gather(PyLayer):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import paddle
+
+from .checkpoint import set_tensors
 
 
 class MovingAverage:
@@ -22,7 +25,6 @@ class MovingAverage:
                 average = self.state[name]
                 average.set_value(self.decay * average + (1.0 - self.decay) * value.astype("float32"))
 
-    def load(self, arrays: dict[str, Any]) -> None:
-        """Takes a checkpoint's values."""
-        for name, average in self.state.items():
-            average.set_value(arrays[name])
+    def load(self, arrays: dict[str, Any], path: Path) -> None:
+        """Takes a checkpoint's values. InputError when they do not fit."""
+        set_tensors(self.state, arrays, path)

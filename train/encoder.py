@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
+from ..runtimes.files import write_error
 from ..runtimes.paddle_predictor import PaddlePredictor
 from ..runtimes.predictor import ModelIO, RunOptions
 from .config import TrainConfig
@@ -52,7 +53,10 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
     shape = config.Global.image_shape
     with tempfile.TemporaryDirectory(prefix="edgerecall-") as folder:
         prefix = Path(folder) / "inference"
-        save_inference(network, shape, str(prefix))
+        try:
+            save_inference(network, shape, str(prefix))
+        except (OSError, RuntimeError) as error:  # Paddle wraps what the file system says
+            raise write_error(prefix, OSError(0, str(error).strip().splitlines()[-1])) from error
         model = next(path for path in prefix.parent.iterdir() if path.suffix in (".json", ".pdmodel"))
         files = {"model": str(model), "params": str(prefix.with_suffix(".pdiparams"))}
         io = ModelIO(input_name="x", input_shape=shape, embedding_dim=config.Arch.Neck.class_num)

@@ -128,15 +128,18 @@ def arguments_of(gallery: Encoded, queries: Encoded | None) -> dict[str, Any]:
     return arguments
 
 
-def score(config: TrainConfig, gallery: Encoded, queries: Encoded | None) -> RetrievalScores:
+def score(
+    config: TrainConfig, gallery: Encoded, queries: Encoded | None, progress: Progress | None = None
+) -> RetrievalScores:
     """recall@k and the rest; self left out by sample, cameras obeyed when listed, re-ranked when asked.
 
-    k: the config's, and 10.
+    k: the config's, and 10. progress: called now and then, with 0 images.
     """
     measure = reranked_scores if config.Global.re_ranking else retrieval_scores
-    return measure(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10))
+    tell = None if progress is None else lambda share: progress(0)
+    return measure(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10), progress=tell)
 
 
 def evaluate(config: TrainConfig, state: State, progress: Progress | None = None) -> RetrievalScores:
     """The scores of the config's evaluation set by the network with this state."""
-    return score(config, *encode_sets(config, state, progress))
+    return score(config, *encode_sets(config, state, progress), progress)

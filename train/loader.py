@@ -31,6 +31,7 @@ from .augment import Augmentation
 logger = logging.getLogger(__name__)
 AHEAD = 3
 REPLACEMENTS = 20
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 Draw = tuple[int, int, NDArray[np.int64]]  # iteration, place of the first image in the joined batch, list indices
 
 
@@ -95,7 +96,8 @@ _worker: _Worker
 
 def _start_worker(maker: ImageMaker, memory: Any, shape: tuple[int, ...], lifeline: Any) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPPING:  # a terminal, a launcher or a service manager signals the whole group
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     _worker = _Worker(maker, np.frombuffer(memory, dtype=np.float32).reshape(shape))
 
@@ -139,6 +141,7 @@ class TrainLoader:
                 yield Batch(slots[slot, : len(used)], self.maker.images.labels[used], used)
                 waiting.popleft()
         except BrokenProcessPool as error:
+            lifeline.close()  # the pool ends the others by a signal that they ignore
             raise EdgeRecallError(
                 "a loading process died, often for want of memory: lower DataLoader.Train.loader.num_workers"
             ) from error
@@ -163,8 +166,8 @@ class TrainLoader:
             return [executor.submit(self.maker.fill, slots[slot], indices, step, place)]
         share = math.ceil(len(indices) / (2 * self.workers))
         firsts = range(0, len(indices), share)
-        # Workers are started by the first submissions: with Ctrl-C blocked, so that it never reaches them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Workers are started by the first submissions: with these blocked, so that they never reach them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPPING))
         try:
             return [
                 executor.submit(_fill_slot, slot, first, indices[first : first + share], step, place + first)

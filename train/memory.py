@@ -66,7 +66,10 @@ class CrossBatchMemory(nn.Layer):
         PaddleClas writes no `state`. Its unused rows are zero, so the fill is known; where it would have gone on
         writing is not, and is taken to be after the last used row.
         """
-        for name, shape in (("feats", (self.size, self.dim)), ("targets", (self.size,))):
+        shapes = {"feats": (self.size, self.dim), "targets": (self.size,)}
+        if "state" in arrays:
+            shapes["state"] = (2,)
+        for name, shape in shapes.items():
             found = arrays[name].shape if name in arrays else None
             if found != shape:
                 raise InputError(f"{where}: memory {name}: expected {shape}, found {found}: is xbm_size another?")

@@ -12,6 +12,7 @@ from ..runtimes.errors import InputError, RuntimeUnavailable
 from ..runtimes.files import write_error, write_text
 
 METRICS = "metrics.jsonl"
+KINDS = ("train", "eval")
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,17 @@ class StepReport:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run so far; a last line that was cut off is left out."""
+    """The records of a run so far; a last line that was cut off is left out, and what is no record of ours."""
     path = folder / METRICS
     records: list[dict[str, Any]] = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            if isinstance(record, dict) and record.get("kind") in KINDS and {"step", "epoch"} <= record.keys():
+                records.append(record)
     return records
 
 

@@ -12,13 +12,15 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..runtimes.errors import InputError
-from ..runtimes.files import write_error, write_text
+from ..runtimes.files import write_error
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdstates", ".pdema")
+COMMIT = ".commit"
 Writer = Callable[[Any, Path], None]
 
 
@@ -43,36 +45,46 @@ def save(prefix: Path, states: dict[str, Any], write: Writer = paddle_save) -> N
     """Writes suffix -> state as one savepoint. InputError when the disk does not take it; the old one then stays."""
     recover(prefix)
     staged = {suffix: _staged(prefix, suffix) for suffix in states}
+    _clean(prefix)
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         for suffix, state in states.items():
             write(state, staged[suffix])
+        with _staged(prefix, COMMIT).open("w", encoding="utf-8") as stream:
+            stream.write(json.dumps(sorted(states)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        _staged(prefix, COMMIT).replace(_commit(prefix))
     except (OSError, RuntimeError, ValueError) as error:  # Paddle wraps what the file system says
-        for path in staged.values():
-            path.unlink(missing_ok=True)
+        _clean(prefix)
         reason = error if isinstance(error, OSError) else OSError(0, str(error).strip().splitlines()[-1])
         raise write_error(prefix.with_name(prefix.name + ".pdparams"), reason) from error
-    except BaseException:  # Ctrl-C
-        for path in staged.values():
-            path.unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        _clean(prefix)
         raise
-    write_text(_commit(prefix), json.dumps(sorted(states)))
     recover(prefix)
 
 
 def recover(prefix: Path) -> None:
-    """Finishes a savepoint whose renames were cut off; removes one that was not complete."""
+    """Finishes a savepoint whose renames were cut off. What is still being written is left alone."""
     commit = _commit(prefix)
-    if commit.exists():
+    try:
         suffixes = json.loads(commit.read_text(encoding="utf-8"))
-        for suffix in suffixes:
-            staged = _staged(prefix, suffix)
-            if staged.exists():
-                staged.replace(path_of(prefix, suffix))
-        for suffix in set(SUFFIXES) - set(suffixes):
-            path_of(prefix, suffix).unlink(missing_ok=True)  # of an older savepoint
-        commit.unlink()
-    for suffix in SUFFIXES:
+    except FileNotFoundError:
+        return
+    except ValueError:
+        commit.unlink()  # cut off by a power failure: it names nothing
+        return
+    for suffix in suffixes:
+        with suppress(FileNotFoundError):  # renamed already
+            _staged(prefix, suffix).replace(path_of(prefix, suffix))
+    for suffix in set(SUFFIXES) - set(suffixes):
+        path_of(prefix, suffix).unlink(missing_ok=True)  # of an older savepoint
+    commit.unlink(missing_ok=True)
+
+
+def _clean(prefix: Path) -> None:
+    for suffix in (*SUFFIXES, COMMIT):
         _staged(prefix, suffix).unlink(missing_ok=True)
 
 
@@ -86,10 +98,10 @@ def exists(prefix: Path) -> bool:
     return path_of(prefix, ".pdparams").is_file() or _commit(prefix).is_file()
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Removes the `epoch_N` savepoints but for the `count` newest."""
+def keep_newest(folder: Path, epoch: int, count: int) -> None:
+    """Removes the `epoch_N` savepoints up to `epoch` but for the `count` newest; later ones are of another run."""
     numbers = {int(m[1]) for path in folder.glob("epoch_*.pdparams") if (m := re.fullmatch(r"epoch_(\d+)", path.stem))}
-    for number in sorted(numbers)[:-count]:
+    for number in sorted(number for number in numbers if number <= epoch)[:-count]:
         for suffix in SUFFIXES:
             path_of(folder / f"epoch_{number}", suffix).unlink(missing_ok=True)
 
@@ -107,4 +119,4 @@ def _staged(prefix: Path, suffix: str) -> Path:
 
 
 def _commit(prefix: Path) -> Path:
-    return prefix.with_name(f".{prefix.name}.commit")
+    return prefix.with_name(f".{prefix.name}{COMMIT}")

@@ -51,7 +51,7 @@ PAGE = """<!doctype html>
 {% if evaluations %}<h2 style="margin-top:2rem">Evaluations</h2>
 <table><tr><th>epoch</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in evaluations %}<tr{% if row.epoch == best %} class="best"{% endif %}><td>{{ row.epoch }}</td>
-{% for name in names %}<td>{{ "%.4f"|format(row[name]) }}</td>{% endfor %}</tr>
+{% for name in names %}<td>{{ "%.4f"|format(row[name]) if name in row }}</td>{% endfor %}</tr>
 {% endfor %}</table>{% endif %}
 <h2>How it was made</h2>
 <pre>{{ command }}
@@ -69,7 +69,7 @@ def write_report(folder: Path, config: TrainConfig, command: str) -> Path:
     records = read_records(folder)
     evaluations = [record for record in records if record["kind"] == "eval"]
     names = [name for name in (evaluations[-1] if evaluations else {}) if name not in ("kind", "step", "epoch")]
-    best = max(evaluations, key=lambda row: float(row[names[0]]))["epoch"] if evaluations else None
+    best = max(evaluations, key=lambda row: float(row.get(names[0], -1)))["epoch"] if evaluations else None
     plots = [
         {"title": title, "svg": Markup(svg), "note": note}
         for title, kind, curves, log, note in PLOTS

@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 
 from ..bench.retrieval import RetrievalScores
-from ..runtimes.errors import InputError
+from ..runtimes.errors import EdgeRecallError, InputError
 from . import distributed, savepoint
 from .checkpoint import PREFIX_XBM, set_state
 from .config import TrainConfig
@@ -34,6 +34,8 @@ from .setup import build_network, image_maker, set_device
 
 logger = logging.getLogger(__name__)
 LATEST = "latest"
+GRACE_S = 2.0  # a launcher sends a signal several times
+PROBE_STEP = 2**62  # the drift probe's images are augmented as at no iteration
 
 
 class Trainer:
@@ -59,7 +61,12 @@ class Trainer:
         self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
-        self.progress = Progress(len(self.images), self.batch_size * self.world, settings.seed)
+        self.progress = Progress(self._fixed())
+        if self.loss.xbm is not None and self.loss.xbm.size < self.batch_size * self.world:
+            raise InputError(
+                f"the memory holds {self.loss.xbm.size} embeddings, the batch of all processes has"
+                f" {self.batch_size * self.world}: raise xbm_size or xbm_ratio"
+            )
         self.scaler = self._mixed_precision()
         self.probe = self._drift_probe()
         prefix = self._resume_prefix(resume)
@@ -67,6 +74,7 @@ class Trainer:
             self.load(prefix)
         self.model = self._parallel()
         self._stop = False
+        self._stop_time = 0.0
 
     def run(
         self, on_step: Callable[[StepReport], None], on_eval: Callable[[int, RetrievalScores], None]
@@ -86,7 +94,7 @@ class Trainer:
         batches = self.loader.batches(self._draws(positions))
         self.network.train()
         first = progress.step
-        with self._graceful():
+        with self._graceful(), self._others():
             try:
                 scores = self._finish_epochs(recorder, on_eval)
                 while progress.step < settings.iterations:
@@ -105,11 +113,14 @@ class Trainer:
                     scores = self._finish_epochs(recorder, on_eval) or scores
                     due = due or bool(settings.save_steps and progress.step % settings.save_steps == 0)
                     # Never between the batches of one update: half a sum of gradients is in no file.
-                    if (due or self._stop) and progress.step % settings.update_freq == 0:
+                    if progress.step % settings.update_freq:
+                        continue
+                    stop = distributed.any_of(self._stop)
+                    if due or stop:
                         self.save(LATEST)
                         due = False
-                        if self._stop:
-                            raise KeyboardInterrupt
+                    if stop:
+                        raise KeyboardInterrupt
             finally:
                 batches.close()
                 if recorder is not None:
@@ -167,13 +178,15 @@ class Trainer:
         return value
 
     def save(self, name: str) -> None:
-        """Writes the savepoint `name`, from the first process alone."""
+        """Writes the savepoint `name`, from the first process alone; the others wait."""
         progress = self.progress
         progress.loss_iteration = self.loss.iteration
         progress.scaler = self.scaler.state_dict()
         progress.probe = self.probe.last if self.probe is not None else None
-        if not self.is_main:
-            return
+        distributed.from_main(lambda: self._write(name))
+
+    def _write(self, name: str) -> None:
+        progress = self.progress
         state: dict[str, Any] = dict(self.network.state_dict())
         if self.loss.xbm is not None:
             state.update({f"{PREFIX_XBM}{key}": value for key, value in self.loss.xbm.state_dict().items()})
@@ -186,10 +199,8 @@ class Trainer:
 
     def load(self, prefix: Path) -> None:
         """Takes up the savepoint `prefix`. InputError when it does not fit."""
-        if self.is_main:
-            savepoint.recover(prefix)
-        distributed.barrier()
-        self.progress = read_progress(prefix, self.progress, self.config.Global.iter_per_epoch)
+        distributed.from_main(lambda: savepoint.recover(prefix))
+        self.progress = read_progress(prefix, self.progress)
         weights, averaged = read_weights(prefix)
         if self.loss.xbm is not None:
             memory = {k.removeprefix(PREFIX_XBM): v for k, v in weights.items() if k.startswith(PREFIX_XBM)}
@@ -197,8 +208,9 @@ class Trainer:
         self.loss.iteration = self.progress.loss_iteration
         set_state(self.network, weights, path_of(prefix, ".pdparams"))
         if self.average is not None:
-            self.average.load(weights if averaged is None else averaged)
-        load_optimizer(self.optimizer, prefix, self.network.named_parameters())
+            self.average.load(weights if averaged is None else averaged, path_of(prefix, ".pdparams"))
+        name, schedule = self.config.Optimizer.name, self.schedule.scheduler
+        load_optimizer(self.optimizer, name, schedule, prefix, self.network.named_parameters())
         if self.progress.scaler:
             self.scaler.load_state_dict(self.progress.scaler)
         if self.probe is not None:
@@ -241,7 +253,7 @@ class Trainer:
             self.schedule.after_evaluation(progress.metric)
             improved = progress.metric > progress.best
             if improved:
-                progress.best, progress.best_epoch = progress.metric, epoch
+                progress.best = progress.metric
             if recorder is not None:
                 recorder.evaluation(epoch, progress.step, scores)
                 on_eval(epoch, scores)
@@ -252,18 +264,14 @@ class Trainer:
         if epoch % settings.save_interval == 0:
             self.save(f"epoch_{epoch}")
             if settings.keep_epochs and self.is_main:
-                keep_newest(settings.output_dir, settings.keep_epochs)
+                keep_newest(settings.output_dir, epoch, settings.keep_epochs)
         self.save(LATEST)
         return scores
 
     def _evaluate(self) -> RetrievalScores:
         """The scores, found by the first process and told to the others."""
         state = self.average.state if self.average is not None else self.network.state_dict()
-        told: list[Any] = [evaluate(self.config, state, self._raise_if_stopped) if self.is_main else None]
-        if self.world > 1:
-            paddle.distributed.broadcast_object_list(told, src=0)
-        scores: RetrievalScores = told[0]
-        return scores
+        return distributed.from_main(lambda: evaluate(self.config, state, self._raise_if_stopped))
 
     def _report(self, loss: float, lr: float, seconds: float) -> StepReport:
         settings, progress, memory = self.config.Global, self.progress, self.loss.xbm
@@ -312,7 +320,7 @@ class Trainer:
             return None
         chosen = np.linspace(0, len(self.images) - 1, min(IMAGES, len(self.images))).astype(np.int64)
         images = np.empty((len(chosen), *self.config.Global.image_shape), np.float32)
-        self.maker.fill(images, chosen, self.config.Global.iterations, 0)
+        self.maker.fill(images, chosen, PROBE_STEP, 0)
         return DriftProbe(images)
 
     def _parallel(self) -> Any:
@@ -322,17 +330,43 @@ class Trainer:
         if self._stop:
             raise KeyboardInterrupt
 
+    def _fixed(self) -> dict[str, int | str]:
+        settings, sampler = self.config.Global, self.config.DataLoader.Train.sampler
+        return {
+            "images": len(self.images),
+            "batch": self.batch_size * self.world,
+            "sampler": sampler.name,
+            "instances": sampler.instances,
+            "seed": settings.seed,
+            "iter_per_epoch": settings.iter_per_epoch,
+            "update_freq": settings.update_freq,
+        }
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        """One line when a collective operation fails, since that is for want of another process."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or isinstance(error, EdgeRecallError):
+                raise
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise EdgeRecallError(
+                f"another training process ended, or this one could not reach it: {reason}"
+            ) from error
+
     @contextmanager
     def _graceful(self) -> Iterator[None]:
-        """Turns SIGINT and SIGTERM into a wish to stop; a second one stops at once. An ignored signal stays ignored."""
+        """Turns SIGINT and SIGTERM into a wish to stop; a later second one stops at once. Ignored ones stay so."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(number: int, frame: object) -> None:
-            if self._stop:
+            if not self._stop:
+                self._stop, self._stop_time = True, time.monotonic()
+            elif time.monotonic() - self._stop_time > GRACE_S:
                 raise KeyboardInterrupt
-            self._stop = True
 
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]

@@ -93,6 +93,13 @@ def test_metrics_are_those_of_plain_retrieval(monkeypatch: pytest.MonkeyPatch) -
     assert reranked_scores(*split).recall == pytest.approx(retrieval_scores(*split).recall)
 
 
+def test_embeddings_that_are_not_finite() -> None:
+    rows, labels = clusters(40, 4, 0.1)
+    rows[7, 2] = np.nan
+    with pytest.raises(InputError, match="embedding 7 is not finite"):
+        reranked_scores(rows, labels)
+
+
 def test_too_few_images() -> None:
     rows, labels = clusters(20, 4, 0.1)
     with pytest.raises(InputError, match="more than 20 images"):

@@ -26,8 +26,10 @@ def listen_to_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def interrupt(arguments: list[object], ready: Callable[[psutil.Process], bool], cwd: Path) -> tuple[int, str]:
-    """Starts a command, sends SIGINT to it and its children once it is busy, as a terminal does."""
+def interrupt(
+    arguments: list[object], ready: Callable[[psutil.Process], bool], cwd: Path, number: int = signal.SIGINT
+) -> tuple[int, str]:
+    """Starts a command, sends a signal to it and its children once it is busy, as a terminal does."""
     command = [sys.executable, "-m", "edgerecall", *map(str, arguments)]
     process = subprocess.Popen(
         command,
@@ -45,7 +47,7 @@ def interrupt(arguments: list[object], ready: Callable[[psutil.Process], bool], 
         time.sleep(0.02)
     time.sleep(0.2)
     children = handle.children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive, f"orphans: {alive}"
@@ -70,11 +72,13 @@ def test_data(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train(tmp_path: Path, config_file: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_train(tmp_path: Path, config_file: Path, number: int) -> None:
     arguments = ["train", "-c", config_file, "-o", "Global.iter_per_epoch=9999", "-o", "Global.epochs=2",
                  "-o", "DataLoader.Train.loader.num_workers=2"]  # fmt: skip
     log = tmp_path / "run" / "train.log"
-    check(interrupt(arguments, lambda process: log.exists() and "Iter 2/" in log.read_text(), tmp_path), tmp_path)
+    busy = lambda process: log.exists() and "Iter 2/" in log.read_text()  # noqa: E731
+    check(interrupt(arguments, busy, tmp_path, number), tmp_path)
     saved = {f"latest.{kind}" for kind in ("pdparams", "pdopt", "pdstates")}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "train.log"} | saved
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from edgerecall.train.checkpoint import read_state
 from edgerecall.train.recorder import read_records
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
@@ -43,6 +47,31 @@ def command() -> Path:
     path = Path(sys.executable).with_name("edgerecall")
     assert os.access(path, os.X_OK)
     return path
+
+
+def test_ctrl_c_of_the_launcher_saves(tmp_path: Path, config_file: Path, command: Path) -> None:
+    """It signals each process several times within a second."""
+    arguments = ["train", "-c", config_file, "-o", "DataLoader.Train.sampler.batch_size=8"]
+    more = ["-o", "Global.iter_per_epoch=9999", "-o", "DataLoader.Train.loader.num_workers=1"]
+    parts = [*LAUNCH, "--log_dir", tmp_path / "log", command, *arguments, *more]
+    process = subprocess.Popen(
+        [str(part) for part in parts],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not any(record["step"] >= 4 for record in read_records(tmp_path / "run")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    saved = read_state(tmp_path / "run" / "latest.pdstates")["edgerecall"]["step"]
+    assert saved == max(record["step"] for record in read_records(tmp_path / "run")) >= 4
 
 
 def test_the_command_trains_and_resumes_over_two_processes(tmp_path: Path, config_file: Path, command: Path) -> None:

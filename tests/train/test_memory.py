@@ -84,6 +84,8 @@ def test_a_memory_of_another_size_is_refused() -> None:
         CrossBatchMemory(5, 2).load(checkpoint(memory), "test")
     with pytest.raises(InputError, match="found None"):
         CrossBatchMemory(5, 2).load({}, "test")
+    with pytest.raises(InputError, match=r"state: expected \(2,\), found \(3,\)"):
+        CrossBatchMemory(6, 2).load({**checkpoint(memory), "state": np.zeros(3, np.int64)}, "test")
     broken = {**checkpoint(memory), "state": np.array([9, 2])}
     with pytest.raises(InputError, match="pointer 9 and fill 2 do not fit 6"):
         CrossBatchMemory(6, 2).load(broken, "test")

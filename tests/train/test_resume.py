@@ -146,7 +146,7 @@ def test_paddleclas_savepoint_without_our_state(full_config: Path, tmp_path: Pat
     paddle.save({"metric": np.float64(0.3), "epoch": 1}, str(tmp_path / "run" / "latest.pdstates"))
     again, losses = run(load_config(full_config, ["Global.epochs=2", f"Global.output_dir={tmp_path / 'run'}"]), True)
     assert "PaddleClas's: going on after epoch 1" in caplog.text
-    assert len(losses) == 8 and again.loss.iteration == 16
+    assert len(losses) == 8 and again.loss.iteration == 16 and again.progress.best >= 0.3
     assert again.loss.xbm is not None and again.loss.xbm.fill == 24
 
 
@@ -154,10 +154,16 @@ def test_paddleclas_savepoint_without_our_state(full_config: Path, tmp_path: Pat
     ("override", "message"),
     [
         ("DataLoader.Train.sampler.batch_size=12", "was trained with batch 8, now it is 12"),
+        ("DataLoader.Train.sampler.num_instances=4", "was trained with instances 2, now it is 4"),
+        ("Global.iter_per_epoch=2", "was trained with iter_per_epoch 4, now it is 2"),
+        ("Global.update_freq=1", "was trained with update_freq 2, now it is 1"),
         ("Global.seed=7", "was trained with seed 0, now it is 7"),
         ("Loss.Train.0.ContrastiveLoss_XBM.xbm_size=32", "memory feats: expected (32, 32), found (24, 32)"),
         ("Arch.Backbone.name=MobileNetV3_small_x0_5", "does not fit this network"),
         ("Optimizer.name=AdamW", ""),
+        ("Optimizer.name=Momentum", "expected Momentum's "),
+        ("Optimizer.lr={name: Constant, learning_rate: 0.1}", "is Optimizer.lr another?"),
+        ("Optimizer.lr={name: Cosine, learning_rate: 0.1, warmup_epoch: 1}", "is Optimizer.lr another?"),
         ("Global.checkpoints=nowhere", "nothing to resume from: nowhere.pdparams does not exist"),
     ],
 )
@@ -172,17 +178,64 @@ def test_what_cannot_be_resumed(full_config: Path, tmp_path: Path, override: str
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_damaged_state(full_config: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def stopped(full_config: Path, tmp_path: Path) -> tuple[TrainConfig, Path]:
+    """The config of a training that is done, and its `latest`."""
     change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
-    run(load_config(full_config, change))
-    path = tmp_path / "run" / "latest.pdopt"
-    state = read_optimizer(path)
-    paddle.save([{"nobody_moment1_0": paddle.zeros([1]), **state}], str(path))
-    with pytest.raises(InputError, match="'nobody_moment1_0' belongs to no parameter"):
-        Trainer(load_config(full_config, change), resume=True)
+    config = load_config(full_config, change)
+    run(config)
+    return config, tmp_path / "run" / "latest"
+
+
+def refused(config: TrainConfig, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Trainer(config, resume=True)
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_damaged_optimizer_state(stopped: tuple[TrainConfig, Path]) -> None:
+    config, prefix = stopped
+    path = prefix.with_suffix(".pdopt")
+    whole = read_optimizer(path)
+    moment = next(name for name in whole if name.endswith("moment1_0"))
+    broken: list[tuple[dict[str, Any], str]] = [
+        ({**whole, "nobody_moment1_0": np.zeros(1)}, "'nobody_moment1_0' belongs to no parameter"),
+        ({name: value for name, value in whole.items() if name != moment}, f"expected Adam's '{moment}'"),
+        ({**whole, moment: np.zeros(3, np.float32)}, "found (3,)"),
+        ({name: value for name, value in whole.items() if name != "LR_Scheduler"}, "found NoneType"),
+        ({**whole, "LR_Scheduler": [1]}, "found list"),
+        ({**whole, "LR_Scheduler": dict.fromkeys(whole["LR_Scheduler"], "x")}, "expected a number, got str"),
+    ]
+    for state, message in broken:
+        paddle.save([state], str(path))
+        refused(config, message)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="damaged"):
-        Trainer(load_config(full_config, change), resume=True)
+    refused(config, "damaged")
+
+
+def test_damaged_progress(stopped: tuple[TrainConfig, Path]) -> None:
+    config, prefix = stopped
+    path = prefix.with_suffix(".pdstates")
+    whole = read_state(path)
+    wrong: dict[str, Any] = {
+        "position": 3, "step": -4, "epochs": None, "best": "x", "loss_iteration": None, "probe": "x", "fixed": 1,
+    }  # fmt: skip
+    for name, value in wrong.items():
+        paddle.save({**whole, "edgerecall": {**whole["edgerecall"], name: value}}, str(path))
+        refused(config, f"of another version: {name}")
+    for ours in (5, {1: 2}):
+        paddle.save({**whole, "edgerecall": ours}, str(path))
+        refused(config, "of another version")
+    paddle.save({"epoch": "seven"}, str(path))
+    refused(config, "expected the epoch it was saved at")
+
+
+def test_a_damaged_average(stopped: tuple[TrainConfig, Path]) -> None:
+    config, prefix = stopped
+    path = prefix.with_suffix(".pdparams")
+    state = read_arrays(path)
+    paddle.save({name: value for name, value in state.items() if name != "neck.fc.bias"}, str(path))
+    refused(config, "1 missing: neck.fc.bias")
 
 
 def test_nothing_to_resume_starts_and_says_so(full_config: Path, tmp_path: Path, caplog: Any) -> None:
@@ -201,5 +254,5 @@ def test_records_after_the_savepoint_are_made_again(tmp_path: Path) -> None:
 
 
 def test_a_cut_off_record_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 1}) + '\n{"kind": "tr')
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "epoch": 1}\n{"foreign": 1}\n7\n{"kind": "tr')
     assert [record["step"] for record in read_records(tmp_path)] == [1]

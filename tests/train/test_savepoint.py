@@ -49,11 +49,32 @@ def test_a_death_at_any_point_leaves_one_moment(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Path, "replace", replace)
         assert savepoint.exists(prefix)
         savepoint.recover(prefix)
+        savepoint._clean(prefix)  # as the next save does first
         found = contents(prefix)
         assert found in (["old"] * 3, ["new"] * 3), f"torn after {deaths} renames: {found}"
         outcomes.add(found[0])
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"latest{suffix}" for suffix in NAMES)
     assert outcomes == {"old", "new"}
+
+
+def test_reading_leaves_alone_what_is_being_written(tmp_path: Path) -> None:
+    prefix = tmp_path / "latest"
+    savepoint.save(prefix, dict.fromkeys(NAMES, "old"), write_text)
+
+    def with_a_reader(state: Any, path: Path) -> None:
+        write_text(state, path)
+        savepoint.recover(prefix)
+
+    savepoint.save(prefix, dict.fromkeys(NAMES, "new"), with_a_reader)
+    assert contents(prefix) == ["new"] * 3
+
+
+def test_a_commit_that_a_power_failure_emptied_is_dropped(tmp_path: Path) -> None:
+    prefix = tmp_path / "latest"
+    savepoint.save(prefix, dict.fromkeys(NAMES, "old"), write_text)
+    (tmp_path / ".latest.commit").write_text("")
+    savepoint.recover(prefix)
+    assert contents(prefix) == ["old"] * 3 and len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_file_that_the_new_moment_has_not_goes(tmp_path: Path) -> None:
@@ -95,8 +116,8 @@ def test_the_newest_epochs_stay(tmp_path: Path) -> None:
     for epoch in (1, 2, 9, 10, 11):
         savepoint.save(tmp_path / f"epoch_{epoch}", dict.fromkeys(NAMES, "x"), write_text)
     savepoint.save(tmp_path / "epoch_best", dict.fromkeys(NAMES, "x"), write_text)
-    savepoint.keep_newest(tmp_path, 2)
-    assert {path.stem for path in tmp_path.iterdir()} == {"epoch_10", "epoch_11", "epoch_best"}
+    savepoint.keep_newest(tmp_path, 10, 2)  # epoch 11 is of another run
+    assert {path.stem for path in tmp_path.iterdir()} == {"epoch_9", "epoch_10", "epoch_11", "epoch_best"}
 
 
 def test_arrays_larger_than_a_frame(tmp_path: Path) -> None:

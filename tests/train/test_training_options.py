@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import paddle
+import psutil
 import pytest
 import yaml
 
-from edgerecall.runtimes.errors import RuntimeUnavailable
-from edgerecall.train.checkpoint import read_arrays
+from edgerecall.runtimes.errors import EdgeRecallError, InputError, RuntimeUnavailable
+from edgerecall.train.checkpoint import read_arrays, set_state
 from edgerecall.train.config import load_config
 from edgerecall.train.drift import DriftProbe
 from edgerecall.train.ema import MovingAverage
@@ -188,6 +189,36 @@ def test_a_share_of_the_list_as_the_memory(config_file: Path) -> None:
     trainer = Trainer(load_config(config_file))
     assert trainer.loss.xbm is not None and trainer.loss.xbm.size == 36  # of 72 images
     assert np.isfinite([report.loss for report in drive(trainer)]).all()
+
+
+def test_a_memory_smaller_than_the_batch_is_refused_at_the_start(config_file: Path) -> None:
+    data = yaml.safe_load(config_file.read_text())
+    data["Loss"]["Train"] = [{"ContrastiveLoss_XBM": {"embedding_size": 32, "xbm_ratio": 0.05, "start_iter": 1000}}]
+    config_file.write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match="holds 4 embeddings, the batch of all processes has 16"):
+        Trainer(load_config(config_file))
+
+
+def test_a_dead_loading_process_ends_the_training_with_its_reason(config_file: Path) -> None:
+    config = load_config(config_file, ["Global.iter_per_epoch=2000", "DataLoader.Train.loader.num_workers=2"])
+    trainer = Trainer(config)
+
+    def kill(report: StepReport) -> None:
+        if report.step == 2:
+            psutil.Process().children(recursive=True)[-1].kill()
+
+    with pytest.raises(EdgeRecallError, match="a loading process died"):
+        trainer.run(kill, lambda epoch, scores: None)
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_weights_under_a_state_hook_are_the_layers_own() -> None:
+    """AMP O2 makes `state_dict()` give cast copies; loading must not end in those."""
+    layer = paddle.nn.Linear(2, 2)
+    layer.register_state_dict_hook(lambda state: state.update({k: v.astype("float32") + 0 for k, v in state.items()}))
+    arrays = {"weight": np.full((2, 2), 3, np.float32), "bias": np.full(2, 4, np.float32)}
+    set_state(layer, arrays, Path("x"))
+    assert float(layer.weight.sum()) == 12 and float(layer.bias.sum()) == 8
 
 
 def test_the_page_shows_the_run(trained: Path, tmp_path: Path) -> None:
