@@ -61,7 +61,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     options = parser.parse_args()
     paddle.set_device("cpu")
     print(f"{len(os.sched_getaffinity(0))} CPUs, paddle {paddle.__version__}")

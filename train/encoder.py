@@ -54,7 +54,8 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
     with tempfile.TemporaryDirectory(prefix="edgerecall-") as folder:
         prefix = Path(folder) / "inference"
         try:
-            save_inference(network, shape, str(prefix))
+            with paddle.pir_utils.OldIrGuard():  # oneDNN fuses more of the older format
+                save_inference(network, shape, str(prefix))
         except (OSError, RuntimeError) as error:  # Paddle wraps what the file system says
             raise write_error(prefix, OSError(0, str(error).strip().splitlines()[-1])) from error
         model = next(path for path in prefix.parent.iterdir() if path.suffix in (".json", ".pdmodel"))
