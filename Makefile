@@ -16,7 +16,7 @@ BLAS = $(shell $(BIN)/python -c "import scipy_openblas32 as b; print(f'{b.get_li
 
 demo: demo/report.md
 	@echo
-	@echo "untrained: $$(cat demo/untrained.txt)"
+	@echo "untrained: $$(tail -n 1 demo/untrained.txt)"
 	@echo "trained:   $$(grep -F '[Eval]' demo/run/train.log | tail -n 1 | sed 's/.*INFO: //')"
 	@echo
 	@cat demo/report.md

@@ -40,9 +40,8 @@ def contenders() -> dict[str, dict[str, Any]]:
         options = {"embedding_size": DIM, "margin": margin, "xbm_ratio": ratio, "start_iter": START}
         return f"memory {ratio:.0%}, margin {margin}", {"ContrastiveLoss_XBM": options}
 
-    first = [batch_only(0.9), memory(0.5, 0.9)]
-    rest = [batch_only(0.8), batch_only(0.5), memory(0.2, 0.9), memory(0.05, 0.9), memory(1.0, 0.9)]
-    return dict([*first, *rest, memory(0.5, 0.5)])
+    margins = [batch_only(margin) for margin in (0.9, 0.8, 0.5)]
+    return dict([*margins, *(memory(ratio, 0.9) for ratio in (0.5, 0.2, 0.05))])
 
 
 def config(data: Path, output: Path, loss: dict[str, Any], steps: int, batch: int, lr: float, seed: int) -> Any:
