@@ -165,13 +165,14 @@ def full_disk(
     return {
         "data": ["data", "synth", tmp_path / "out" / "d", "--size", 2000, "--train-classes", 2],
         "train": ["train", "-c", config_file, "-o", f"Global.output_dir={tmp_path / 'out'}"],
+        "eval": ["eval", "-c", config_file],
         "export": ["export", tmp_path / "out" / "b", "-c", trained / "train.yaml", "--checkpoint", run],
         "predict": ["predict", "-c", tmp_path / "rec.yaml", "--format", "jsonl", "--output", tmp_path / "out" / "g"],
         "bench": ["bench", root, "--images", data, "--runtime=fake", "--samples", 9000, "--json", tmp_path / "out/j"],
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["data", "train", "export", "predict", "bench"])
+@pytest.mark.parametrize("verb", ["data", "train", "eval", "export", "predict", "bench"])
 def test_no_space_left(
     tmp_path: Path, config_file: Path, trained: Path, fake_bundle: Make, data: Path, one_line: Callable[..., None],
     edgerecall: Run, verb: str,
