@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runtimes.image_list import ImageList
-from .retrieval import Embeddings, RetrievalScores
+from .retrieval import Embeddings, RetrievalScores, left_out
 
 SHOWN = 5
 
@@ -77,20 +76,11 @@ def worst_queries(
     for query in missed:
         similarity = rows @ queries[query]
         relevant = gallery_images.labels == query_images.labels[query]
-        similarity[_left_out(query, query_images, gallery_images, gallery is None)] = -np.inf
+        camera = None if query_images.cameras is None else query_images.cameras[query]
+        arguments = (query_images.labels[query], camera, gallery_images.labels, gallery_images.cameras)
+        similarity[left_out(query, *arguments, gallery is None)] = -np.inf
         nearest = np.argsort(-similarity, kind="stable")[:SHOWN]
         expected = int(np.argmax(np.where(relevant, similarity, -np.inf)))
         shown = [Neighbour(int(i), float(similarity[i]), bool(relevant[i])) for i in (*nearest, expected)]
         found.append(Failure(query, int(scores.first_rank[query]), tuple(shown[:-1]), shown[-1]))
     return found
-
-
-def _left_out(query: int, query_images: ImageList, gallery_images: ImageList, itself: bool) -> NDArray[np.bool_]:
-    """Gallery images that the query must not find: itself, and its class by its own camera."""
-    out = np.zeros(len(gallery_images), dtype=bool)
-    if query_images.cameras is not None and gallery_images.cameras is not None:
-        same_class = gallery_images.labels == query_images.labels[query]
-        out = same_class & (gallery_images.cameras == query_images.cameras[query])
-    if itself:
-        out[query] = True
-    return out

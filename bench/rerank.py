@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.errors import InputError, RuntimeUnavailable
-from .retrieval import Embeddings, Labels, RetrievalScores
+from .retrieval import Embeddings, Labels, RetrievalScores, left_out
 
 K1, K2, SHARE = 20, 6, 0.3
 BLOCK = 256
@@ -46,12 +46,9 @@ def reranked_scores(
     for first, rows in reranked_distances(queries, None if itself else gallery):
         for number, distances in enumerate(rows, start=first):
             wanted = gallery_labels == query_labels[number]
-            left_out = np.zeros(len(gallery), dtype=bool)
-            if query_cameras is not None and gallery_cameras is not None:
-                left_out = wanted & (gallery_cameras == query_cameras[number])
-            if itself:
-                left_out[number] = True
-            tally.add(np.where(left_out, np.inf, distances), wanted & ~left_out, len(gallery) - int(left_out.sum()))
+            camera = None if query_cameras is None else query_cameras[number]
+            out = left_out(number, query_labels[number], camera, gallery_labels, gallery_cameras, itself)
+            tally.add(np.where(out, np.inf, distances), wanted & ~out, len(gallery) - int(out.sum()))
         if progress is not None:
             progress((first + len(rows)) / len(queries))
     return tally.scores()
@@ -104,10 +101,10 @@ def reranked_distances(
 
     share: of the distance itself; the rest is Jaccard's. float32 `(n, D)` and `(m, D)`, L2-normalised.
     """
-    for row, embedding in enumerate(queries if gallery is None else np.concatenate([queries, gallery])):
-        if not np.isfinite(embedding).all():
-            raise InputError(f"re-ranking: embedding {row} is not finite")
     images: Floats = (queries if gallery is None else np.concatenate([queries, gallery])).astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(images).all(axis=1))
+    if len(bad):
+        raise InputError(f"re-ranking: embedding {bad[0]} is not finite")
     if len(images) <= k1:
         raise InputError(f"re-ranking looks at the {k1} nearest images of each: expected more than {k1} images")
     nearest, largest = _neighbours(images, k1 + 1)

@@ -116,6 +116,18 @@ def retrieval_scores(
     )
 
 
+def left_out(
+    query: int, query_label: int, query_camera: int | None, gallery_labels: Labels, cameras: Labels | None, itself: bool
+) -> NDArray[np.bool_]:
+    """What a query must not find, bool `(m,)`: its class by its own camera and, where `itself`, the image `query`."""
+    out = np.zeros(len(gallery_labels), dtype=bool)
+    if query_camera is not None and cameras is not None:
+        out = (gallery_labels == query_label) & (cameras == query_camera)
+    if itself:
+        out[query] = True
+    return out
+
+
 def _rows(values: Embeddings) -> Embeddings:
     return np.ascontiguousarray(values, dtype=np.float32)
 

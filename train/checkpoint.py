@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..runtimes.errors import InputError
 from .safe_pickle import Refused, load_plain
+from .savepoint import path_of, prefix_of
 
 NAME_TABLE = "StructuredToParameterName@@"
 LOSS = "loss_func."
@@ -81,9 +82,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def params_path(prefix: Path) -> Path:
     """`prefix.pdparams`, also for the name of any file of the checkpoint."""
-    if prefix.suffix in (".pdopt", ".pdstates", ".pdema"):
-        prefix = prefix.with_suffix(".pdparams")
-    return prefix if prefix.suffix == ".pdparams" else prefix.with_name(prefix.name + ".pdparams")
+    return path_of(prefix_of(prefix), ".pdparams")
 
 
 def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str | None:

@@ -58,8 +58,7 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
                 save_inference(network, shape, str(prefix))
         except (OSError, RuntimeError) as error:  # Paddle wraps what the file system says
             raise write_error(prefix, OSError(0, str(error).strip().splitlines()[-1])) from error
-        model = next(path for path in prefix.parent.iterdir() if path.suffix in (".json", ".pdmodel"))
-        files = {"model": str(model), "params": str(prefix.with_suffix(".pdiparams"))}
+        files = {"model": str(prefix.with_suffix(".pdmodel")), "params": str(prefix.with_suffix(".pdiparams"))}
         io = ModelIO(input_name="x", input_shape=shape, embedding_dim=config.Arch.Neck.class_num)
         predictor = PaddlePredictor(files, io, RunOptions(threads=len(os.sched_getaffinity(0))))
     try:

@@ -51,9 +51,6 @@ class ImageMaker:
 
     def __init__(self, images: ImageList, augment: Augmentation, exif: str, seed: int) -> None:
         self.images, self.augment, self.exif, self.seed = images, augment, exif, seed
-        self.by_label: dict[int, NDArray[np.int64]] = {
-            int(label): np.flatnonzero(images.labels == label) for label in np.unique(images.labels)
-        }
 
     def image(self, index: int, step: int, place: int) -> tuple[NDArray[np.float32], int, list[tuple[int, str]]]:
         """One image, the index it is of, and what was bad on the way; random by (seed, step, place) alone."""
@@ -64,7 +61,7 @@ class ImageMaker:
                 return self.augment(load_rgb(self.images.file(index), self.exif), rng), index, bad
             except ImageError as error:
                 bad.append((index, str(error)))
-                index = int(rng.choice(self.by_label[int(self.images.labels[index])]))
+                index = int(rng.choice(np.flatnonzero(self.images.labels == self.images.labels[index])))
         raise InputError(
             f"class {int(self.images.labels[index])}: no readable image found in {REPLACEMENTS} tries;"
             " remove the class from the list"

@@ -107,8 +107,13 @@ def keep_newest(folder: Path, epoch: int, count: int) -> None:
 
 
 def prefix_of(path: Path) -> Path:
-    """The prefix, also from the name of any file of the savepoint. InputError when there is none of it."""
-    prefix = path.with_suffix("") if path.suffix in SUFFIXES else path
+    """The prefix, also from the name of any file of the savepoint."""
+    return path.with_suffix("") if path.suffix in SUFFIXES else path
+
+
+def existing(path: Path) -> Path:
+    """`prefix_of`; InputError when there is no such savepoint."""
+    prefix = prefix_of(path)
     if not exists(prefix):
         raise InputError(f"nothing to resume from: {path_of(prefix, '.pdparams')} does not exist")
     return prefix

@@ -28,7 +28,7 @@ from .losses import build_loss
 from .recorder import Recorder, StepReport
 from .resume import Progress, load_optimizer, read_progress, read_weights, step_seed
 from .sampler import Position, build_sampler
-from .savepoint import keep_newest, path_of, prefix_of
+from .savepoint import keep_newest, path_of
 from .schedule import Schedule, build_optimizer
 from .setup import build_network, image_maker, set_device
 
@@ -222,7 +222,7 @@ class Trainer:
         if resume and savepoint.exists(latest):
             return latest
         if settings.checkpoints is not None:
-            return prefix_of(settings.checkpoints)
+            return savepoint.existing(settings.checkpoints)
         if resume:
             logger.warning("nothing to resume in %s: starting from the beginning", settings.output_dir)
         return None

@@ -52,7 +52,9 @@ def command(
     scores = score(config, gallery, queries)
     rows = queries or gallery
     if failures is not None:
-        plain = retrieval_scores(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10))
+        plain = scores
+        if config.Global.re_ranking:
+            plain = retrieval_scores(**arguments_of(gallery, queries), ks=tuple(scores.recall))
         separate = gallery.embeddings if queries else None
         found = worst_queries(plain, rows.embeddings, rows.images, separate, gallery.images, worst)
         classes = class_scores(rows.images, plain)
