@@ -61,7 +61,7 @@ class _Tally:
         self.ks = ks
         self.first_ranks: list[int] = []
         self.nearest: list[int] = []
-        self.sums = np.zeros(3)  # average precision, R-precision, average precision at R
+        self.precisions: list[tuple[float, float, float]] = []  # average precision, R-precision, that average at R
 
     def add(self, distances: Floats, relevant: NDArray[np.bool_], ranked: int) -> None:
         """relevant: bool `(m,)`; ranked: how many are not left out."""
@@ -70,10 +70,11 @@ class _Tally:
         ranks = np.flatnonzero(relevant[order]) + 1
         self.first_ranks.append(int(ranks[0]) if len(ranks) else 0)
         if not len(ranks):
+            self.precisions.append((0.0, 0.0, 0.0))
             return
         precisions = np.arange(1, len(ranks) + 1) / ranks
         within = ranks <= len(ranks)
-        self.sums += (precisions.mean(), within.mean(), np.where(within, precisions, 0.0).mean())
+        self.precisions.append((precisions.mean(), within.mean(), np.where(within, precisions, 0.0).mean()))
 
     def scores(self) -> RetrievalScores:
         """The means. InputError when no query had a relevant image."""
@@ -82,7 +83,8 @@ class _Tally:
         count = len(counted)
         if not count:
             raise InputError("retrieval: no query has a relevant image: is there a class with two images or more?")
-        mean_ap, r_precision, map_at_r = (float(value) for value in self.sums / count)
+        precisions = np.asarray(self.precisions)
+        mean_ap, r_precision, map_at_r = (float(value) for value in precisions.sum(axis=0) / count)
         return RetrievalScores(
             recall={k: float((counted <= k).mean()) for k in self.ks},
             mean_ap=mean_ap,
@@ -91,6 +93,7 @@ class _Tally:
             queries=count,
             first_rank=ranks,
             nearest=np.asarray(self.nearest, dtype=np.int64),
+            average_precision=np.ascontiguousarray(precisions[:, 0]),
         )
 
 

@@ -26,6 +26,7 @@ class RetrievalScores:
     queries: how many were counted; queries without any relevant gallery image are not.
     first_rank: int64 `(n,)`, of every query's first relevant image, from 1; 0 when it has none.
     nearest: int64 `(n,)`, every query's first neighbour; -1 when nothing was left to rank.
+    average_precision: float64 `(n,)`, of every query; 0 when it has no relevant image.
     """
 
     recall: dict[int, float]
@@ -35,6 +36,7 @@ class RetrievalScores:
     queries: int
     first_rank: NDArray[np.int64]
     nearest: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
 
     @property
     def hits(self) -> NDArray[np.bool_]:
@@ -113,6 +115,7 @@ def retrieval_scores(
         queries=found["queries"],
         first_rank=found["first_rank"],
         nearest=found["nearest"],
+        average_precision=found["average_precision"],
     )
 
 

@@ -1,59 +1,125 @@
-"""The one row schema of a measurement."""
+"""The one row schema of a measurement, and its file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-Status = Literal["ok", "parity", "failed", "missing"]
+from ..runtimes.errors import InputError
+from .statistics import median_absolute_deviation
+
+SCHEMA = 2
+Status = Literal["ok", "parity", "request", "failed", "missing"]
+
+
+@dataclass
+class Scenario:
+    """One MLPerf LoadGen scenario. valid: LoadGen's own verdict; problem: what it says where it is not.
+
+    Latencies in ms are those of LoadGen's log, of queries; samples_per_s is its throughput.
+    """
+
+    name: str
+    valid: bool
+    queries: int
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    samples_per_s: float | None = None
+    problem: str | None = None
+    log: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Row:
-    """One runtime, measured in a worker process of its own.
+    """One runtime with one set of options, measured in a worker process of its own.
 
-    Latencies are of one inference of a batch; `samples_ns` are all of them, in the order they were taken.
-    threads: as the runtime tells, else as seen. cores_used: CPU time over wall time while timing; busy_threads: threads
-    seen at work. cosine_min: the lowest over the golden images (against the
-    training framework) and all images (against the baseline row). delta_recall1: against the baseline row.
+    name: the runtime, and what sets this row apart in a sweep. group: rows of one group were timed in turns.
+    Latencies are of one inference of a batch (`stage` e2e: from the image's bytes to its neighbours); `samples_ns` are
+    all of them in the order they were taken, `round_medians_ns` one a round.
+    precision: what ran, by the record that `precision_source` names (None: as configured). threads: as the runtime
+    tells, else as seen. cores_used: CPU time over wall time while timing. busy_threads: threads seen at work. cpus: those
+    that they were allowed. Cosines are against the baseline on all images; golden_*: against the training framework.
+    repeat_max_error, batch_max_error: largest change of an embedding value from the first call to the last, and from
+    batch 1 to all golden images at once. random_cosine_min: on random input. delta_*: against the baseline, with a 95 %
+    interval. stages_ms: median of each stage of one batch.
     """
 
     runtime: str
+    name: str = ""
+    group: int = 0
+    device: str = "local"
+    stage: str = "model"
     artifact: str | None = None
+    model_sha256: str | None = None
     version: str | None = None
+    asked_precision: str = "fp32"
     precision: str | None = None
+    precision_source: str | None = None
+    asked_threads: int = 1
     threads: int | None = None
+    cpus: str | None = None
     batch: int = 1
     size_mb: float | None = None
     import_ms: float | None = None
     load_ms: float | None = None
     first_ms: float | None = None
+    warmup_runs: int | None = None
     latency_p50_ms: float | None = None
     latency_p90_ms: float | None = None
     latency_p99_ms: float | None = None
+    latency_mad_ms: float | None = None
     images_per_s: float | None = None
     cores_used: float | None = None
     busy_threads: int | None = None
+    preemptions: int | None = None
+    energy_mj_per_image: float | None = None
     peak_rss_mb: float | None = None
-    cosine_min: float | None = None
+    golden_cosine_min: float | None = None
     golden_max_error: float | None = None
+    repeat_max_error: float | None = None
+    batch_max_error: float | None = None
+    random_cosine_min: float | None = None
+    cosine_min: float | None = None
+    cosine_p1: float | None = None
+    cosine_mean: float | None = None
     neighbour_flips: float | None = None
     recall1: float | None = None
     delta_recall1: float | None = None
+    delta_recall1_low: float | None = None
+    delta_recall1_high: float | None = None
+    recall5: float | None = None
     mean_ap: float | None = None
+    delta_map: float | None = None
+    delta_map_low: float | None = None
+    delta_map_high: float | None = None
     status: Status = "ok"
     reason: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    scenarios: list[Scenario] = field(default_factory=list)
+    operators: dict[str, int] = field(default_factory=dict)
     detail: dict[str, Any] = field(default_factory=dict)
+    round_medians_ns: list[float] = field(default_factory=list)
     samples_ns: list[int] = field(default_factory=list)
 
-    def set_samples(self, samples: NDArray[Any]) -> None:
-        """Fills the latency columns from int64 nanoseconds `(n,)`."""
-        self.samples_ns = [int(sample) for sample in samples]
+    def __post_init__(self) -> None:
+        self.name = self.name or self.runtime
+
+    def set_rounds(self, rounds: list[NDArray[np.int64]]) -> None:
+        """Fills the latency columns from each round's nanoseconds."""
+        samples = np.concatenate(rounds)
+        self.samples_ns = samples.tolist()
+        self.round_medians_ns = [float(np.median(part)) for part in rounds]
         p50, p90, p99 = np.percentile(samples, [50, 90, 99]) / 1e6
         self.latency_p50_ms, self.latency_p90_ms, self.latency_p99_ms = float(p50), float(p90), float(p99)
+        self.latency_mad_ms = median_absolute_deviation(samples) / 1e6
         self.images_per_s = float(self.batch * len(samples) / (samples.sum() / 1e9))
 
     def fail(self, status: Status, reason: str) -> None:
@@ -61,10 +127,58 @@ class Row:
         if self.status == "ok":
             self.status, self.reason = status, reason
 
+    @property
+    def measured(self) -> bool:
+        """Whether its figures are there, whatever they say."""
+        return self.status not in ("failed", "missing")
 
-@dataclass(frozen=True)
+
+@dataclass
+class Speed:
+    """A row beside the fastest of its group and batch: how many times longer it takes an image, with its interval."""
+
+    slow: str
+    fast: str
+    ratio: float
+    low: float | None
+    high: float | None
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        if self.low is None or self.high is None:
+            return f"{self.fast} ran {self.ratio:.2f} times as fast as {self.slow} (too few rounds for an interval)"
+        interval = f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+        if self.low <= 1 <= self.high:
+            return f"{self.fast} and {self.slow} cannot be told apart: ratio {interval}"
+        return f"{self.fast} ran {interval} times as fast as {self.slow}"
+
+
+@dataclass
+class CrossRecall:
+    """recall@1 with queries embedded by one row and the gallery by another, [query][gallery], in the names' order."""
+
+    names: list[str]
+    recall1: list[list[float]]
+
+
+@dataclass
+class Pair:
+    """An image that a row embeds least like the baseline. neighbours: nearest image by the baseline and by the row."""
+
+    row: str
+    cosine: float
+    image: str
+    baseline_neighbour: str
+    row_neighbour: str
+
+
+@dataclass
 class BenchResult:
-    """All rows and what they depend on. problem: what is wrong with the run as a whole, or None."""
+    """All rows and what they depend on. problem: what is wrong with the run as a whole, or None.
+
+    images_sha256: of the images' bytes in order, and their labels.
+    """
 
     command: str
     bundle: str
@@ -72,12 +186,17 @@ class BenchResult:
     packages: dict[str, str]
     options: dict[str, Any]
     images: int
+    images_sha256: str
     labelled: bool
     baseline: str | None
     rows: list[Row]
+    speeds: list[Speed] = field(default_factory=list)
+    cross_recall: CrossRecall | None = None
+    worst_pairs: list[Pair] = field(default_factory=list)
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
     bad_images: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
 
     @property
     def exit_code(self) -> int:
@@ -85,3 +204,26 @@ class BenchResult:
         if all(row.status == "missing" for row in self.rows):
             return 2
         return 0 if self.problem is None and all(row.status == "ok" for row in self.rows) else 1
+
+    def to_json(self) -> str:
+        """Everything, raw samples included."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+def read_result(path: Path) -> BenchResult:
+    """A result's file. InputError when it is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: expected the file of 'edgerecall bench --json', got no JSON: {error}") from error
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != SCHEMA:
+        raise InputError(f"{path}: expected a bench result of schema {SCHEMA}, got {found!r}: run the bench again")
+    try:
+        return TypeAdapter(BenchResult).validate_python(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{path}: no bench result: '{where}': {fault['msg']}") from error

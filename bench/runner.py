@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,200 +13,180 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
-from ..runtimes.errors import (
-    BundleError,
-    EdgeRecallError,
-    ImageError,
-    InputError,
-    RuntimeFailed,
-    RuntimeUnavailable,
-)
-from ..runtimes.model import available_in, l2_normalize, open_predictor, stream_tensors
-from ..runtimes.predictor import RUNTIMES, RunOptions, predictor_class
-from ..runtimes.verify import check_problem, compare, precision_problem, verify_pixels
+from ..runtimes.errors import ImageError, InputError
+from ..runtimes.model import available_in, stream_tensors
+from ..runtimes.spec import Preprocess
+from ..runtimes.verify import cosines, verify_pixels
 from ..runtimes.versions import installed_versions
-from ..runtimes.worker import Timing, WorkerPredictor
+from .contender import Contender, require_sound
 from .image_set import ImageSet
-from .machine import describe_machine
-from .parity import Gates, collapse_warning, judge
-from .retrieval import RetrievalScores, retrieval_scores
+from .loadgen import LoadSettings, run_scenarios
+from .machine import Watch, describe_machine
+from .options import BenchOptions
+from .parity import Embedded, collapse_warning, cross_recall, judge, worst_pairs
 from .rows import BenchResult, Row
+from .speeds import speeds
+from .sweep_state import Measured, SweepState
 
 Tensors = NDArray[np.float32]
-Progress = Callable[[str, int], None]
+Progress = Callable[[str, float], None]
 ENCODE_BATCH = 8
+STAGE_SAMPLES = 20
+RANDOM_INPUTS = 4
+CROSS_LIMIT = 8
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """samples: timed inferences per row, spread over `rounds`. timeout_s: for one answer of a worker."""
+class Run:
+    """One bench. preprocess: what the rows are fed instead of the bundle's own. progress(what, share done)."""
 
-    runtimes: tuple[str, ...] = RUNTIMES
-    threads: int = 1
-    precision: str = "fp32"
-    batch: int = 1
-    samples: int = 100
-    rounds: int = 5
-    warmup: int = 10
-    timeout_s: float = 300.0
-    gates: Gates = field(default_factory=Gates)
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: ImageSet,
+        options: BenchOptions,
+        progress: Progress,
+        preprocess: Preprocess | None = None,
+        load: LoadSettings | None = None,
+    ) -> None:
+        self.bundle, self.images, self.options = bundle, images, options
+        self.preprocess = preprocess or bundle.spec.preprocess
+        self.load = load or LoadSettings()
+        self.bad: list[str] = []
+        self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.groups = options.groups()
+        self._progress, self._done = progress, 0.0
+        _, self.golden, self.reference = bundle.golden()
+        # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.
+        self.needs_witness = "fp32" not in options.precision or self.preprocess != bundle.spec.preprocess
 
-    def __post_init__(self) -> None:
-        _ = self.run_options  # checks threads and precision
-        for runtime in self.runtimes:
-            predictor_class(runtime)
-        if len(set(self.runtimes)) < len(self.runtimes):
-            raise InputError(f"runtimes: each at most once, got {', '.join(self.runtimes)}")
-        for name in ("batch", "samples", "rounds", "warmup"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.rounds > self.samples:
-            raise InputError(f"rounds: expected at most as many as samples ({self.samples}), got {self.rounds}")
+    def measure(self, state: SweepState | None = None) -> tuple[list[Measured], Measured | None]:
+        """All groups, and the witness where one is needed."""
+        self._find_good()
+        witness = None
+        if self.needs_witness:
+            witness = self._kept("witness", state, self._witness)
+        return [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))], witness
+
+    def _kept(self, name: str, state: SweepState | None, make: Callable[[], Measured]) -> Measured:
+        found = state.load(name) if state else None
+        if found is None:
+            found = make()
+            if state:
+                state.save(name, found)
+        self._done += 1
+        return found
+
+    def _step(self, what: str, share: float) -> None:
+        parts = len(self.groups) + self.needs_witness
+        label = f" ({int(self._done) + 1} of {parts})" if parts > 1 else ""
+        self._progress(what + label, (self._done + share) / parts)
+
+    def _find_good(self) -> None:
+        """Which images can be read, once for all groups."""
+        good = []
+
+        def on_bad(path: Path, error: ImageError) -> None:
+            self.bad.append(str(error))
+
+        for indices, _ in stream_tensors(self.images.paths, self.preprocess, ENCODE_BATCH, 1, on_bad):
+            good += indices
+            self._step("reading images", 0.05 * len(good) / len(self.images.paths))
+        if not good:
+            raise InputError(f"none of the {len(self.images.paths)} images could be read: {self.bad[0]}")
+        self.kept = np.asarray(good, dtype=np.int64)
 
     @property
-    def run_options(self) -> RunOptions:
-        """What is asked of each runtime."""
-        return RunOptions(threads=self.threads, precision=self.precision)
+    def paths(self) -> list[Path]:
+        """The good images."""
+        return [self.images.paths[index] for index in self.kept]
 
-
-class Contender:
-    """A row and its worker. `alive` until the worker fails; then the row says why."""
-
-    def __init__(self, runtime: str, bundle: Bundle, options: BenchOptions) -> None:
-        self.row = Row(runtime=runtime, batch=options.batch)
-        self.worker: WorkerPredictor | None = None
-        self.embeddings: list[Tensors] = []
-        self.timings: list[Timing] = []
-        self.golden_cosine = 1.0
-        self.attempt(lambda: self._start(bundle, options))
-
-    def _start(self, bundle: Bundle, options: BenchOptions) -> None:
-        artifact = bundle.artifact(self.row.runtime)
-        self.row.artifact, self.row.size_mb = artifact.name, artifact.size_bytes / 1e6
-        predictor = open_predictor(
-            bundle, self.row.runtime, options.run_options, worker=True, timeout_s=options.timeout_s
-        )
-        if not isinstance(predictor, WorkerPredictor):
-            predictor.close()
-            raise RuntimeUnavailable(f"{self.row.runtime} did not start in a worker process")
-        self.worker = predictor
-        info = predictor.info
-        self.row.version, self.row.precision, self.row.threads = info.version, info.precision, info.threads
-        self.row.detail, self.row.import_ms, self.row.load_ms = info.detail, predictor.import_ms, predictor.load_ms
-        if problem := precision_problem(options.precision, info):
-            self.row.fail("parity", problem)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the worker still answers."""
-        return self.worker is not None
-
-    def attempt(self, action: Callable[[], object]) -> None:
-        """Runs an action of this row; a failure ends the worker and becomes the row's reason."""
+    def _group(self, index: int) -> Measured:
+        rows, options = self.groups[index], self.options
+        contenders: list[Contender] = []
         try:
-            action()
-        except (RuntimeUnavailable, BundleError) as error:
-            self.row.fail("missing", str(error))
-            self.close()
-        except EdgeRecallError as error:
-            # A dead worker outranks an earlier complaint about its row.
-            self.row.status, self.row.reason = "failed", str(error)
-            self.close()
+            for number, row in enumerate(rows):
+                contenders.append(Contender(row, self.bundle, options))
+                self._step(f"loading {row.name}", 0.05 + 0.1 * number / len(rows))
+            _each(contenders, lambda c: c.check_golden(self.golden, self.reference))
+            self._encode(contenders, self.preprocess, 0.15, 0.4)
+            warnings = self._time(contenders)
+            if self.load.scenarios:
+                for number, contender in enumerate(contenders):
+                    self._step(f"LoadGen, {contender.row.name}", 0.8 + 0.15 * number / len(contenders))
+                    _each([contender], lambda c: run_scenarios(c, self.golden, self.load))
+            _each(contenders, lambda c: c.finish(self.golden))
+        finally:
+            for contender in contenders:
+                contender.close()
+        return measured(contenders, warnings)
 
-    def check_golden(self, tensors: Tensors, reference: Tensors) -> None:
-        """The first inference (timed), then the golden images against the training framework's embeddings."""
-        assert self.worker is not None
-        self.row.first_ms = float(self.worker.time(tensors[:1], 1).samples_ns[0]) / 1e6
-        output = np.concatenate([self.worker.embed(tensor[None]) for tensor in tensors])
-        check = compare(output, reference, self.row.runtime, self.row.precision or "fp32")
-        self.golden_cosine, self.row.golden_max_error = check.min_cosine, check.max_abs_error
-        if problem := check_problem(check):
-            self.row.fail("parity", problem)
+    def _time(self, contenders: Sequence[Contender]) -> list[str]:
+        """Warm-up, then interleaved rounds; what disturbed them."""
+        options, paths = self.options, self.paths
+        batches = {size: timing_batch(self.golden, size) for size in options.batch}
+        for contender in contenders:
+            self._step(f"warming up {contender.row.name}", 0.4)
+            _each([contender], lambda c: c.warm_up(batches[c.row.batch]))
 
-    def encode(self, tensors: Tensors) -> None:
-        """Embeds a batch of the image set."""
-        assert self.worker is not None
-        self.embeddings.append(self.worker.embed(tensors))
+        def pids() -> list[int]:
+            return [os.getpid(), *(c.worker.pid for c in contenders if c.worker is not None)]
 
-    def warm_up(self, batch: Tensors, count: int) -> None:
-        """Inferences that do not count."""
-        assert self.worker is not None
-        self.worker.time(batch, count)
+        watch = Watch(pids)
+        for number, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
+            # A B C A B C: drift of the machine falls on all rows alike.
+            for contender in contenders:
+                if options.stage == "e2e":
+                    _each([contender], lambda c: c.time_stages(paths, self.bundle, len(share), True))  # noqa: B023
+                else:
+                    _each([contender], lambda c: c.time_model(batches[c.row.batch], len(share)))  # noqa: B023
+            self._step(f"timing, round {number + 1} of {options.rounds}", 0.4 + 0.35 * (number + 1) / options.rounds)
+        disturbance = watch.stop()
+        if options.stage == "model":
+            _each(contenders, lambda c: c.time_stages(paths, self.bundle, STAGE_SAMPLES, False))
+        return disturbance.warnings(len(os.sched_getaffinity(0)))
 
-    def time(self, batch: Tensors, count: int) -> None:
-        """One round of timed inferences."""
-        assert self.worker is not None
-        self.timings.append(self.worker.time(batch, count))
+    def _encode(self, contenders: Sequence[Contender], preprocess: Preprocess, begin: float, end: float) -> None:
+        """Preprocesses each image once and embeds it in every worker; then random input."""
+        done = 0
+        for _, tensors in stream_tensors(self.paths, preprocess, ENCODE_BATCH, 1, None):
+            _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
+            done += len(tensors)
+            self._step("embedding images", begin + (end - begin) * done / len(self.kept))
+        noise = np.random.default_rng(0).standard_normal((RANDOM_INPUTS, *self.bundle.spec.input_shape))
+        _each(contenders, lambda c: c.embed_random(noise.astype(np.float32)))
 
-    def finish(self) -> None:
-        """The columns that come from all rounds, and the peak memory."""
-        assert self.worker is not None
-        self.row.set_samples(np.concatenate([timing.samples_ns for timing in self.timings]))
-        self.row.cores_used = float(np.mean([timing.cores_used for timing in self.timings]))
-        self.row.busy_threads = max((timing.busy_threads or 0 for timing in self.timings), default=0) or None
-        if self.row.threads is None:  # the runtime does not tell: what was seen
-            self.row.threads = self.row.busy_threads
-        self.row.peak_rss_mb = self.worker.peak_rss_mb()
+    def _witness(self) -> Measured:
+        """A sound fp32 runtime, fed as the bundle says."""
+        reasons = []
+        options = replace(self.options, precision=("fp32",), threads=(1,), batch=(1,))
+        for runtime in available_in(self.bundle):
+            witness = Contender(options.row(runtime, 1, "fp32", 1), self.bundle, options)
+            try:
+                _each([witness], lambda c: c.check_golden(self.golden, self.reference))
+                if witness.row.status == "ok":
+                    self._encode([witness], self.bundle.spec.preprocess, 0.1, 1.0)
+                    require_sound(witness)
+                    return measured([witness], [])
+            finally:
+                witness.close()
+            reasons.append(f"{runtime}: {witness.row.reason}")
+        raise InputError(f"these rows need a sound fp32 runtime beside them: {'; '.join(reasons)}")
 
-    def close(self) -> None:
-        """Ends the worker."""
-        if self.worker is not None:
-            self.worker.close()
-            self.worker = None
+
+def measured(contenders: Sequence[Contender], warnings: list[str]) -> Measured:
+    """What is kept of contenders whose workers have ended."""
+    whole = [contender for contender in contenders if contender.row.measured]
+    return Measured(
+        [contender.row for contender in contenders],
+        {contender.row.name: contender.embedded for contender in whole},
+        {contender.row.name: contender.random for contender in whole},
+        warnings,
+    )
 
 
 def timing_batch(tensors: Tensors, size: int) -> Tensors:
     """`size` real images as one batch, repeating them when there are fewer."""
     return np.ascontiguousarray(np.resize(tensors, (size, *tensors.shape[1:])))
-
-
-def run_bench(bundle: Bundle, images: ImageSet, options: BenchOptions, command: str, progress: Progress) -> BenchResult:
-    """Measures every runtime of `options` on a bundle. progress(what, images or rounds done)."""
-    machine = describe_machine()
-    problem = verify_pixels(bundle)
-    _, golden, reference = bundle.golden()
-    contenders: list[Contender] = []
-    witness: Contender | None = None
-    bad: list[str] = []
-    try:
-        for runtime in options.runtimes:
-            contenders.append(Contender(runtime, bundle, options))
-            progress(f"loading {runtime}", 1)
-        _each(contenders, lambda c: c.check_golden(golden, reference))
-        if options.precision != "fp32":
-            witness = _fp32_witness(bundle, options, golden, reference)
-        kept = _encode_all([*contenders, *([witness] if witness else [])], bundle, images, bad, progress)
-        if witness and not witness.alive:
-            raise RuntimeFailed(f"the fp32 runtime that rows are compared with: {witness.row.reason}")
-        batch = timing_batch(golden, options.batch)
-        _each(contenders, lambda c: c.warm_up(batch, options.warmup))
-        for round_index, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
-            # A B C A B C: drift of the machine falls on all rows alike.
-            _each(contenders, lambda c: c.time(batch, len(share)))  # noqa: B023 - used before the next round
-            progress(f"timing, round {round_index + 1} of {options.rounds}", 1)
-        _each(contenders, lambda c: c.finish())
-    finally:
-        for contender in (*contenders, *([witness] if witness else [])):
-            contender.close()
-    labels = None if images.labels is None else images.labels[kept]
-    unpaired = labels is not None and len(np.unique(labels)) == len(labels)
-    baseline, warnings = _judge_all(contenders, witness, None if unpaired else labels, options.gates)
-    if unpaired:
-        warnings.append("no two of the images are of one class: recall is not measured")
-    return BenchResult(
-        command=command,
-        bundle=str(bundle.root),
-        machine=machine,
-        packages=installed_versions(),
-        options=asdict(options),
-        images=len(kept),
-        labelled=labels is not None and not unpaired,
-        baseline=baseline,
-        rows=[contender.row for contender in contenders],
-        problem=problem,
-        warnings=warnings,
-        bad_images=bad,
-    )
 
 
 def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]) -> None:
@@ -213,57 +195,112 @@ def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]
             contender.attempt(partial(action, contender))
 
 
-def _fp32_witness(bundle: Bundle, options: BenchOptions, golden: Tensors, reference: Tensors) -> Contender:
-    """A sound fp32 runtime that is no row: rows of a lower precision are judged against it, not among themselves."""
-    reasons = []
-    for runtime in available_in(bundle):
-        witness = Contender(runtime, bundle, replace(options, precision="fp32"))
-        if witness.alive:
-            witness.attempt(partial(witness.check_golden, golden, reference))
-        if witness.row.status == "ok":
-            return witness
-        witness.close()
-        reasons.append(f"{runtime}: {witness.row.reason}")
-    raise InputError(f"--precision {options.precision} needs a sound fp32 runtime beside it: {'; '.join(reasons)}")
+def images_sha256(paths: Sequence[Path], labels: NDArray[np.int64] | None) -> str:
+    """Of the images' bytes in order, and their labels."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(b"" if labels is None else labels.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
-def _encode_all(
-    contenders: Sequence[Contender], bundle: Bundle, images: ImageSet, bad: list[str], progress: Progress
-) -> NDArray[np.int64]:
-    """Preprocesses each image once and embeds it in every worker; the indices of the good images."""
-    kept: list[int] = []
+def run_bench(
+    bundle: Bundle,
+    images: ImageSet,
+    options: BenchOptions,
+    command: str,
+    progress: Progress,
+    preprocess: Preprocess | None = None,
+    load: LoadSettings | None = None,
+    state: SweepState | None = None,
+) -> BenchResult:
+    """Measures every row of `options` on a bundle. progress(what, share done).
 
-    def on_bad(path: Path, error: ImageError) -> None:
-        bad.append(str(error))
+    preprocess: the rows are fed this instead of what the bundle says, and judged against what it says. state: keeps
+    what is measured, so that an interrupted run can go on.
+    """
+    machine = describe_machine()
+    problem = verify_pixels(bundle)
+    run = Run(bundle, images, options, progress, preprocess, load)
+    groups, witness = run.measure(state)
+    rows = [row for group in groups for row in group.rows]
+    labels = None if images.labels is None else images.labels[run.kept]
+    unpaired = labels is not None and len(np.unique(labels)) == len(labels)
+    result = BenchResult(
+        command=command,
+        bundle=str(bundle.root),
+        machine=machine,
+        packages=installed_versions(),
+        options={**asdict(options), "gates": options.gates.model_dump(), "load": asdict(run.load)},
+        images=len(run.kept),
+        images_sha256=images_sha256(run.paths, labels),
+        labelled=labels is not None and not unpaired,
+        baseline=None,
+        rows=rows,
+        speeds=speeds(rows),
+        problem=problem,
+        warnings=list(dict.fromkeys(warning for group in groups for warning in group.warnings)),
+        bad_images=run.bad,
+    )
+    progress("comparing embeddings", 1.0)
+    judge_all(result, groups, witness, run.paths, None if unpaired else labels)
+    for row in rows:
+        if row.measured:
+            options.gates.check(row)
+    if unpaired:
+        result.warnings.append("no two of the images are of one class: recall is not measured")
+    if options.strict:
+        be_strict(result)
+    return result
 
-    for indices, tensors in stream_tensors(images.paths, bundle.spec.preprocess, ENCODE_BATCH, 1, on_bad):
-        _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
-        kept.extend(indices)
-        progress("embedding images", len(indices))
-    if not kept:
-        raise InputError(f"none of the {len(images.paths)} images could be read: {bad[0]}")
-    return np.asarray(kept, dtype=np.int64)
+
+def judge_all(
+    result: BenchResult,
+    groups: Sequence[Measured],
+    witness: Measured | None,
+    paths: Sequence[Path],
+    labels: NDArray[np.int64] | None,
+) -> None:
+    """Parity of every measured row against the witness, or the first sound row in fp32."""
+    sets = {name: Embedded(name, array, labels) for group in groups for name, array in group.embeddings.items()}
+    random = {name: array for group in groups for name, array in group.random.items()}
+    rows = [row for row in result.rows if row.name in sets]
+    if not rows:
+        return
+    if witness:
+        (name,) = witness.embeddings
+        baseline, base_random = Embedded(name, witness.embeddings[name], labels), witness.random[name]
+        result.baseline = f"{name} in fp32, as the bundle says" if result.options["precision"] else name
+    else:
+        # The baseline must itself match the training framework on the golden images.
+        fp32 = [row for row in rows if row.asked_precision == "fp32"] or rows
+        first = next((row for row in fp32 if row.status == "ok"), fp32[0])
+        baseline, base_random, result.baseline = sets[first.name], random[first.name], first.name
+    for row in rows:
+        judge(row, sets[row.name], baseline)
+        row.random_cosine_min = float(cosines(random[row.name], base_random).min())
+    if warning := collapse_warning(baseline.embeddings):
+        result.warnings.append(warning)
+    result.cross_recall = cross_recall(distinct(rows, sets, baseline if witness else None))
+    others = [row for row in rows if sets[row.name] is not baseline]
+    if others:
+        worst = min(others, key=lambda row: (-(row.neighbour_flips or 0.0), row.cosine_min or 0.0))
+        result.worst_pairs = worst_pairs(sets[worst.name], baseline, paths)
 
 
-def _judge_all(
-    contenders: Sequence[Contender], witness: Contender | None, labels: NDArray[np.int64] | None, gates: Gates
-) -> tuple[str | None, list[str]]:
-    """Parity of every living row against the witness, or the first sound row; the baseline's name, and warnings."""
-    measured = [c for c in contenders if c.row.status in ("ok", "parity") and c.embeddings]
-    if not measured:
-        return None, []
-    # The baseline must itself match the training framework on the golden images.
-    baseline = witness or next((c for c in measured if c.row.status == "ok"), measured[0])
-    base, base_scores = _retrieval(baseline, labels)
-    for contender in measured:
-        own, scores = (base, base_scores) if contender is baseline else _retrieval(contender, labels)
-        judge(contender.row, own, base, scores, base_scores, contender.golden_cosine, gates)
-    warning = collapse_warning(base)
-    name = f"{baseline.row.runtime} in fp32" if witness else baseline.row.runtime
-    return name, [warning] if warning else []
+def distinct(rows: Sequence[Row], sets: dict[str, Embedded], witness: Embedded | None) -> list[Embedded]:
+    """One row for each runtime and precision: threads and batch hardly change an embedding."""
+    chosen: dict[tuple[str, str], Embedded] = {}
+    for row in rows:
+        chosen.setdefault((row.runtime, row.asked_precision), sets[row.name])
+    extra = [Embedded(f"{witness.name} (baseline)", witness.embeddings, witness.labels)] if witness else []
+    return [*extra, *chosen.values()][:CROSS_LIMIT]
 
 
-def _retrieval(contender: Contender, labels: NDArray[np.int64] | None) -> tuple[Tensors, RetrievalScores | None]:
-    """A contender's L2-normalised embeddings, and their scores where there are labels."""
-    embeddings = l2_normalize(np.concatenate(contender.embeddings))
-    return embeddings, None if labels is None else retrieval_scores(embeddings, labels, ks=(1, 5))
+def be_strict(result: BenchResult) -> None:
+    """Warnings become failures."""
+    for row in result.rows:
+        if row.warnings:
+            row.fail("request", row.warnings[0])
+    if result.problem is None and result.warnings:
+        result.problem = f"--strict: {result.warnings[0]}"

@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
 
-from ..runtimes.config import read_yaml, validate
 from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import sha256
 from ..runtimes.paddle_model import check_input_shape
 from ..runtimes.predictor import ModelIO, RunOptions
-from ..runtimes.spec import Frozen
-from ..runtimes.transform_ops import parse_transform_ops
+from ..runtimes.transform_ops import read_preprocess
 from ..runtimes.worker import WorkerPredictor
 from .context import FormatFailed, own_step, run_step
 from .exporter import Source
@@ -72,15 +69,6 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
     return Source(preprocess, True, models, reasons, reference, about, "x")
 
 
-class PreprocessFile(Frozen):
-    """A YAML with `RecPreProcess.transform_ops` or `PreProcess.transform_ops`; its other sections are left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    RecPreProcess: dict[str, Any] | None = None
-    PreProcess: dict[str, Any] | None = None
-
-
 def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -> Source:
     """A folder with `inference.json` and/or `inference.pdmodel` (or `prefix.*`) and its `.pdiparams`.
 
@@ -95,13 +83,7 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
     }
     if not models or not params.is_file():
         raise InputError(f"{folder}: expected {stem}.json or {stem}.pdmodel, with {stem}.pdiparams")
-    sections = validate(PreprocessFile, read_yaml(preprocess_file), f"config {preprocess_file}")
-    section = sections.RecPreProcess or sections.PreProcess
-    if section is None:
-        raise InputError(f"config {preprocess_file}: expected RecPreProcess.transform_ops")
-    preprocess = parse_transform_ops(
-        section.get("transform_ops"), f"{preprocess_file}: transform_ops", backend="cv2", exif="apply"
-    )
+    preprocess = read_preprocess(preprocess_file)
     input_names = [check_input_shape(path, preprocess.output_shape) for path, _ in models.values()]
     form = "pir" if "pir" in models else "pdmodel"
     model, _ = models[form]

@@ -52,6 +52,7 @@ class Evaluation(TypedDict):
 
     first_rank: int64 `(n,)`, of each query's best relevant image, from 1; 0 where it has none.
     nearest: int64 `(n,)`, gallery index of each query's first image; -1 where none is left.
+    average_precision: float64 `(n,)`; 0 where a query has no relevant image.
     """
 
     queries: int
@@ -61,6 +62,7 @@ class Evaluation(TypedDict):
     map_at_r: float
     first_rank: NDArray[np.int64]
     nearest: NDArray[np.int64]
+    average_precision: NDArray[np.float64]
 
 def load_blas(path: str) -> None:
     """Loads the BLAS that `evaluate` multiplies with; the first one stays. Unavailable when it cannot."""

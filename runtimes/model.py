@@ -34,8 +34,11 @@ def open_predictor(
     worker: bool = False,
     artifact: str | None = None,
     timeout_s: float = 300.0,
+    cpus: Sequence[int] = (),
 ) -> Predictor:
     """A bundle's model in a runtime, in this process, or in a worker process when asked or when it must be.
+
+    timeout_s, cpus: of a worker (see `WorkerPredictor`).
 
     Raises RuntimeUnavailable with the remedy, RuntimeFailed, or BundleError.
     """
@@ -45,7 +48,7 @@ def open_predictor(
     files, io = bundle.files(chosen), bundle.spec.io
     python = other_interpreter(runtime)
     if worker or python is not None:
-        return WorkerPredictor(runtime, files, io, options, python, timeout_s)
+        return WorkerPredictor(runtime, files, io, options, python, timeout_s, cpus)
     return open_files(runtime, files, io, options)
 
 

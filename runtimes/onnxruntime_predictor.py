@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
-from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .predictor import (
+    PRECISION_NAMES,
+    Executed,
+    ModelIO,
+    Predictor,
+    RunOptions,
+    RuntimeInfo,
+    checked_output,
+    precisions,
+)
 
-TYPE_NAMES = {"tensor(float)": "fp32", "tensor(float16)": "fp16", "tensor(bfloat16)": "bf16"}
+HEAVY = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxRuntimePredictor(Predictor):
@@ -27,28 +40,60 @@ class OnnxRuntimePredictor(Predictor):
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
         onnxruntime.set_default_logger_severity(3)
-        session_options = onnxruntime.SessionOptions()
-        session_options.intra_op_num_threads = options.threads
-        session_options.inter_op_num_threads = 1
-        levels = onnxruntime.GraphOptimizationLevel
-        session_options.graph_optimization_level = (
-            levels.ORT_ENABLE_ALL if options.graph_optimization else levels.ORT_DISABLE_ALL
-        )
-        session_options.log_severity_level = 3
-        self.io = io
-        self._session = onnxruntime.InferenceSession(
-            files["model"], session_options, providers=["CPUExecutionProvider"]
-        )
+        self.io, self._model, self._options = io, files["model"], options
+        self._session = self._open()
         graph_input = self._session.get_inputs()[0]
         self._input_name = graph_input.name
         self.info = RuntimeInfo(
             runtime="onnxruntime",
             version=onnxruntime.__version__,
-            precision=TYPE_NAMES.get(graph_input.type, graph_input.type),
+            precision=PRECISION_NAMES.get(graph_input.type[len("tensor(") : -1], graph_input.type),
             threads=self._session.get_session_options().intra_op_num_threads,
             detail={"providers": self._session.get_providers()},
         )
 
+    def _open(self, profile: str | None = None) -> Any:
+        """A session. profile: where its profile goes, as the beginning of a file's path."""
+        import onnxruntime
+
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = self._options.threads
+        session_options.inter_op_num_threads = 1
+        levels = onnxruntime.GraphOptimizationLevel
+        session_options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if self._options.graph_optimization else levels.ORT_DISABLE_ALL
+        )
+        session_options.log_severity_level = 3
+        if profile is not None:
+            session_options.enable_profiling = True
+            session_options.profile_file_prefix = profile
+        return onnxruntime.InferenceSession(self._model, session_options, providers=["CPUExecutionProvider"])
+
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         outputs = self._session.run(None, {self._input_name: batch})
         return checked_output("onnxruntime", outputs[0], len(batch), self.io)
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._open(str(Path(folder) / "profile"))
+            session.run(None, {self._input_name: batch})
+            return executed_by(json.loads(Path(session.end_profiling()).read_text()))
+
+
+def executed_by(events: list[dict[str, Any]]) -> Executed | None:
+    """What a session's profile says of the nodes of the optimised graph; None when it names none."""
+    operators: Counter[str] = Counter()
+    types = set()
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        arguments = event["args"]
+        kind = arguments["op_name"]
+        operators[f"{kind} {arguments['provider']}"] += 1
+        if any(heavy in kind for heavy in HEAVY):
+            types.add(next(iter(arguments["input_type_shape"][0])))
+    if not operators:
+        return None
+    return Executed(
+        precisions(PRECISION_NAMES.get(name, name) for name in types), "ONNX Runtime's profile", dict(operators)
+    )

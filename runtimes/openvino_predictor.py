@@ -8,23 +8,30 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
-from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .predictor import (
+    PRECISION_NAMES,
+    Executed,
+    ModelIO,
+    Predictor,
+    RunOptions,
+    RuntimeInfo,
+    checked_output,
+    precisions,
+)
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 HEAVY_LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
+LAYER_FIELDS = ("layerType", "runtimePrecision", "primitiveType")
 
 
-def executed_precision(compiled: Any) -> tuple[str, dict[str, int]]:
-    """What the execution graph says: the precision of the heavy layers, and how many layers have which."""
-    counts: Counter[str] = Counter()
+def executed_layers(compiled: Any) -> Counter[str]:
+    """The heavy layers of the execution graph by kind, precision and kernel."""
+    layers: Counter[str] = Counter()
     for operation in compiled.get_runtime_model().get_ordered_ops():
-        info = operation.get_rt_info()
-        layer = info["layerType"].astype(str) if "layerType" in info else ""
-        if layer in HEAVY_LAYERS and "runtimePrecision" in info:
-            counts[info["runtimePrecision"].astype(str).lower()] += 1
-    names = {hint: name for name, hint in HINTS.items()}
-    executed = sorted({names.get(precision, precision) for precision in counts})
-    return "+".join(executed) or "unknown", dict(counts)
+        info = {key: value.astype(str) for key, value in operation.get_rt_info().items() if key in LAYER_FIELDS}
+        if info.get("layerType") in HEAVY_LAYERS and "runtimePrecision" in info:
+            layers[f"{info['layerType']} {info['runtimePrecision'].lower()} {info.get('primitiveType', '')}"] += 1
+    return layers
 
 
 class OpenVinoPredictor(Predictor):
@@ -53,18 +60,25 @@ class OpenVinoPredictor(Predictor):
             },
         )
         self._request = self._compiled.create_infer_request()
-        precision, layers = executed_precision(self._compiled)
+        layers = executed_layers(self._compiled)
+        types = {name.split()[1] for name in layers}
+        self._executed = Executed(
+            precisions(PRECISION_NAMES.get(name, name) for name in types), "OpenVINO's execution graph", dict(layers)
+        )
         self.info = RuntimeInfo(
             runtime="openvino",
             version=openvino.__version__,
-            precision=precision,
+            precision=self._executed.precision,
             threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
-            detail={"layers_by_precision": layers, "streams": int(self._compiled.get_property("NUM_STREAMS"))},
+            detail={"streams": int(self._compiled.get_property("NUM_STREAMS"))},
         )
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         results = self._request.infer([batch], share_inputs=True)
         return checked_output("openvino", results[0], len(batch), self.io)
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        return self._executed
 
     def close(self) -> None:
         del self._request, self._compiled

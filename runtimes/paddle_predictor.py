@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
-from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .onednn_log import executed_by, recorded
+from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 
 
 class PaddlePredictor(Predictor):
@@ -53,7 +55,7 @@ class PaddlePredictor(Predictor):
         self.info = RuntimeInfo(
             runtime="paddle",
             version=paddle.__version__,
-            # Paddle does not tell what runs; fp32 is all it has unless bf16 was switched on above.
+            # As configured; `executed` reads what runs.
             precision="bf16" if options.precision == "bf16" else "fp32",
             threads=config.cpu_math_library_num_threads(),
             device="gpu" if config.use_gpu() else "cpu",
@@ -68,3 +70,14 @@ class PaddlePredictor(Predictor):
         self._input.copy_from_cpu(batch)
         self._predictor.run()
         return checked_output("paddle", self._output.copy_to_cpu(), len(batch), self.io)
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        import paddle
+
+        libraries = sorted((Path(paddle.__file__).parent / "libs").glob("libdnnl.so*"))
+        if not libraries or self.info.device != "cpu":
+            return None
+        found = executed_by(recorded(libraries[0], lambda: self.embed(batch)))
+        if found is None and not self.info.detail["onednn"]:
+            return Executed("fp32", "oneDNN is off and logged nothing; Paddle's own CPU kernels")
+        return found

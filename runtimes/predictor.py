@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,18 @@ PREDICTORS = {
 }
 RUNTIMES = tuple(name for name in PREDICTORS if name != "fake")
 PRECISIONS = ("fp32", "fp16", "bf16")
+# Our names of the types that runtimes report.
+PRECISION_NAMES = {
+    "f32": "fp32",
+    "float": "fp32",
+    "f16": "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "s8": "int8",
+    "i8": "int8",
+    "u8": "int8",
+    "uint8": "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,18 @@ class RuntimeInfo:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Executed:
+    """What an inference really ran, from the runtime's own records.
+
+    precision: of its heavy layers, "bf16+fp32" where they are mixed. source: which record. operators: kind -> count.
+    """
+
+    precision: str
+    source: str
+    operators: dict[str, int] = field(default_factory=dict)
+
+
 class Predictor(ABC):
     """One loaded model in one runtime. `package` is the third-party module it stands on."""
 
@@ -84,6 +109,13 @@ class Predictor(ABC):
     @abstractmethod
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        """Runs a batch, shaped as for `embed`, and says what ran; by default None: the runtime does not tell.
+
+        It may load the model once more or switch the runtime's logging: not for a process that is being timed.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027 - optional: its default is to do nothing
         """Frees what the runtime holds; by default there is nothing to do."""
@@ -128,6 +160,11 @@ def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) 
     if not np.isfinite(array).all():
         raise RuntimeFailed(f"{runtime}: the output holds NaN or infinity")
     return array
+
+
+def precisions(names: Iterable[str]) -> str:
+    """One text for the precisions of a model's heavy layers."""
+    return "+".join(sorted(set(names))) or "unknown"
 
 
 def one_line(error: object, limit: int = 300) -> str:

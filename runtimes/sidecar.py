@@ -18,6 +18,7 @@ from .files import write_error
 
 VERSIONS = ("3.10", "3.9", "3.8")
 REQUIREMENTS = ("paddlelite==2.13rc0", "numpy<2")
+EXTRAS = ("mlcommons-loadgen>=6,<7",)  # for 'bench --scenario'; not on every system
 PROBE = "import numpy, sys; from paddlelite import lite; sys.exit(int(numpy.__version__.split('.')[0]) >= 2)"
 VARIABLE = "EDGERECALL_LITE_PYTHON"
 
@@ -90,30 +91,34 @@ def usable_base() -> str:
 
 
 def make() -> Path:
-    """Makes the sidecar environment and returns its interpreter. An existing good one is kept."""
+    """Makes the sidecar environment and returns its interpreter. An existing good one is kept, and completed."""
     target = sidecar_dir()
     python = target / "bin" / "python"
-    if python.exists() and runs(python, PROBE):
-        return python
-    base = usable_base()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-    except OSError as error:
-        raise write_error(target, error) from error
-    # A virtual environment holds its own path, so it is built in place and marked good only by the probe.
-    steps = (
-        [base, "-m", "venv", str(target)],
-        [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", *REQUIREMENTS],
-    )
-    with tempfile.TemporaryFile() as log:
-        for step in steps:
-            result = subprocess.run(step, stdout=log, stderr=subprocess.STDOUT, check=False)
-            if result.returncode != 0:
-                log.seek(0)
-                lines = log.read().decode(errors="replace").strip().splitlines()
+    install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    if not (python.exists() and runs(python, PROBE)):
+        base = usable_base()
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+        except OSError as error:
+            raise write_error(target, error) from error
+        # A virtual environment holds its own path, so it is built in place and marked good only by the probe.
+        for step in ([base, "-m", "venv", str(target)], [*install, *REQUIREMENTS]):
+            code, last_line = logged(step)
+            if code != 0:
                 shutil.rmtree(target, ignore_errors=True)
-                raise RuntimeUnavailable(f"'{' '.join(step)}' failed: {lines[-1] if lines else 'no output'}")
-    if not runs(python, PROBE):
-        raise RuntimeUnavailable(f"the sidecar at {target} was made but cannot import paddlelite")
+                raise RuntimeUnavailable(f"'{' '.join(step)}' failed: {last_line}")
+        if not runs(python, PROBE):
+            raise RuntimeUnavailable(f"the sidecar at {target} was made but cannot import paddlelite")
+    if not runs(python, "import mlperf_loadgen"):
+        logged([*install, *EXTRAS])
     return python
+
+
+def logged(step: list[str]) -> tuple[int, str]:
+    """Runs a command; its exit code and the last line it printed."""
+    with tempfile.TemporaryFile() as log:
+        result = subprocess.run(step, stdout=log, stderr=subprocess.STDOUT, check=False)
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    return result.returncode, lines[-1] if lines else "no output"

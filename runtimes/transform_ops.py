@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
-from .config import suggestion
+from .config import read_yaml, suggestion, validate
 from .errors import InputError
-from .spec import Backend, CenterCrop, Decode, Normalize, Op, Preprocess, ResizeExact, ResizeShort
+from .spec import Backend, CenterCrop, Decode, Frozen, Normalize, Op, Preprocess, ResizeExact, ResizeShort
 
 Params = dict[str, Any]
 
@@ -175,3 +176,21 @@ def parse_transform_ops(entries: Any, where: str, backend: Backend, exif: Litera
         return Preprocess(ops=(Decode(exif=exif), *ops, normalize))
     except ValidationError as error:
         raise InputError(f"{where}: {first_fault(error)}") from error
+
+
+class PreprocessFile(Frozen):
+    """A YAML with `RecPreProcess.transform_ops` or `PreProcess.transform_ops`; its other sections are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    RecPreProcess: dict[str, Any] | None = None
+    PreProcess: dict[str, Any] | None = None
+
+
+def read_preprocess(path: Path) -> Preprocess:
+    """The preprocessing of a deployment config in the reference's form, whose script reads images with OpenCV."""
+    sections = validate(PreprocessFile, read_yaml(path), f"config {path}")
+    section = sections.RecPreProcess or sections.PreProcess
+    if section is None:
+        raise InputError(f"config {path}: expected RecPreProcess.transform_ops")
+    return parse_transform_ops(section.get("transform_ops"), f"{path}: transform_ops", backend="cv2", exif="apply")

@@ -14,6 +14,7 @@ RELEVANT = (
     "openvino",
     "numpy",
     "pillow",
+    "mlcommons-loadgen",
 )
 
 # module -> (distribution, the extra that brings it)
@@ -22,6 +23,8 @@ PROVIDERS = {
     "paddle2onnx": ("paddle2onnx", "export"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "openvino"),
+    "scipy": ("scipy", "bench"),
+    "matplotlib": ("matplotlib", "bench"),
 }
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,28 +19,39 @@ from numpy.typing import NDArray
 
 from . import errors
 from .errors import EdgeRecallError, RuntimeFailed
-from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo
+from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo
 from .wire import receive, send
 
 # Files in the current folder must not stand in for modules.
+# Pinned before anything is imported: every thread that a library starts inherits it.
+PIN = """
+import importlib, os, sys, types
+if {cpus!r}:
+    os.sched_setaffinity(0, {cpus!r})
+"""
 OWN_START = """
-import importlib, sys
 sys.path[:] = [path for path in sys.path if path]
 importlib.import_module({module!r}).main()
 """
 # Names the packages without their __init__ files, whose imports an older interpreter may not have.
 SIDECAR_START = """
-import importlib, sys, types
 sys.path[:] = [path for path in sys.path if path]
 for name, path in {packages!r}.items():
     module = types.ModuleType(name); module.__path__ = [path]; sys.modules[name] = module
 importlib.import_module({module!r}).main()
 """
-# Variables that change what a runtime executes behind the options' back.
-SILENT_SWITCHES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "FLAGS_enable_pir_api")
+# Variables that change what a runtime executes behind the options' back; with VERBOSE, OpenVINO 2026.4 returns nothing.
+SILENT_SWITCHES = (
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_VERBOSE",
+    "DNNL_VERBOSE",
+    "FLAGS_enable_pir_api",
+)
+SETTLE_STEP_S, SETTLE_LIMIT_S = 0.004, 1.0
 
 
-def sidecar_command(python: str, module: str) -> list[str]:
+def sidecar_command(python: str, module: str, cpus: Sequence[int] = ()) -> list[str]:
     """Runs `edgerecall.<folder>.<module>`'s main() in an interpreter that has nothing of ours installed."""
     package = module.rpartition(".")[0]
     here = Path(__file__).resolve().parent
@@ -47,34 +59,43 @@ def sidecar_command(python: str, module: str) -> list[str]:
     assert spec is not None and spec.submodule_search_locations
     packages = {"edgerecall": str(here.parent), "edgerecall.runtimes": str(here)}
     packages[package] = next(iter(spec.submodule_search_locations))
-    return [python, "-s", "-c", SIDECAR_START.format(packages=packages, module=module)]
+    start = PIN.format(cpus=tuple(cpus)) + SIDECAR_START.format(packages=packages, module=module)
+    return [python, "-s", "-c", start]
 
 
-def own_command(module: str, *arguments: str) -> list[str]:
+def own_command(module: str, *arguments: str, cpus: Sequence[int] = ()) -> list[str]:
     """Runs a module's main() in this interpreter, without the current folder on its path as `python -m` has it."""
-    return [sys.executable, "-c", OWN_START.format(module=module), *arguments]
+    return [sys.executable, "-c", PIN.format(cpus=tuple(cpus)) + OWN_START.format(module=module), *arguments]
 
 
-def worker_command(python: str | None) -> list[str]:
+def worker_command(python: str | None, cpus: Sequence[int] = ()) -> list[str]:
     """Our own interpreter imports the installed package; a sidecar gets only the folders it needs."""
     module = "edgerecall.runtimes.worker_main"
-    return own_command(module) if python is None else sidecar_command(python, module)
+    return own_command(module, cpus=cpus) if python is None else sidecar_command(python, module, cpus)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """samples_ns: int64 `(n,)`. cores_used: CPU time over wall time. busy_threads: threads seen at work, or None."""
+    """samples_ns: int64 `(n,)`. cpu_ns, wall_ns: CPU time of all threads, and time, over all samples.
+
+    busy_threads: threads seen at work, or None. preemptions: times the system took a CPU away from them; None where it
+    does not tell. cpus: those that the busy threads may use.
+    """
 
     samples_ns: NDArray[Any]
-    cores_used: float
+    cpu_ns: int
+    wall_ns: int
     busy_threads: int | None
+    preemptions: int | None
+    cpus: tuple[int, ...]
 
 
 class WorkerPredictor(Predictor):
     """A predictor in its own process, own interpreter and own thread pools.
 
     python: interpreter to run in, None for this one. timeout_s: for any one answer; after it the worker is
-    killed and RuntimeFailed raised. import_ms, load_ms: measured inside the worker.
+    killed and RuntimeFailed raised. cpus: those it may use, all when empty. import_ms, load_ms: measured inside the
+    worker.
     """
 
     def __init__(
@@ -85,6 +106,7 @@ class WorkerPredictor(Predictor):
         options: RunOptions,
         python: str | None = None,
         timeout_s: float = 300.0,
+        cpus: Sequence[int] = (),
     ) -> None:
         self.io, self.runtime, self.timeout_s = io, runtime, timeout_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
@@ -93,7 +115,7 @@ class WorkerPredictor(Predictor):
         if python is not None:
             environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
-            worker_command(python),
+            worker_command(python, cpus),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -119,14 +141,18 @@ class WorkerPredictor(Predictor):
         return self._process.pid
 
     def call(
-        self, command: str, arrays: tuple[NDArray[Any], ...] = (), **body: Any
+        self, command: str, arrays: tuple[NDArray[Any], ...] = (), longer_s: float = 0.0, **body: Any
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """Sends one command and waits for its answer. The worker's own errors are raised here again."""
+        """Sends one command and waits for its answer. The worker's own errors are raised here again.
+
+        longer_s: how much longer than `timeout_s` this command may take.
+        """
         assert self._process.stdin is not None
-        deadline = time.monotonic() + self.timeout_s
+        allowed_s = self.timeout_s + longer_s
+        deadline = time.monotonic() + allowed_s
         try:
             send(self._process.stdin, {"command": command, **body}, arrays)  # type: ignore[arg-type]
-            answer, outputs = receive(lambda count: self._read(count, deadline))
+            answer, outputs = receive(lambda count: self._read(count, deadline, allowed_s))
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeFailed(self._obituary()) from error
         if not answer["ok"]:
@@ -137,10 +163,50 @@ class WorkerPredictor(Predictor):
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self.call("embed", (batch,))[1][0]
 
-    def time(self, batch: NDArray[Any], count: int) -> Timing:
-        """`count` inferences, timed inside the worker."""
-        result, arrays = self.call("time", (batch,), count=count)
-        return Timing(arrays[0], result["cpu_ns"] / max(result["wall_ns"], 1), result["busy_threads"])
+    def time(self, batch: NDArray[Any], count: int, discard: int = 0, limit_s: float = float("inf")) -> Timing:
+        """`count` inferences, fewer (at least one) after `limit_s`, timed in the worker, after `discard` untimed ones."""
+        limit_ns = None if limit_s == float("inf") else int(limit_s * 1e9)
+        result, arrays = self.call("time", (batch,), count=count, discard=discard, limit_ns=limit_ns)
+        result["cpus"] = tuple(result["cpus"])
+        return Timing(samples_ns=arrays[0], **result)
+
+    def settle(self) -> None:
+        """Waits, at most a second, until the worker's threads rest: some spin on for 0.2 s after an inference."""
+        before = self._cpu_ns()
+        end = time.monotonic() + SETTLE_LIMIT_S
+        while time.monotonic() < end:
+            time.sleep(SETTLE_STEP_S)
+            now = self._cpu_ns()
+            if now - before < SETTLE_STEP_S * 1e9 / 20:
+                return
+            before = now
+
+    def _cpu_ns(self) -> int:
+        """CPU time of all its threads; 0 where the system does not tell."""
+        total = 0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for task in Path(f"/proc/{self.pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0])
+        return total
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        told, _ = self.call("executed", (batch,))
+        return Executed(**told) if told else None
+
+    def load_test(
+        self,
+        samples: NDArray[Any],
+        scenario: str,
+        batch: int,
+        settings: dict[str, Any],
+        folder: str,
+        longer_s: float,
+    ) -> list[int]:
+        """One scenario of MLPerf LoadGen in the worker (see `load_test.run_load_test`)."""
+        body = {"scenario": scenario, "batch": batch, "settings": settings, "folder": folder}
+        result, _ = self.call("load_test", (samples,), longer_s, **body)
+        inference_ns: list[int] = result["inference_ns"]
+        return inference_ns
 
     def peak_rss_mb(self) -> float | None:
         """The worker's peak resident memory so far, in MB (1e6 bytes)."""
@@ -161,7 +227,7 @@ class WorkerPredictor(Predictor):
             process.wait()
         self._log.close()
 
-    def _read(self, count: int, deadline: float) -> bytearray:
+    def _read(self, count: int, deadline: float, allowed_s: float) -> bytearray:
         stream: BinaryIO = self._process.stdout  # type: ignore[assignment]
         data, view_start = bytearray(count), 0
         view = memoryview(data)
@@ -171,7 +237,7 @@ class WorkerPredictor(Predictor):
             ready = remaining > 0 and select.select([stream.fileno()], [], [], remaining)[0]
             if not ready:
                 self._process.kill()
-                raise RuntimeFailed(f"{self.runtime}: no answer within {self.timeout_s:g} s; its worker was ended")
+                raise RuntimeFailed(f"{self.runtime}: no answer within {allowed_s:g} s; its worker was ended")
             got = os.readv(stream.fileno(), [view[view_start:]])
             if got == 0:
                 raise EOFError

@@ -19,8 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EdgeRecallError
+from .load_test import run_load_test
 from .predictor import ModelIO, Predictor, RunOptions, one_line, open_files, predictor_class
 from .wire import reader, receive, send
+
+try:
+    import resource
+except ImportError:  # not on every system
+    resource = None  # type: ignore[assignment]
 
 WATCH_INTERVAL_S = 1.0
 
@@ -66,25 +72,55 @@ def thread_times() -> dict[str, int]:
     return times
 
 
-def timed_runs(predictor: Predictor, batch: NDArray[Any], count: int) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """`count` inferences of one batch: nanoseconds each, the CPU time that all threads used, and how many threads
-    worked (ran for at least a twentieth of the time).
-    """
+def allowed_cpus(threads: list[str]) -> list[int]:
+    """CPUs that any of these threads of this process may run on."""
+    cpus: set[int] = set()
+    with contextlib.suppress(OSError, AttributeError):
+        for thread in threads:
+            cpus |= os.sched_getaffinity(int(thread))
+    return sorted(cpus)
+
+
+def preemptions() -> int | None:
+    """How often the system took a CPU away from this process; None where it does not tell."""
+    if resource is None:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def timed_runs(
+    predictor: Predictor, batch: NDArray[Any], count: int, discard: int, limit_ns: int | None
+) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """The fields of `worker.Timing`. A thread is busy that ran for at least a twentieth of the time."""
+    for _ in range(discard):
+        predictor.embed(batch)
     samples = np.empty(count, dtype=np.int64)
-    before = thread_times()
+    before, taken_before = thread_times(), preemptions()
     cpu_start, wall_start = time.process_time_ns(), time.perf_counter_ns()
+    done = 0
     for index in range(count):
         start = time.perf_counter_ns()
         predictor.embed(batch)
-        samples[index] = time.perf_counter_ns() - start
+        end = time.perf_counter_ns()
+        samples[index] = end - start
+        done = index + 1
+        if limit_ns is not None and end - wall_start > limit_ns:
+            break
     cpu_ns, wall_ns = time.process_time_ns() - cpu_start, time.perf_counter_ns() - wall_start
-    after = thread_times()
-    busy = sum(after[task] - before.get(task, 0) > wall_ns / 20 for task in after)
-    return {"cpu_ns": cpu_ns, "wall_ns": wall_ns, "busy_threads": busy or None}, [samples]
+    after, taken = thread_times(), preemptions()
+    busy = [task for task in after if after[task] - before.get(task, 0) > wall_ns / 20]
+    seen = {
+        "cpu_ns": cpu_ns,
+        "wall_ns": wall_ns,
+        "busy_threads": len(busy) or None,
+        "preemptions": None if taken is None or taken_before is None else taken - taken_before,
+        "cpus": allowed_cpus(busy),
+    }
+    return seen, [samples[:done]]
 
 
 class Worker:
-    """The commands: open, embed, time, stats."""
+    """The commands: open, embed, time, load_test, executed, stats."""
 
     def __init__(self) -> None:
         self.predictor: Predictor | None = None
@@ -112,7 +148,13 @@ class Worker:
         if command == "embed":
             return {}, [self.predictor.embed(arrays[0])]
         if command == "time":
-            return timed_runs(self.predictor, arrays[0], body["count"])
+            return timed_runs(self.predictor, arrays[0], body["count"], body["discard"], body["limit_ns"])
+        if command == "load_test":
+            settings = (body["scenario"], body["batch"], body["settings"], body["folder"])
+            return {"inference_ns": run_load_test(self.predictor, arrays[0], *settings)}, []
+        if command == "executed":
+            told = self.predictor.executed(arrays[0])
+            return asdict(told) if told else {}, []
         raise EdgeRecallError(f"unknown command '{command}'")
 
 

@@ -196,9 +196,11 @@ py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const st
   interruptible([&] { scores = score_queries(asked, same ? nullptr : &held, dim, threads, progress_to(progress)); });
   const RetrievalMeans means = average(scores, ks);
   std::vector<std::int64_t> first_rank, nearest;
+  std::vector<double> average_precision;
   for (const QueryScore& score : scores) {
     first_rank.push_back(score.first_rank);
     nearest.push_back(score.nearest);
+    average_precision.push_back(score.average_precision);
   }
   py::dict result;
   result["queries"] = means.queries;
@@ -208,6 +210,7 @@ py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const st
   result["map_at_r"] = means.map_at_r;
   result["first_rank"] = array_of(first_rank);
   result["nearest"] = array_of(nearest);
+  result["average_precision"] = array_of(average_precision);
   return result;
 }
 

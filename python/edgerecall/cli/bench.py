@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .console import command_line, console
 
+FILE = click.Path(path_type=Path)
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--images", "folder", required=True, type=click.Path(path_type=Path), help="Folder; its test_list.txt gives labels."
-)
-@click.option(
-    "--list", "list_file", type=click.Path(path_type=Path), help="Another list, paths relative to the folder."
-)
+@click.argument("bundle", type=FILE)
+@click.option("--images", "folder", required=True, type=FILE, help="Folder; its test_list.txt gives labels.")
+@click.option("--list", "list_file", type=FILE, help="Another list, paths relative to the folder.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--runtime", default="all", show_default=True, help="Comma list of paddle, onnxruntime, openvino, lite.")
-@click.option("--threads", default=1, show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
-@click.option("--batch", default=1, show_default=True)
-@click.option("--samples", default=100, show_default=True, help="Timed inferences per row.")
-@click.option("--rounds", default=5, show_default=True, help="Interleaved rounds they are spread over.")
+@click.option("--threads", default="1", show_default=True, help="Numbers and ranges: 1,2 or 1-4 or 1-16*2.")
+@click.option("--precision", default="fp32", show_default=True, help="Comma list of fp32, fp16, bf16.")
+@click.option("--batch", default="1", show_default=True, help="Numbers and ranges.")
+@click.option("--stage", type=click.Choice(["model", "e2e"]), default="model", show_default=True)
+@click.option("--samples", default=200, show_default=True, help="Timed inferences per row, at most.")
+@click.option("--rounds", default=10, show_default=True, help="Interleaved rounds they are spread over.")
+@click.option("--seconds", default=20.0, show_default=True, help="Of timing per row, at most.")
+@click.option("--together", default=8, show_default=True, help="Rows timed in turns; more make groups.")
+@click.option("--cpus", help="CPUs that rows may be pinned to, such as 0,2-3; by default all.")
+@click.option("--no-pin", is_flag=True, help="Leave it to the system where workers run.")
 @click.option(
     "--timeout",
     "timeout_s",
@@ -32,64 +36,109 @@ from .console import command_line, console
     show_default=True,
     help="Seconds for one answer of a worker.",
 )
-@click.option("--min-cosine", default=0.999, show_default=True)
-@click.option("--max-recall-drop", default=0.002, show_default=True, help="Of recall@1, from 0 to 1.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="All figures with raw samples.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path))
-@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path))
-def command(
-    bundle: Path,
-    folder: Path,
-    list_file: Path | None,
-    limit: int | None,
-    runtime: str,
-    threads: int,
-    precision: str,
-    batch: int,
-    samples: int,
-    rounds: int,
-    timeout_s: float,
-    min_cosine: float,
-    max_recall_drop: float,
-    json_file: Path | None,
-    csv_file: Path | None,
-    markdown_file: Path | None,
-) -> int:
+@click.option("--preprocess", "preprocess_file", type=FILE, help="Feed rows as this YAML's RecPreProcess says instead.")
+@click.option("--scenario", default="", help="Comma list of MLPerf LoadGen's SingleStream, MultiStream, Offline, Server.")
+@click.option("--scenario-seconds", default=5.0, show_default=True)
+@click.option("--target-qps", type=float, help="Server: queries a second; by default half of what the row can do.")
+@click.option("--target-latency-ms", type=float, help="Server: bound of p99; by default ten times the latency.")
+@click.option("--loadgen-logs", type=FILE, help="Folder that keeps LoadGen's logs.")
+@click.option("--gates", "gates_file", type=FILE, help="YAML with limits; the two options below go before it.")
+@click.option("--min-cosine", type=float, help="By default 0.999.")
+@click.option("--max-recall-drop", type=float, help="Of recall@1, from 0 to 1; by default 0.002.")
+@click.option("--strict", is_flag=True, help="A request that was not honoured, or a noisy run, is a failure.")
+@click.option("--json", "json_file", type=FILE, help="All figures with raw samples; for compare and --resume.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same --json FILE.")
+@click.option("--jsonl", "jsonl_file", type=FILE, help="A line a row.")
+@click.option("--csv", "csv_file", type=FILE)
+@click.option("--markdown", "markdown_file", type=FILE)
+@click.option("--html", "html_file", type=FILE, help="A self-contained page with plots.")
+def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | None, **given: Any) -> int:
     """Latency, memory, size and recall parity of every runtime of BUNDLE, each in a fresh worker process.
 
-    Exit code 0: all rows valid; 1: a parity or runtime failure; 2: bad usage or nothing to run here."""
+    Options with several values make a row of every combination. Exit code 0: all rows valid; 1: a gate, parity or
+    runtime failure; 2: bad usage or nothing to run here."""
+    if given["resume"] and given["json_file"] is None:
+        raise click.UsageError("--resume needs the --json FILE of the interrupted run")
     from ..bench import report
     from ..bench.image_set import ImageSet
-    from ..bench.parity import Gates
-    from ..bench.runner import BenchOptions, run_bench
+    from ..bench.loadgen import LoadSettings
+    from ..bench.rows import BenchResult
+    from ..bench.runner import run_bench
+    from ..bench.sweep_state import SweepState
     from ..runtimes.bundle import Bundle
-    from ..runtimes.files import write_text
-    from ..runtimes.predictor import RUNTIMES
+    from ..runtimes.files import sha256, write_text
+    from ..runtimes.transform_ops import read_preprocess
 
-    names = RUNTIMES if runtime == "all" else tuple(name.strip() for name in runtime.split(","))
-    options = BenchOptions(
-        names, threads, precision, batch, samples, rounds, timeout_s=timeout_s, gates=Gates(min_cosine, max_recall_drop)
+    options = read_options(given)
+    scenarios = tuple(name.strip() for name in given["scenario"].split(",") if name.strip())
+    load = LoadSettings(
+        scenarios,
+        given["scenario_seconds"],
+        given["target_qps"],
+        given["target_latency_ms"],
+        str(given["loadgen_logs"]) if given["loadgen_logs"] else None,
     )
     opened = Bundle.open(bundle)
     images = ImageSet.find(folder, list_file)
     images = images.limited(limit) if limit else images
+    preprocess = read_preprocess(given["preprocess_file"]) if given["preprocess_file"] else None
+    state = None
+    if given["json_file"]:
+        request = {
+            "bundle_sha256": sha256(opened.root / "bundle.json"),
+            "images": [str(path) for path in images.paths],
+            "options": repr(options),
+            "load": repr(load),
+            "preprocess": repr(preprocess),
+        }
+        state = SweepState(given["json_file"], request, given["resume"])
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     target = console(stderr=True)
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<36}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=target, disable=not target.is_terminal, transient=True) as bar:
-        # A round counts as many steps as there are images, so that the bar moves evenly.
-        weight = {"timing": max(len(images.paths) // rounds, 1), "loading": max(len(images.paths) // 20, 1)}
-        total = len(images.paths) + weight["timing"] * rounds + weight["loading"] * len(names)
-        task = bar.add_task("starting", total=total)
+        task = bar.add_task("starting", total=1.0)
 
-        def progress(what: str, count: int) -> None:
-            bar.update(task, description=what, advance=count * weight.get(what.split(",")[0].split()[0], 1))
+        def progress(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=share)
 
-        result = run_bench(opened, images, options, command_line(), progress)
+        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
     report.terminal(result, console())
-    writers = ((json_file, report.as_json), (csv_file, report.as_csv), (markdown_file, report.markdown))
-    for path, text in writers:
-        if path is not None:
-            write_text(path, text(result))
+    writers = (
+        ("json_file", BenchResult.to_json),
+        ("jsonl_file", report.as_json_lines),
+        ("csv_file", report.as_csv),
+        ("markdown_file", report.markdown),
+    )
+    for name, text in writers:
+        if given[name] is not None:
+            write_text(given[name], text(result))
+    if given["html_file"] is not None:
+        from ..bench.html_report import html_report
+
+        write_text(given["html_file"], html_report(result))
+    if state:
+        state.remove()
     return result.exit_code
+
+
+def read_options(given: dict[str, Any]) -> Any:
+    """The command's options as BenchOptions."""
+    from ..bench.gates import Gates
+    from ..bench.machine import parse_cpus
+    from ..bench.options import BenchOptions, parse_names, parse_range
+    from ..runtimes.predictor import PRECISIONS, RUNTIMES
+
+    gates = Gates.read(
+        given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"]
+    )
+    return BenchOptions(
+        runtimes=parse_names(given["runtime"], RUNTIMES),
+        threads=parse_range(given["threads"], "threads"),
+        precision=parse_names(given["precision"], PRECISIONS),
+        batch=parse_range(given["batch"], "batch"),
+        cpus=parse_cpus(given["cpus"]) if given["cpus"] else (),
+        pin=not given["no_pin"],
+        gates=gates,
+        **{name: given[name] for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict")},
+    )

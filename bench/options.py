@@ -1,0 +1,119 @@
+"""What is asked of a bench, and the rows that follow from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..runtimes.errors import InputError
+from ..runtimes.predictor import RUNTIMES, RunOptions, predictor_class
+from .gates import Gates
+from .rows import Row
+
+STAGES = ("model", "e2e")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The cross product of runtimes, threads, precision and batch makes the rows.
+
+    samples: timed inferences per row, spread over `rounds`, and fewer where they take longer than `seconds`.
+    timeout_s: for one answer of a worker. together: how many rows are timed in turns; more make groups, one after
+    another. stage: what latency is of, the model or the way from the image's bytes to its neighbours (e2e). pin: whether
+    a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a request that was
+    not honoured, or a noisy run, fails.
+    """
+
+    runtimes: tuple[str, ...] = RUNTIMES
+    threads: tuple[int, ...] = (1,)
+    precision: tuple[str, ...] = ("fp32",)
+    batch: tuple[int, ...] = (1,)
+    samples: int = 200
+    rounds: int = 10
+    seconds: float = 20.0
+    timeout_s: float = 300.0
+    together: int = 8
+    stage: str = "model"
+    pin: bool = True
+    cpus: tuple[int, ...] = ()
+    strict: bool = False
+    gates: Gates = field(default_factory=Gates)
+
+    def __post_init__(self) -> None:
+        for runtime in self.runtimes:
+            predictor_class(runtime)
+        for axis in ("runtimes", "threads", "precision", "batch"):
+            values: tuple[Any, ...] = getattr(self, axis)
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{axis}: expected each value once, got {', '.join(map(str, values)) or 'none'}")
+        for threads, precision in product(self.threads, self.precision):
+            RunOptions(threads=threads, precision=precision)  # checks them
+        for name, value in (("batch", min(self.batch)), *((n, getattr(self, n)) for n in COUNTS)):
+            if value < 1:
+                raise InputError(f"{name}: expected 1 or more, got {value}")
+        if self.seconds <= 0:
+            raise InputError(f"seconds: expected more than 0, got {self.seconds:g}")
+        if self.rounds > self.samples:
+            raise InputError(f"rounds: expected at most as many as samples ({self.samples}), got {self.rounds}")
+        if self.stage not in STAGES:
+            raise InputError(f"stage: expected one of {', '.join(STAGES)}, got '{self.stage}'")
+
+    def row(self, runtime: str, threads: int, precision: str, batch: int, group: int = 0) -> Row:
+        """An empty row, named after what sets it apart from the others."""
+        marks = ((self.precision, precision), (self.threads, f"{threads}t"), (self.batch, f"b{batch}"))
+        name = " ".join([runtime, *(mark for axis, mark in marks if len(axis) > 1)])
+        return Row(
+            runtime=runtime,
+            name=name,
+            group=group,
+            stage=self.stage,
+            asked_precision=precision,
+            asked_threads=threads,
+            batch=batch,
+        )
+
+    def groups(self) -> list[list[Row]]:
+        """The rows, runtimes changing fastest, in groups of at most `together`, runtimes of one setting together."""
+        settings = [
+            [self.row(runtime, threads, precision, batch) for runtime in self.runtimes]
+            for precision, threads, batch in product(self.precision, self.threads, self.batch)
+        ]
+        groups: list[list[Row]] = []
+        for rows in settings:
+            if groups and len(groups[-1]) + len(rows) <= self.together:
+                groups[-1] += rows
+            else:
+                groups.append(rows)
+        for index, group in enumerate(groups):
+            for row in group:
+                row.group = index
+        return groups
+
+
+COUNTS = ("samples", "rounds", "together")
+
+
+def parse_range(text: str, name: str) -> tuple[int, ...]:
+    """`1,2,4-8` or `1-16*2` (doubling) or `0-100+25` as whole numbers. InputError naming the option."""
+    values: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6})(?:([+*])(\d{1,4}))?)?\s*", part)
+        if match is None:
+            raise InputError(f"{name}: expected numbers and ranges such as 1,2,4-8 or 1-16*2, got '{text}'")
+        first, last, kind, step = int(match[1]), int(match[2] or match[1]), match[3] or "+", int(match[4] or 1)
+        if last < first or step < 1 or (kind == "*" and (step < 2 or first < 1)):
+            raise InputError(f"{name}: '{part.strip()}' is no rising range")
+        while first <= last:
+            values.append(first)
+            first = first * step if kind == "*" else first + step
+            if len(values) > 1000:
+                raise InputError(f"{name}: '{text}' has more than 1000 values")
+    return tuple(values)
+
+
+def parse_names(text: str, everything: Sequence[str]) -> tuple[str, ...]:
+    """A comma list; `all` stands for everything."""
+    return tuple(everything) if text == "all" else tuple(name.strip() for name in text.split(","))

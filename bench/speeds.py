@@ -1,0 +1,59 @@
+"""Which row is faster, and which to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .rows import BenchResult, Row, Speed
+from .statistics import paired_ratio
+
+
+def per_image_ms(row: Row) -> float:
+    """Median time of one image."""
+    assert row.latency_p50_ms is not None
+    return row.latency_p50_ms / row.batch
+
+
+def compare_rows(a: Row, b: Row) -> Speed:
+    """Two rows that were timed in turns, the slower against the faster."""
+    slow, fast = sorted((a, b), key=per_image_ms, reverse=True)
+    rounds = min(len(slow.round_medians_ns), len(fast.round_medians_ns))
+    times = [np.asarray(row.round_medians_ns[:rounds]) / row.batch for row in (slow, fast)]
+    found = paired_ratio(times[0], times[1])
+    return Speed(slow.name, fast.name, found.value, found.low, found.high)
+
+
+def speeds(rows: Sequence[Row]) -> list[Speed]:
+    """Every measured row beside the fastest of its group and batch: only these were timed in turns."""
+    found = []
+    timed = [row for row in rows if row.measured and row.round_medians_ns]
+    for key in dict.fromkeys((row.group, row.batch) for row in timed):
+        together = sorted((row for row in timed if (row.group, row.batch) == key), key=per_image_ms)
+        found += [compare_rows(row, together[0]) for row in together[1:]]
+    return found
+
+
+def verdict(result: BenchResult) -> str:
+    """Which row to ship: the fastest per image whose every check held; where it cannot be told from others, the one
+    that needs least memory.
+    """
+    sound = [row for row in result.rows if row.status == "ok" and row.latency_p50_ms is not None]
+    if result.problem or not sound:
+        return "ship none of these: no row passed every check"
+    best = min(sound, key=per_image_ms)
+    equal = [best]
+    for row in sound:
+        if row is not best and (row.group, row.batch) == (best.group, best.batch):
+            speed = compare_rows(row, best)
+            if speed.low is not None and speed.low <= 1:
+                equal.append(row)
+    chosen = min(equal, key=lambda row: row.peak_rss_mb or 0.0)
+    kept = "recall" if result.labelled else "the embeddings"
+    why = f"the fastest here that keeps {kept}"
+    if len(equal) > 1:
+        others = ", ".join(row.name for row in equal if row is not chosen)
+        why += f" (not told apart in speed from {others}, and needs the least memory of them)"
+    doubt = "; but its figures carry warnings" if chosen.warnings or result.warnings else ""
+    return f"ship {chosen.name}: {why}{doubt}"

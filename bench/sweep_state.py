@@ -1,0 +1,77 @@
+"""What an interrupted sweep has measured so far, in a folder beside its result's file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from ..runtimes.errors import InputError
+from ..runtimes.files import atomic_file, write_text
+from .rows import Row
+
+REQUEST = "request.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A group's rows, and by row name its embeddings of the image set and of random input, float32 `(n, D)`."""
+
+    rows: list[Row]
+    embeddings: Mapping[str, NDArray[np.float32]]
+    random: Mapping[str, NDArray[np.float32]]
+    warnings: list[str]
+
+
+class SweepState:
+    """One file pair a group. request: what the sweep was asked; another one is not continued."""
+
+    def __init__(self, result_file: Path, request: dict[str, Any], resume: bool) -> None:
+        self.folder = result_file.with_name(result_file.name + ".partial")
+        path, text = self.folder / REQUEST, json.dumps(request, indent=1)
+        if resume and path.is_file():
+            if path.read_text(encoding="utf-8") != text:
+                raise InputError(
+                    f"{self.folder}: an interrupted run with other options, bundle or images: repeat its command,"
+                    " or leave out --resume to begin again"
+                )
+            return
+        if self.folder.is_dir() and path.is_file():  # only what this class made is removed
+            shutil.rmtree(self.folder)
+        write_text(path, text)
+
+    def save(self, name: str, measured: Measured) -> None:
+        """Keeps a group; the rows' file comes last and vouches for both."""
+        arrays = {f"e/{k}": v for k, v in measured.embeddings.items()}
+        arrays |= {f"r/{k}": v for k, v in measured.random.items()}
+        with atomic_file(self.folder / f"{name}.npz") as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        rows = [asdict(row) for row in measured.rows]
+        write_text(self.folder / f"{name}.json", json.dumps({"rows": rows, "warnings": measured.warnings}))
+
+    def load(self, name: str) -> Measured | None:
+        """A group measured before; None when there is none."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            rows = TypeAdapter(list[Row]).validate_python(data["rows"])
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as stored:
+                found: dict[str, dict[str, Any]] = {"e": {}, "r": {}}
+                for key in stored.files:
+                    found[key[0]][key[2:]] = stored[key]
+        except (OSError, ValueError, KeyError, ValidationError) as error:
+            raise InputError(f"{path}: damaged; remove {self.folder} and run again") from error
+        return Measured(rows, found["e"], found["r"], data["warnings"])
+
+    def remove(self) -> None:
+        """When the result is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
