@@ -101,10 +101,7 @@ class Cell:
 
     def for_page(self) -> dict[str, str]:
         """The cell for the page, its image inside."""
-        stream = io.BytesIO()
-        self.image.save(stream, "JPEG", quality=85)
-        source = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-        return {"path": self.path, "title": self.title, "colour": self.colour, "source": source}
+        return {"path": self.path, "title": self.title, "colour": self.colour, "source": data_uri(self.image)}
 
 
 def cells(failure: Failure, query_images: ImageList, gallery_images: ImageList) -> list[Cell]:
@@ -119,6 +116,13 @@ def cells(failure: Failure, query_images: ImageList, gallery_images: ImageList) 
     row += [cell(neighbour, f"{rank}: ") for rank, neighbour in enumerate(failure.nearest, start=1)]
     row.append(cell(failure.expected, f"rank {failure.rank}: "))
     return row
+
+
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG inside a page."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def thumbnail(path: Path) -> Image.Image:

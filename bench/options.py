@@ -22,9 +22,9 @@ class BenchOptions:
 
     samples: timed inferences per row, spread over `rounds`, and fewer where they take longer than `seconds`.
     timeout_s: for one answer of a worker. together: how many rows are timed in turns; more make groups, one after
-    another. stage: what latency is of, the model or the way from the image's bytes to its neighbours (e2e). pin: whether
-    a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a request that was
-    not honoured, or a noisy run, fails.
+    another. stage: what latency is of: the model, or the way from the image's bytes to its neighbours (e2e).
+    pin: whether a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a
+    request that was not honoured, or a noisy run, fails.
     """
 
     runtimes: tuple[str, ...] = RUNTIMES

@@ -68,6 +68,7 @@ class Column:
 
 COLUMNS = (
     Column("row", lambda row: row.name, left=True),
+    Column("status", lambda row: row.status, left=True),
     Column("precision", shown_precision),
     Column("threads", lambda row: row.threads),
     Column("size MB", lambda row: row.size_mb, _number(2)),
@@ -81,7 +82,6 @@ COLUMNS = (
     Column("cosine min", lowest_cosine, _floor6),
     Column("recall@1", lambda row: row.recall1, _number(4)),
     Column("change (95 %)", recall_change),
-    Column("status", lambda row: row.status, left=True),
 )
 WIDTH = 150
 

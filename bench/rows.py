@@ -44,11 +44,12 @@ class Row:
     Latencies are of one inference of a batch (`stage` e2e: from the image's bytes to its neighbours); `samples_ns` are
     all of them in the order they were taken, `round_medians_ns` one a round.
     precision: what ran, by the record that `precision_source` names (None: as configured). threads: as the runtime
-    tells, else as seen. cores_used: CPU time over wall time while timing. busy_threads: threads seen at work. cpus: those
-    that they were allowed. Cosines are against the baseline on all images; golden_*: against the training framework.
-    repeat_max_error, batch_max_error: largest change of an embedding value from the first call to the last, and from
-    batch 1 to all golden images at once. random_cosine_min: on random input. delta_*: against the baseline, with a 95 %
-    interval. stages_ms: median of each stage of one batch.
+    tells, else as seen. cores_used: CPU time over wall time while timing. busy_threads: threads seen at work.
+    preemptions: times the system took a CPU from them. cpus: those that they were allowed.
+    Cosines are against the baseline on all images; golden_*: against the training framework. repeat_max_error,
+    batch_max_error: largest change of an embedding value from the first call to the last, and from batch 1 to all
+    golden images at once. random_cosine_min: on random input. delta_*: against the baseline, with a 95 % interval.
+    stages_ms: median of each stage of one batch.
     """
 
     runtime: str

@@ -38,7 +38,8 @@ class Stages:
 
     def sums(self) -> NDArray[np.int64]:
         """All stages together, one entry a batch."""
-        return np.sum([self.samples_ns[name] for name in NAMES], axis=0, dtype=np.int64)
+        columns = zip(*(self.samples_ns[name] for name in NAMES), strict=True)
+        return np.asarray([sum(column) for column in columns], dtype=np.int64)
 
     def medians_ms(self) -> dict[str, float]:
         """The median of each stage; empty when nothing was timed."""

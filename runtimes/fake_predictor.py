@@ -34,8 +34,8 @@ def pooled_projection(dim: int, seed: int = 0) -> Callable[[NDArray[Any]], NDArr
 class FakePredictor(Predictor):
     """From a function, or from a file `model`: JSON with any of
 
-    `noise` (added to the output), `sleep_ms`, `precision` (claimed), `crash_after` (calls until SIGKILL),
-    `hang_after` (calls until it never answers).
+    `noise` (added to the output), `sleep_ms`, `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until
+    SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing).
     """
 
     def __init__(
@@ -58,7 +58,12 @@ class FakePredictor(Predictor):
         if self._calls > self._behaviour.get("hang_after", self._calls):
             time.sleep(3600)
         time.sleep(self._behaviour.get("sleep_ms", 0) / 1000)
+        end = time.perf_counter() + self._behaviour.get("spin_ms", 0) / 1000
+        while time.perf_counter() < end:
+            pass
         output = self._function(batch)
+        if self._calls > self._behaviour.get("forget_after", self._calls):
+            output = np.random.default_rng(self._calls).standard_normal(output.shape)
         noise = self._behaviour.get("noise", 0.0)
         if noise:
             output = output + noise * np.random.default_rng(1).standard_normal(output.shape)

@@ -164,7 +164,7 @@ class WorkerPredictor(Predictor):
         return self.call("embed", (batch,))[1][0]
 
     def time(self, batch: NDArray[Any], count: int, discard: int = 0, limit_s: float = float("inf")) -> Timing:
-        """`count` inferences, fewer (at least one) after `limit_s`, timed in the worker, after `discard` untimed ones."""
+        """`count` inferences, after `discard` untimed ones, timed in the worker; none begins after `limit_s`."""
         limit_ns = None if limit_s == float("inf") else int(limit_s * 1e9)
         result, arrays = self.call("time", (batch,), count=count, discard=discard, limit_ns=limit_ns)
         result["cpus"] = tuple(result["cpus"])

@@ -23,11 +23,6 @@ from .load_test import run_load_test
 from .predictor import ModelIO, Predictor, RunOptions, one_line, open_files, predictor_class
 from .wire import reader, receive, send
 
-try:
-    import resource
-except ImportError:  # not on every system
-    resource = None  # type: ignore[assignment]
-
 WATCH_INTERVAL_S = 1.0
 
 
@@ -83,9 +78,11 @@ def allowed_cpus(threads: list[str]) -> list[int]:
 
 def preemptions() -> int | None:
     """How often the system took a CPU away from this process; None where it does not tell."""
-    if resource is None:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    with contextlib.suppress(ImportError):  # not on every system
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    return None
 
 
 def timed_runs(

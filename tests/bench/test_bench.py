@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,23 @@ import pytest
 from rich.console import Console
 
 from edgerecall.bench import report, runner
+from edgerecall.bench.gates import Gates
 from edgerecall.bench.image_set import ImageSet
-from edgerecall.bench.parity import Gates, collapse_warning, judge
-from edgerecall.bench.retrieval import retrieval_scores
+from edgerecall.bench.options import BenchOptions
+from edgerecall.bench.parity import Embedded, collapse_warning, cross_recall, judge
 from edgerecall.bench.rows import BenchResult, Row
-from edgerecall.bench.runner import BenchOptions, run_bench
+from edgerecall.bench.runner import run_bench
+from edgerecall.bench.speeds import verdict
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import InputError, RuntimeFailed
+from edgerecall.runtimes.spec import Preprocess, ResizeExact
 
 Make = Callable[..., Bundle]
 
 
 def bench(bundle: Bundle, data: Path, **options: Any) -> BenchResult:
-    settings = {"runtimes": ("fake",), "samples": 10, "rounds": 2, "warmup": 1, **options}
-    return run_bench(bundle, ImageSet.find(data), BenchOptions(**settings), "tests", lambda what, count: None)
+    settings = {"runtimes": ("fake",), "samples": 10, "rounds": 2, **options}
+    return run_bench(bundle, ImageSet.find(data), BenchOptions(**settings), "tests", lambda what, share: None)
 
 
 def test_a_sound_row(fake_bundle: Make, data: Path) -> None:
@@ -94,7 +99,8 @@ def judged(perturb: float, gates: Gates) -> Row:
     x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
     labels = np.arange(60) // 6
     row = Row("x")
-    judge(row, y, x, retrieval_scores(y, labels), retrieval_scores(x, labels), 1.0, gates)
+    judge(row, Embedded("x", y, labels), Embedded("base", x, labels))
+    gates.check(row)
     return row
 
 
@@ -114,8 +120,8 @@ def test_a_gain_in_recall_breaks_no_gate() -> None:
     bad = good + rng.standard_normal((60, 16)).astype(np.float32)
     good, bad = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (good, bad))
     row = Row("x")
-    scores = (retrieval_scores(good, labels), retrieval_scores(bad, labels))
-    judge(row, good, bad, *scores, 1.0, Gates(min_cosine=-1.0))
+    judge(row, Embedded("x", good, labels), Embedded("base", bad, labels))
+    Gates(min_cosine=-1.0).check(row)
     assert row.delta_recall1 is not None and row.delta_recall1 > 0.1 and row.status == "ok"
 
 
@@ -128,7 +134,7 @@ def test_images_of_different_classes_only(fake_bundle: Make, data: Path, tmp_pat
     (tmp_path / "few.txt").write_text(f"{lines[0]}\n{lines[-1]}\n")
     options = BenchOptions(runtimes=("fake",), samples=4, rounds=2)
     images = ImageSet.find(data, tmp_path / "few.txt")
-    result = run_bench(fake_bundle(), images, options, "tests", lambda what, count: None)
+    result = run_bench(fake_bundle(), images, options, "tests", lambda what, share: None)
     assert result.rows[0].status == "ok" and result.rows[0].recall1 is None and not result.labelled
     assert any("recall is not measured" in line for line in report.notes(result))
 
@@ -139,6 +145,118 @@ def test_a_collapsed_network_is_said_so() -> None:
         x = np.ones((50, 16)) + noise * rng.standard_normal((50, 16))
         x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
         assert (collapse_warning(x) is not None) is collapsed
+
+
+def test_a_sweep_is_the_cross_product_in_groups(fake_bundle: Make, data: Path) -> None:
+    result = bench(fake_bundle(), data, threads=(1, 2), batch=(1, 3), together=2)
+    assert [row.name for row in result.rows] == ["fake 1t b1", "fake 1t b3", "fake 2t b1", "fake 2t b3"]
+    assert [row.group for row in result.rows] == [0, 0, 1, 1]
+    assert all(row.status == "ok" for row in result.rows)
+    assert not result.speeds, "rows of other batches or groups were not timed in turns with equal work"
+
+
+def test_rows_are_compared_in_pairs(fake_bundle: Make, data: Path) -> None:
+    result = bench(fake_bundle(sleep_ms=2), data, threads=(1, 2), samples=20, rounds=5)
+    (speed,) = result.speeds
+    assert {speed.slow, speed.fast} == {"fake 1t", "fake 2t"}
+    assert speed.low is not None and speed.high is not None and speed.low < speed.ratio < speed.high < 1.5
+    assert verdict(result).startswith("ship fake ")
+
+
+def test_stages_and_end_to_end(fake_bundle: Make, data: Path) -> None:
+    model = bench(fake_bundle("a", sleep_ms=3), data).rows[0]
+    assert list(model.stages_ms) == ["decode", "preprocess", "inference", "normalise", "search"]
+    assert model.stages_ms["inference"] >= 3 and all(value > 0 for value in model.stages_ms.values())
+    whole = bench(fake_bundle("b", sleep_ms=3), data, stage="e2e").rows[0]
+    assert whole.latency_p50_ms is not None and model.latency_p50_ms is not None
+    assert whole.latency_p50_ms > whole.stages_ms["inference"]
+    assert whole.latency_p50_ms == pytest.approx(sum(whole.stages_ms.values()), rel=0.3)
+
+
+def test_the_time_of_a_row_is_bounded(fake_bundle: Make, data: Path) -> None:
+    row = bench(fake_bundle(sleep_ms=20), data, samples=100, rounds=2, seconds=0.1).rows[0]
+    assert 2 <= len(row.samples_ns) <= 10 and row.status == "ok"
+
+
+def test_a_row_is_pinned_and_says_where(fake_bundle: Make, data: Path) -> None:
+    last = max(os.sched_getaffinity(0))
+    row = bench(fake_bundle(spin_ms=2), data).rows[0]
+    assert row.cpus == str(last) and row.busy_threads == 1
+    assert row.cores_used is not None and row.cores_used > 0.5
+
+
+def test_too_many_threads_are_said(fake_bundle: Make, data: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    row = bench(fake_bundle(), data, threads=(cores + 1,)).rows[0]
+    assert row.warnings[0] == f"oversubscribed: {cores + 1} threads on {cores} usable cores"
+    strict = bench(fake_bundle("b"), data, threads=(cores + 1,), strict=True)
+    assert strict.rows[0].status == "request" and strict.exit_code == 1
+
+
+def noisy_cores(result: BenchResult) -> float:
+    """What the result says that others used."""
+    said = [warning.split() for warning in result.warnings if warning.startswith("noisy: other processes used")]
+    return float(said[0][4]) if said else 0.0
+
+
+def test_a_busy_loop_beside_is_noise(fake_bundle: Make, data: Path) -> None:
+    quiet = bench(fake_bundle("a", sleep_ms=4), data, samples=200)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as loop:
+        try:
+            noisy = bench(fake_bundle("b", sleep_ms=4), data, samples=200)
+        finally:
+            loop.kill()
+    assert noisy_cores(noisy) > 0.7
+    assert noisy_cores(quiet) < noisy_cores(noisy) - 0.3  # not zero: something else may run beside the tests
+
+
+def test_rows_fed_otherwise_are_judged_against_the_bundle(fake_bundle: Make, data: Path) -> None:
+    bundle = fake_bundle()
+    ops = bundle.spec.preprocess.ops
+    squashed = Preprocess(ops=(ops[0], ResizeExact(height=64, width=64, backend="cv2"), ops[-1]))
+    options = BenchOptions(runtimes=("fake",), samples=4, rounds=2)
+    images = ImageSet.find(data)
+    result = run_bench(bundle, images, options, "tests", lambda what, share: None, preprocess=squashed)
+    (row,) = result.rows
+    assert result.baseline == "fake in fp32, as the bundle says"
+    assert row.status == "parity" and result.exit_code == 1
+    assert result.cross_recall is not None and result.cross_recall.names == ["fake (baseline)", "fake"]
+    assert result.worst_pairs and result.worst_pairs[0].row == "fake"
+
+
+def test_cross_recall_against_the_definition() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.arange(40) // 4
+    centres = np.eye(10, 12)[labels]
+    sets = []
+    for noise in (0.3, 0.6):
+        rows = centres + noise * rng.standard_normal(centres.shape)
+        sets.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    found = cross_recall([Embedded(str(i), rows, labels) for i, rows in enumerate(sets)])
+    assert found is not None
+    for a, asked in enumerate(sets):
+        for b, held in enumerate(sets):
+            similarity = asked.astype(np.float64) @ held.T.astype(np.float64)
+            np.fill_diagonal(similarity, -np.inf)
+            assert found.recall1[a][b] == pytest.approx((labels[similarity.argmax(axis=1)] == labels).mean())
+    assert found.recall1[0][1] != found.recall1[1][1]
+
+
+def test_unlabelled_images_have_neighbours_too() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((30, 8))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows[7] = rows[3]
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = Embedded("x", rows, None).nearest
+    assert (nearest == similarity.argmax(axis=1)).all() and nearest[3] == 7 and nearest[7] == 3
+
+
+def test_a_runtime_that_answers_differently_each_time(fake_bundle: Make, data: Path) -> None:
+    row = bench(fake_bundle(forget_after=20), data).rows[0]
+    assert row.repeat_max_error is not None and row.repeat_max_error > 0
+    assert row.status == "failed" and "last call gave other embeddings than the first" in str(row.reason)
 
 
 def test_printers(fake_bundle: Make, data: Path) -> None:
@@ -155,46 +273,57 @@ def test_printers(fake_bundle: Make, data: Path) -> None:
     assert len(table) == 4 and all(line.count("|") == len(report.COLUMNS) + 1 for line in table)
     rows = list(csv.DictReader(io.StringIO(report.as_csv(result))))
     assert [row["status"] for row in rows] == ["ok", "missing"]
-    loaded = json.loads(report.as_json(result))
+    loaded = json.loads(result.to_json())
     assert loaded["rows"][0]["samples_ns"] == result.rows[0].samples_ns
     assert {"command", "machine", "packages", "options"} <= loaded.keys()
+    lines = [json.loads(line) for line in report.as_json_lines(result).splitlines()]
+    assert [line["status"] for line in lines] == ["ok", "missing"] and lines[0]["run"]["machine"] == result.machine
 
 
 def test_cosine_is_never_rounded_up_to_one() -> None:
-    column = next(column for column in report.COLUMNS if column.field == "cosine_min")
+    column = next(column for column in report.COLUMNS if column.title == "cosine min")
     assert column.cell(Row("x", cosine_min=0.9999999)) == "0.999999"
     assert column.cell(Row("x", cosine_min=1.0)) == "1.000000"
 
 
 def test_lower_precision_is_judged_against_fp32(real_bundle: Path, data: Path) -> None:
     """Alone in its run, a bf16 row would be its own baseline and lose nothing."""
-    result = bench(Bundle.open(real_bundle), data, runtimes=("openvino",), precision="bf16")
+    result = bench(Bundle.open(real_bundle), data, runtimes=("openvino",), precision=("bf16",))
     row = result.rows[0]
-    assert result.baseline == "paddle in fp32" and len(result.rows) == 1
+    assert result.baseline == "paddle in fp32, as the bundle says" and len(result.rows) == 1
     assert row.cosine_min is not None and (row.cosine_min < 1 - 1e-7 or row.precision == "fp32")
 
 
 def test_a_witness_that_dies_ends_the_run(fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = runner._fp32_witness
+    honest = runner.Run._encode
 
-    def dying(*arguments: Any) -> runner.Contender:
-        witness = honest(*arguments)
-        assert witness.worker is not None
-        os.kill(witness.worker.pid, signal.SIGKILL)
-        return witness
+    def dying(run: runner.Run, contenders: Any, *arguments: Any) -> None:
+        os.kill(contenders[0].worker.pid, signal.SIGKILL)
+        honest(run, contenders, *arguments)
 
-    monkeypatch.setattr(runner, "_fp32_witness", dying)
+    monkeypatch.setattr(runner.Run, "_encode", dying)
     with pytest.raises(RuntimeFailed, match=r"rows are compared with: fake: .* ended by signal 9"):
-        bench(fake_bundle(), data, precision="bf16")
+        bench(fake_bundle(), data, precision=("bf16",))
 
 
 def test_fewer_threads_than_asked_are_said(real_bundle: Path, data: Path) -> None:
-    result = bench(Bundle.open(real_bundle), data, runtimes=("onnxruntime", "lite"), threads=2)
+    result = bench(Bundle.open(real_bundle), data, runtimes=("onnxruntime", "lite"), threads=(2,))
     said = [line for line in report.notes(result) if "asked for 2 threads, runs 1" in line]
     assert len(said) == 1 and said[0].startswith("lite")
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"precision": "int8"}, {"runtimes": ("tensorrt",)}, {"rounds": 99}])
+WRONG = (
+    {"threads": (0,)},
+    {"precision": ("int8",)},
+    {"runtimes": ("tensorrt",)},
+    {"rounds": 99},
+    {"batch": (2, 2)},
+    {"seconds": 0},
+    {"stage": "half"},
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_options_are_no_rows(fake_bundle: Make, data: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         bench(fake_bundle(), data, **wrong)
@@ -207,5 +336,15 @@ def test_the_four_real_runtimes(real_bundle: Path, data: Path) -> None:
         assert (row.status, row.reason) == ("ok", None)
         assert row.precision == "fp32" and row.delta_recall1 == 0.0
         assert row.cosine_min is not None and row.cosine_min >= 0.9999
-        assert row.threads == 1
+        assert row.threads == 1 and row.cores_used is not None and row.cores_used < 1.05
+        assert row.repeat_max_error == 0.0 and row.batch_max_error is not None and row.batch_max_error < 1e-4
+        assert row.random_cosine_min is not None and row.random_cosine_min > 0.9999
     assert result.exit_code == 0 and result.baseline == "paddle"
+    sources = {row.runtime: row.precision_source for row in result.rows}
+    assert sources == {
+        "paddle": "oneDNN's log",
+        "onnxruntime": "ONNX Runtime's profile",
+        "openvino": "OpenVINO's execution graph",
+        "lite": None,
+    }
+    assert all(sum(row.operators.values()) > 20 for row in result.rows if row.precision_source)

@@ -37,7 +37,9 @@ FILE = click.Path(path_type=Path)
     help="Seconds for one answer of a worker.",
 )
 @click.option("--preprocess", "preprocess_file", type=FILE, help="Feed rows as this YAML's RecPreProcess says instead.")
-@click.option("--scenario", default="", help="Comma list of MLPerf LoadGen's SingleStream, MultiStream, Offline, Server.")
+@click.option(
+    "--scenario", default="", help="Comma list of MLPerf LoadGen's SingleStream, MultiStream, Offline, Server."
+)
 @click.option("--scenario-seconds", default=5.0, show_default=True)
 @click.option("--target-qps", type=float, help="Server: queries a second; by default half of what the row can do.")
 @click.option("--target-latency-ms", type=float, help="Server: bound of p99; by default ten times the latency.")
@@ -129,9 +131,7 @@ def read_options(given: dict[str, Any]) -> Any:
     from ..bench.options import BenchOptions, parse_names, parse_range
     from ..runtimes.predictor import PRECISIONS, RUNTIMES
 
-    gates = Gates.read(
-        given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"]
-    )
+    gates = Gates.read(given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"])
     return BenchOptions(
         runtimes=parse_names(given["runtime"], RUNTIMES),
         threads=parse_range(given["threads"], "threads"),
