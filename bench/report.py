@@ -81,7 +81,7 @@ COLUMNS = (
     Column("peak RSS MB", lambda row: row.peak_rss_mb, _number(0)),
     Column("cosine min", lowest_cosine, _floor6),
     Column("recall@1", lambda row: row.recall1, _number(4)),
-    Column("change (95 %)", recall_change),
+    Column("delta recall@1", recall_change),
 )
 WIDTH = 150
 
@@ -118,7 +118,7 @@ def notes(result: BenchResult) -> list[str]:
     if result.baseline:
         lines.append(
             f"cosine: golden images against the training framework, {result.images} images against"
-            f" {result.baseline}; change of recall@1 against {result.baseline}"
+            f" {result.baseline}; delta recall@1, with its 95 % interval, against {result.baseline}"
         )
     unproven = [row.name for row in result.rows if row.precision and not row.precision_source]
     if unproven:

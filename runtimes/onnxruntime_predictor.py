@@ -14,11 +14,13 @@ from .errors import RuntimeUnavailable
 from .predictor import (
     PRECISION_NAMES,
     Executed,
+    InnerTensor,
     ModelIO,
     Predictor,
     RunOptions,
     RuntimeInfo,
     checked_output,
+    is_activation,
     precisions,
 )
 
@@ -52,8 +54,8 @@ class OnnxRuntimePredictor(Predictor):
             detail={"providers": self._session.get_providers()},
         )
 
-    def _open(self, profile: str | None = None) -> Any:
-        """A session. profile: where its profile goes, as the beginning of a file's path."""
+    def _open(self, profile: str | None = None, model: bytes | None = None) -> Any:
+        """A session. profile: where its profile goes, as the beginning of a file's path. model: instead of the file."""
         import onnxruntime
 
         session_options = onnxruntime.SessionOptions()
@@ -67,7 +69,7 @@ class OnnxRuntimePredictor(Predictor):
         if profile is not None:
             session_options.enable_profiling = True
             session_options.profile_file_prefix = profile
-        return onnxruntime.InferenceSession(self._model, session_options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model or self._model, session_options, providers=["CPUExecutionProvider"])
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         outputs = self._session.run(None, {self._input_name: batch})
@@ -78,6 +80,27 @@ class OnnxRuntimePredictor(Predictor):
             session = self._open(str(Path(folder) / "profile"))
             session.run(None, {self._input_name: batch})
             return executed_by(json.loads(Path(session.end_profiling()).read_text()))
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise RuntimeUnavailable(
+                "looking inside an ONNX graph needs onnx: run \"pip install 'edgerecall[export]'\""
+            ) from error
+        graph = onnx.load(self._model)
+        constant = {tensor.name for tensor in graph.graph.initializer}
+        kinds: dict[str, str] = {}
+        for node in graph.graph.node:
+            if all(name in constant or not name for name in node.input):
+                constant.update(node.output)
+            else:
+                kinds.update({name: node.op_type for name in node.output if name})
+        shown = {output.name for output in graph.graph.output}
+        graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in kinds if name not in shown)
+        session = self._open(model=graph.SerializeToString())
+        values = session.run(list(kinds), {self._input_name: batch})
+        return [InnerTensor(n, kinds[n], v) for n, v in zip(kinds, values, strict=True) if is_activation(v)]
 
 
 def executed_by(events: list[dict[str, Any]]) -> Executed | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import (
     PRECISION_NAMES,
     Executed,
+    InnerTensor,
     ModelIO,
     Predictor,
     RunOptions,
     RuntimeInfo,
     checked_output,
+    is_activation,
     precisions,
 )
 
@@ -47,7 +50,7 @@ class OpenVinoPredictor(Predictor):
                 "runtime 'openvino' needs openvino: run 'pip install edgerecall[openvino]'"
             ) from error
         core = openvino.Core()
-        self.io = io
+        self.io, self._model = io, files["model"]
         # Without the hint OpenVINO chooses bf16 by itself on CPUs that have it.
         self._compiled = core.compile_model(
             files["model"],
@@ -79,6 +82,32 @@ class OpenVinoPredictor(Predictor):
 
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         return self._executed
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        import openvino
+        from openvino import opset1
+
+        core = openvino.Core()
+        model = core.read_model(self._model)
+        constant: set[str] = set()
+        names, kinds, outputs = [], [], []
+        for node in model.get_ordered_ops():
+            kind, friendly = node.get_type_name(), node.get_friendly_name()
+            inputs = [value.get_node().get_friendly_name() for value in node.input_values()]
+            if kind == "Constant" or (inputs and all(name in constant for name in inputs)):
+                constant.add(friendly)
+            elif kind not in ("Result", "Parameter"):
+                for output in node.outputs():
+                    names.append(min(output.get_names(), default=friendly))
+                    kinds.append(kind)
+                    outputs.append(output)
+        # A result for every value, in this order: names may be missing or stand twice.
+        whole = openvino.Model([opset1.result(output) for output in outputs], model.get_parameters(), "inner")
+        compiled = core.compile_model(whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+        request = compiled.create_infer_request()
+        request.infer({0: batch})
+        values = [np.array(request.get_output_tensor(index).data) for index in range(len(outputs))]
+        return [InnerTensor(n, k, v) for n, k, v in zip(names, kinds, values, strict=True) if is_activation(v)]
 
     def close(self) -> None:
         del self._request, self._compiled

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .onednn_log import executed_by, recorded
-from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .predictor import (
+    Executed,
+    InnerTensor,
+    ModelIO,
+    Predictor,
+    RunOptions,
+    RuntimeInfo,
+    checked_output,
+    is_activation,
+)
+
+# Running means and variances, which a batch norm gives beside its output.
+PARAMETER = re.compile(r"\.[wb]_\d+$")
 
 
 class PaddlePredictor(Predictor):
@@ -48,7 +63,7 @@ class PaddlePredictor(Predictor):
             config.disable_mkldnn()  # not calling enable_mkldnn() would leave it on: it is the default
         if options.precision == "bf16":
             config.enable_mkldnn_bfloat16()
-        self.io = io
+        self.io, self._files = io, files
         self._predictor = inference.create_predictor(config)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
@@ -80,4 +95,31 @@ class PaddlePredictor(Predictor):
         found = executed_by(recorded(libraries[0], lambda: self.embed(batch)))
         if found is None and not self.info.detail["onednn"]:
             return Executed("fp32", "oneDNN is off and logged nothing; Paddle's own CPU kernels")
+        return found
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        from paddle import inference
+
+        config = inference.Config(self._files["model"], self._files["params"])
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.disable_mkldnn()
+        config.set_cpu_math_library_num_threads(1)
+        config.switch_ir_optim(False)
+        predictor = inference.create_predictor(config)
+        found: list[InnerTensor] = []
+
+        def keep(kind: str, name: str, tensor: Any) -> None:
+            with contextlib.suppress(Exception):  # side outputs that hold nothing; none may pass through the runtime
+                values = np.array(tensor)  # now: operators that work in place use the buffer again
+                if is_activation(values) and not PARAMETER.search(name):
+                    operator = kind.replace("pd_op.", "")
+                    # Values of the newer IR have no names of their own.
+                    shown = operator if "_inner_var_" in name else name
+                    found.append(InnerTensor(shown, operator.split(":")[0].rstrip("_"), values))
+
+        predictor.register_output_hook(keep)
+        handle = predictor.get_input_handle(predictor.get_input_names()[0])
+        handle.copy_from_cpu(batch)
+        predictor.run()
         return found

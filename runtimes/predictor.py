@@ -99,6 +99,15 @@ class Executed:
     operators: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class InnerTensor:
+    """An activation inside the graph. kind: of the operator that made it."""
+
+    name: str
+    kind: str
+    values: NDArray[Any]
+
+
 class Predictor(ABC):
     """One loaded model in one runtime. `package` is the third-party module it stands on."""
 
@@ -114,6 +123,12 @@ class Predictor(ABC):
         """Runs a batch, shaped as for `embed`, and says what ran; by default None: the runtime does not tell.
 
         It may load the model once more or switch the runtime's logging: not for a process that is being timed.
+        """
+        return None
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        """The float32 activations for a batch, in the order they are computed, with as little of the graph fused as the
+        runtime allows; by default None: the runtime does not show them. It loads the model once more.
         """
         return None
 
@@ -165,6 +180,11 @@ def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) 
 def precisions(names: Iterable[str]) -> str:
     """One text for the precisions of a model's heavy layers."""
     return "+".join(sorted(set(names))) or "unknown"
+
+
+def is_activation(values: Any) -> bool:
+    """Whether a value is an array of floats with something in it."""
+    return isinstance(values, np.ndarray) and values.size > 0 and values.dtype.kind == "f"
 
 
 def one_line(error: object, limit: int = 300) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import errors
 from .errors import EdgeRecallError, RuntimeFailed
-from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo
+from .predictor import Executed, InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo
 from .wire import receive, send
 
 # Files in the current folder must not stand in for modules.
@@ -192,6 +192,12 @@ class WorkerPredictor(Predictor):
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         told, _ = self.call("executed", (batch,))
         return Executed(**told) if told else None
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        result, arrays = self.call("inner", (batch,))
+        if result["tensors"] is None:
+            return None
+        return [InnerTensor(name, kind, a) for (name, kind), a in zip(result["tensors"], arrays, strict=True)]
 
     def load_test(
         self,

@@ -117,7 +117,7 @@ def timed_runs(
 
 
 class Worker:
-    """The commands: open, embed, time, load_test, executed, stats."""
+    """The commands: open, embed, time, load_test, executed, inner, stats."""
 
     def __init__(self) -> None:
         self.predictor: Predictor | None = None
@@ -152,6 +152,10 @@ class Worker:
         if command == "executed":
             told = self.predictor.executed(arrays[0])
             return asdict(told) if told else {}, []
+        if command == "inner":
+            inner = self.predictor.inner_tensors(arrays[0])
+            names = None if inner is None else [(tensor.name, tensor.kind) for tensor in inner]
+            return {"tensors": names}, [np.asarray(tensor.values, dtype=np.float32) for tensor in inner or ()]
         raise EdgeRecallError(f"unknown command '{command}'")
 
 

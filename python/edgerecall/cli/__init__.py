@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),
+    "why": ("why", "Why two runtimes embed an image differently: the first stage where they part."),
     "compare": ("compare", "Two bench results: what got slower, larger or less right."),
     "doctor": ("doctor", "What this machine can train, convert and run, and the exact fix for the rest."),
 }
