@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import PIL
+from models import photo
 from PIL import Image
 
 from edgerecall.runtimes import _native
@@ -26,21 +27,6 @@ from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, 
 LIMIT = 10**8
 BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def photo() -> bytes:
-    """A made-up photograph: broad shapes, texture, sensor noise; 400 high, 300 wide."""
-    rng = np.random.default_rng(0)
-    broad = Image.fromarray(rng.integers(0, 256, (8, 6, 3), dtype=np.uint8)).resize(
-        (300, 400), Image.Resampling.BICUBIC
-    )
-    fine = Image.fromarray(rng.integers(0, 60, (100, 75, 3), dtype=np.uint8)).resize(
-        (300, 400), Image.Resampling.BILINEAR
-    )
-    pixels = np.asarray(broad, dtype=float) * 0.8 + np.asarray(fine) + rng.normal(0, 2, (400, 300, 3))
-    stream = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
 
 
 def spec(backend: Any) -> Preprocess:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,14 +61,37 @@ def other_interpreter(runtime: str) -> str | None:
     return None if python == sys.executable else python
 
 
-class EmbeddingModel:
-    """A predictor with its preprocessing and normalisation. Use as a context manager, or close()."""
+def open_lanes(
+    bundle: Bundle, runtime: str, options: RunOptions, worker: bool = False, artifact: str | None = None
+) -> list[Predictor]:
+    """`options.lanes` predictors that may run at the same time, over one loaded model where the runtime shares it."""
+    found = [open_predictor(bundle, runtime, options, worker, artifact)]
+    try:
+        while len(found) < options.lanes:
+            found.append(found[0].sibling() or open_predictor(bundle, runtime, options, worker, artifact))
+    except BaseException:
+        close_all(found)
+        raise
+    return found
 
-    def __init__(self, spec: Spec, predictor: Predictor, batch_size: int = 8, threads: int = 1) -> None:
+
+def close_all(predictors: Sequence[Predictor]) -> None:
+    """Closes each once."""
+    for predictor in {id(predictor): predictor for predictor in predictors}.values():
+        predictor.close()
+
+
+class EmbeddingModel:
+    """Predictors with their preprocessing and normalisation. Use as a context manager, or close().
+
+    predictors: all of one model; a folder of images is spread over them, a batch of tensors goes to the first.
+    """
+
+    def __init__(self, spec: Spec, predictors: Sequence[Predictor], batch_size: int = 8, threads: int = 1) -> None:
         if batch_size < 1:
             raise InputError(f"batch size: expected 1 or more, got {batch_size}")
         self.spec = spec
-        self.predictor = predictor
+        self.predictors = tuple(predictors)
         self.batch_size = batch_size
         self._threads = threads
         self._closed = False
@@ -73,16 +99,61 @@ class EmbeddingModel:
     def embed_tensors(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 `(N, 3, H, W)` -> float32 `(N, D)`, L2-normalised when the spec says so."""
         self._check_open()
-        raw = self.predictor.embed(np.ascontiguousarray(batch, dtype=np.float32))
+        return self._embed(self.predictors[0], np.ascontiguousarray(batch, dtype=np.float32))
+
+    def _embed(self, predictor: Predictor, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raw = predictor.embed(batch)
         return l2_normalize(raw) if self.spec.normalize_embedding else raw
 
     def stream(
         self, paths: Sequence[Path], on_bad: BadImage | None = None
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
-        """Batches of `(paths, float32 (n, D))`; a bad image goes to `on_bad` and is left out, or is raised."""
+        """Batches of `(paths, float32 (n, D))`, in order; a bad image goes to `on_bad` and is left out, or is raised.
+
+        With one predictor the next batch is decoded while it works; with several, each batch is decoded and embedded on
+        one thread, as many at a time as there are predictors.
+        """
         self._check_open()
+        if len(self.predictors) > 1:
+            yield from self._stream_lanes(paths, on_bad)
+            return
         for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._threads, on_bad):
-            yield [paths[index] for index in good], self.embed_tensors(tensors)
+            yield [paths[index] for index in good], self._embed(self.predictors[0], tensors)
+
+    def _stream_lanes(
+        self, paths: Sequence[Path], on_bad: BadImage | None
+    ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
+        free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
+        for predictor in self.predictors:
+            free.put(predictor)
+
+        def work(start: int) -> tuple[list[int], NDArray[np.float32], list[ImageError | None]]:
+            indices, tensors, errors = make_batch(paths, start, self.batch_size, self.spec.preprocess, 1)
+            good, kept = good_ones(indices, tensors, errors)
+            if not good:
+                return good, kept, errors
+            predictor = free.get()
+            try:
+                return good, self._embed(predictor, kept), errors
+            finally:
+                free.put(predictor)
+
+        starts = iter(range(0, len(paths), self.batch_size))
+        with ThreadPoolExecutor(len(self.predictors), thread_name_prefix="edgerecall-lane") as pool:
+            ahead = 2 * len(self.predictors)
+            pending = deque((start, pool.submit(work, start)) for start in itertools.islice(starts, ahead))
+            try:
+                while pending:
+                    start, future = pending.popleft()
+                    good, embeddings, errors = future.result()
+                    for following in itertools.islice(starts, 1):
+                        pending.append((following, pool.submit(work, following)))
+                    report_bad(paths, start, errors, on_bad)
+                    if good:
+                        yield [paths[index] for index in good], embeddings
+            finally:
+                for _, future in pending:
+                    future.cancel()
 
     def embed_images(
         self, paths: Sequence[str | Path] | str | Path, on_bad: BadImage | None = None
@@ -104,13 +175,39 @@ class EmbeddingModel:
         if self._closed:
             return
         self._closed = True
-        self.predictor.close()
+        close_all(self.predictors)
 
     def __enter__(self) -> EmbeddingModel:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def make_batch(
+    paths: Sequence[Path], start: int, size: int, preprocess: Preprocess, threads: int
+) -> tuple[range, NDArray[np.float32], list[ImageError | None]]:
+    """At most `size` images from `start` on: their indices, tensors float32 `(n, 3, H, W)`, and what is wrong with any."""
+    indices = range(start, min(start + size, len(paths)))
+    tensors = np.empty((len(indices), *preprocess.output_shape), dtype=np.float32)
+    return indices, tensors, preprocess_batch([paths[i] for i in indices], preprocess, tensors, threads)
+
+
+def good_ones(
+    indices: range, tensors: NDArray[np.float32], errors: Sequence[ImageError | None]
+) -> tuple[list[int], NDArray[np.float32]]:
+    """Indices and tensors without the bad images."""
+    good = [index for index, error in zip(indices, errors, strict=True) if error is None]
+    return good, tensors if len(good) == len(indices) else tensors[[index - indices.start for index in good]]
+
+
+def report_bad(paths: Sequence[Path], start: int, errors: Sequence[ImageError | None], on_bad: BadImage | None) -> None:
+    """Tells of each bad image of a batch, or raises the first."""
+    for index, error in enumerate(errors, start):
+        if error is not None:
+            if on_bad is None:
+                raise error
+            on_bad(paths[index], error)
 
 
 def stream_tensors(
@@ -120,30 +217,18 @@ def stream_tensors(
 
     The next batch is made, on `threads` threads of the core, while one is used.
     """
-
-    def make(start: int) -> tuple[range, NDArray[np.float32], list[ImageError | None]]:
-        indices = range(start, min(start + batch_size, len(paths)))
-        tensors = np.empty((len(indices), *preprocess.output_shape), dtype=np.float32)
-        return indices, tensors, preprocess_batch([paths[i] for i in indices], preprocess, tensors, threads)
-
     if not paths:
         return
     with ThreadPoolExecutor(1, thread_name_prefix="edgerecall-preprocess") as ahead:
-        pending = ahead.submit(make, 0)
+        pending = ahead.submit(make_batch, paths, 0, batch_size, preprocess, threads)
         for start in range(0, len(paths), batch_size):
             indices, tensors, errors = pending.result()
             if start + batch_size < len(paths):
-                pending = ahead.submit(make, start + batch_size)
-            good: list[int] = []
-            for index, error in zip(indices, errors, strict=True):
-                if error is None:
-                    good.append(index)
-                elif on_bad is None:
-                    raise error
-                else:
-                    on_bad(paths[index], error)
+                pending = ahead.submit(make_batch, paths, start + batch_size, batch_size, preprocess, threads)
+            report_bad(paths, start, errors, on_bad)
+            good, kept = good_ones(indices, tensors, errors)
             if good:
-                yield good, tensors if len(good) == len(indices) else tensors[[i - start for i in good]]
+                yield good, kept
 
 
 def load(
@@ -153,15 +238,17 @@ def load(
     precision: str = "fp32",
     worker: bool = False,
     batch_size: int = 8,
+    lanes: int = 1,
 ) -> EmbeddingModel:
     """Opens a bundle for inference.
 
-    runtime: one of paddle, onnxruntime, openvino, lite. worker: run it in its own process.
-    Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
+    runtime: one of paddle, onnxruntime, openvino, lite. threads: CPU threads inside one inference. lanes: batches of a
+    folder at the same time, each with as many threads: for throughput, `lanes=N, threads=1` uses N cores best.
+    worker: run it in its own process. Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
     opened = Bundle.open(bundle)
-    predictor = open_predictor(opened, runtime, RunOptions(threads=threads, precision=precision), worker)
-    return EmbeddingModel(opened.spec, predictor, batch_size, threads)
+    options = RunOptions(threads=threads, precision=precision, lanes=lanes)
+    return EmbeddingModel(opened.spec, open_lanes(opened, runtime, options, worker), batch_size, threads)
 
 
 def available_in(bundle: Bundle) -> list[str]:

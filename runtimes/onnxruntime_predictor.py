@@ -75,6 +75,9 @@ class OnnxRuntimePredictor(Predictor):
         outputs = self._session.run(None, {self._input_name: batch})
         return checked_output("onnxruntime", outputs[0], len(batch), self.io)
 
+    def sibling(self) -> Predictor | None:
+        return self  # a session takes calls from several threads, and with one thread of its own runs on theirs
+
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         with tempfile.TemporaryDirectory() as folder:
             session = self._open(str(Path(folder) / "profile"))

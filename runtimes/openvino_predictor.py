@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
@@ -57,9 +58,9 @@ class OpenVinoPredictor(Predictor):
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": HINTS[options.precision],
-                "INFERENCE_NUM_THREADS": options.threads,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": options.threads * options.lanes,
+                "NUM_STREAMS": options.lanes,
+                "PERFORMANCE_HINT": "LATENCY" if options.lanes == 1 else "THROUGHPUT",
             },
         )
         self._request = self._compiled.create_infer_request()
@@ -72,13 +73,18 @@ class OpenVinoPredictor(Predictor):
             runtime="openvino",
             version=openvino.__version__,
             precision=self._executed.precision,
-            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // options.lanes,
             detail={"streams": int(self._compiled.get_property("NUM_STREAMS"))},
         )
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         results = self._request.infer([batch], share_inputs=True)
         return checked_output("openvino", results[0], len(batch), self.io)
+
+    def sibling(self) -> Predictor | None:
+        other = copy.copy(self)
+        other._request = self._compiled.create_infer_request()
+        return other
 
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         return self._executed

@@ -56,7 +56,8 @@ class ModelIO:
 class RunOptions:
     """What is asked of a runtime; `RuntimeInfo` says what it then does.
 
-    threads: CPU threads inside one inference. precision: one of `PRECISIONS`, for execution.
+    threads: CPU threads inside one inference. lanes: inferences at the same time, by `sibling`s, each with as many.
+    precision: one of `PRECISIONS`, for execution.
     onednn: for Paddle Inference; graph_optimization: for it and ONNX Runtime; the others always use theirs.
     device: "cpu" or "gpu" (Paddle Inference), which then takes gpu_memory_mb at first.
     """
@@ -67,10 +68,12 @@ class RunOptions:
     graph_optimization: bool = True
     device: str = "cpu"
     gpu_memory_mb: int = 8000
+    lanes: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise InputError(f"threads: expected 1 or more, got {self.threads}")
+        for name in ("threads", "lanes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{self.precision}'")
 
@@ -118,6 +121,12 @@ class Predictor(ABC):
     @abstractmethod
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
+
+    def sibling(self) -> Predictor | None:
+        """Another predictor over the same loaded model, for another thread to use at the same time; by default None:
+        load the model again.
+        """
+        return None
 
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         """Runs a batch, shaped as for `embed`, and says what ran; by default None: the runtime does not tell.

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from .bundle import MANIFEST, Bundle
 from .errors import InputError, RuntimeUnavailable
-from .model import EmbeddingModel, open_predictor
+from .model import EmbeddingModel, open_lanes
 from .paddle_model import check_input_shape
 from .predictor import RUNTIMES, ModelIO, RunOptions, open_files
 from .spec import Frozen, Spec
@@ -69,14 +69,20 @@ class RecConfig(Frozen):
     RecPostProcess: RecPostProcessSection | None = None
 
 
-def run_options(settings: RecGlobal) -> RunOptions:
-    """The reference's switches as options; RuntimeUnavailable for what this tool does not drive."""
+def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
+    """The reference's switches as options; RuntimeUnavailable for what this tool does not drive.
+
+    With several batches to embed, the threads work on as many of them at a time, which uses the cores better than all
+    on one.
+    """
     if settings.use_tensorrt:
         raise RuntimeUnavailable("use_tensorrt: EdgeRecall does not drive TensorRT; set it to False")
     if settings.use_gpu and settings.runtime != "paddle":
         raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
+    lanes = 1 if settings.use_gpu else min(settings.cpu_num_threads, -(-images // settings.batch_size))
     return RunOptions(
-        threads=settings.cpu_num_threads,
+        threads=max(settings.cpu_num_threads // lanes, 1),
+        lanes=lanes,
         precision="fp16" if settings.use_fp16 else settings.precision,
         onednn=settings.enable_mkldnn,
         graph_optimization=settings.ir_optim,
@@ -97,15 +103,18 @@ def plain_model_files(folder: Path) -> dict[str, str]:
     )
 
 
-def open_rec_model(config: RecConfig) -> EmbeddingModel:
-    """The model that the config names: a bundle in any runtime, or a plain Paddle model in Paddle Inference."""
+def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
+    """The model that the config names: a bundle in any runtime, or a plain Paddle model in Paddle Inference.
+
+    images: how many it is for.
+    """
     settings = config.Global
-    options = run_options(settings)
+    options = run_options(settings, images)
     folder = settings.rec_inference_model_dir
     if (folder / MANIFEST).is_file():
         bundle = Bundle.open(folder)
-        predictor = open_predictor(bundle, settings.runtime, options)
-        return EmbeddingModel(bundle.spec, predictor, settings.batch_size, settings.cpu_num_threads)
+        predictors = open_lanes(bundle, settings.runtime, options)
+        return EmbeddingModel(bundle.spec, predictors, settings.batch_size, settings.cpu_num_threads)
     files = plain_model_files(folder)
     if settings.runtime != "paddle":
         known = ", ".join(name for name in RUNTIMES if name != "paddle")
@@ -130,7 +139,9 @@ def open_rec_model(config: RecConfig) -> EmbeddingModel:
         preprocess=preprocess,
     )
     predictor.io = spec.io
-    return EmbeddingModel(spec, predictor, settings.batch_size, settings.cpu_num_threads)
+    siblings = (predictor.sibling() for _ in range(options.lanes - 1))
+    lanes = [predictor, *(sibling for sibling in siblings if sibling is not None)]
+    return EmbeddingModel(spec, lanes, settings.batch_size, settings.cpu_num_threads)
 
 
 def binarize(embeddings: NDArray[np.float32], method: str) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
         bad.append(error)
         logger.warning("skipped: %s", error)
 
-    with open_rec_model(config) as model, progress_bar("embedding", len(paths)) as advance:
+    with open_rec_model(config, len(paths)) as model, progress_bar("embedding", len(paths)) as advance:
         for good, embeddings in model.stream(paths, None if strict else on_bad):
             post = config.RecPostProcess
             values = binarize(embeddings, post.Binarize.method) if post else embeddings
