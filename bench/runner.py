@@ -21,7 +21,7 @@ from ..runtimes.versions import installed_versions
 from .contender import Contender, require_sound
 from .image_set import ImageSet
 from .loadgen import LoadSettings, run_scenarios
-from .machine import Watch, describe_machine
+from .machine import Watch, describe_machine, usable_cpus
 from .options import BenchOptions
 from .parity import Embedded, collapse_warning, cross_recall, judge, worst_pairs
 from .rows import BenchResult, Row
@@ -107,25 +107,26 @@ class Run:
             for number, row in enumerate(rows):
                 contenders.append(Contender(row, self.bundle, options))
                 self._step(f"loading {row.name}", 0.05 + 0.1 * number / len(rows))
+            warnings = self._time(contenders, 0.15, 0.55)
             _each(contenders, lambda c: c.check_golden(self.golden, self.reference))
-            self._encode(contenders, self.preprocess, 0.15, 0.4)
-            warnings = self._time(contenders)
+            self._encode(contenders, self.preprocess, 0.55, 0.8)
             if self.load.scenarios:
                 for number, contender in enumerate(contenders):
                     self._step(f"LoadGen, {contender.row.name}", 0.8 + 0.15 * number / len(contenders))
                     _each([contender], lambda c: run_scenarios(c, self.golden, self.load))
-            _each(contenders, lambda c: c.finish(self.golden))
+            _each(contenders, lambda c: c.finish(timing_batch(self.golden, c.row.batch)))
         finally:
             for contender in contenders:
                 contender.close()
         return measured(contenders, warnings)
 
-    def _time(self, contenders: Sequence[Contender]) -> list[str]:
-        """Warm-up, then interleaved rounds; what disturbed them."""
+    def _time(self, contenders: Sequence[Contender], begin: float, end: float) -> list[str]:
+        """The first inference, warm-up, then interleaved rounds; what disturbed them."""
         options, paths = self.options, self.paths
         batches = {size: timing_batch(self.golden, size) for size in options.batch}
+        _each(contenders, lambda c: c.first_inference(batches[c.row.batch]))
         for contender in contenders:
-            self._step(f"warming up {contender.row.name}", 0.4)
+            self._step(f"warming up {contender.row.name}", begin)
             _each([contender], lambda c: c.warm_up(batches[c.row.batch]))
 
         def pids() -> list[int]:
@@ -139,11 +140,13 @@ class Run:
                     _each([contender], lambda c: c.time_stages(paths, self.bundle, len(share), True))  # noqa: B023
                 else:
                     _each([contender], lambda c: c.time_model(batches[c.row.batch], len(share)))  # noqa: B023
-            self._step(f"timing, round {number + 1} of {options.rounds}", 0.4 + 0.35 * (number + 1) / options.rounds)
+            done = (number + 1) / options.rounds
+            self._step(f"timing, round {number + 1} of {options.rounds}", begin + (end - begin) * done)
         disturbance = watch.stop()
         if options.stage == "model":
             _each(contenders, lambda c: c.time_stages(paths, self.bundle, STAGE_SAMPLES, False))
-        return disturbance.warnings(len(os.sched_getaffinity(0)))
+        _each(contenders, lambda c: c.read_memory())
+        return disturbance.warnings(len(usable_cpus()))
 
     def _encode(self, contenders: Sequence[Contender], preprocess: Preprocess, begin: float, end: float) -> None:
         """Preprocesses each image once and embeds it in every worker; then random input."""

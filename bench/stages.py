@@ -65,17 +65,17 @@ def time_stages(
     paths: Sequence[Path],
     batch: int,
     count: int,
-    embeddings: NDArray[np.float32],
+    rows: NDArray[np.float32],
     cpus: Sequence[int],
     limit_s: float,
 ) -> Stages:
     """`count` batches of real images, at least one, no new one after `limit_s`.
 
     Each stage is timed where it runs: inference in the worker, the rest here, on the worker's CPUs and one thread. The
-    transport between the two is no stage. search: the nearest 10 of `embeddings` (float32 `(n, D)`), exact.
+    transport between the two is no stage. search: the nearest 10 of `rows` (float32 `(n, D)`), exact.
     """
     stages, gallery = Stages(), Gallery(spec.embedding_dim)
-    gallery.add(np.ascontiguousarray(embeddings))
+    gallery.add(rows)
     tensors = np.empty((batch, *spec.input_shape), dtype=np.float32)
     end = time.monotonic() + limit_s
     with on_cpus(cpus):
@@ -90,9 +90,9 @@ def time_stages(
             timing = worker.time(tensors, 1)
             raw = worker.embed(tensors)
             begin = time.perf_counter_ns()
-            rows = l2_normalize(raw) if spec.normalize_embedding else raw
+            embeddings = l2_normalize(raw) if spec.normalize_embedding else raw
             middle = time.perf_counter_ns()
-            gallery.search(rows, NEIGHBOURS, 1)
+            gallery.search(embeddings, NEIGHBOURS, 1)
             finished = time.perf_counter_ns()
             spans = (
                 marks[1] - marks[0],

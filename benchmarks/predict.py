@@ -72,7 +72,7 @@ def measure(backbone: str, runtime: str, batch: int, paths: list[Path], rounds: 
     }
     config = RecConfig.model_validate({"Global": settings})
     preprocess = bundle.spec.preprocess
-    tensors = np.empty((batch, *bundle.spec.input_shape), np.float32)
+    tensors = np.empty((len(paths), *bundle.spec.input_shape), np.float32)
     with (
         open_rec_model(config, len(paths)) as ours,
         open_predictor(bundle, runtime, RunOptions(threads=CORES)) as plain,
@@ -80,14 +80,13 @@ def measure(backbone: str, runtime: str, batch: int, paths: list[Path], rounds: 
     ):
 
         def preprocess_only() -> None:
-            for start in range(0, len(paths) - batch + 1, batch):
-                preprocess_batch(paths[start : start + batch], preprocess, tensors)
+            for start in range(0, len(paths), batch):
+                preprocess_batch(paths[start : start + batch], preprocess, tensors[start : start + batch])
 
         def model_only() -> None:
-            for _ in range(len(paths) // batch):
-                single.embed_tensors(tensors)
+            for start in range(0, len(paths), batch):
+                single.embed_tensors(tensors[start : start + batch])
 
-        whole = len(paths) // batch * batch
         rates: dict[str, list[float]] = {"predict": [], "plain": [], "bound": []}
         for round_index in range(rounds + 1):
             begin = time.perf_counter()
@@ -98,7 +97,7 @@ def measure(backbone: str, runtime: str, batch: int, paths: list[Path], rounds: 
             theirs = plain_loop(plain, paths, batch)
             end = time.perf_counter()
             time.sleep(PAUSE_S)
-            cost = core_seconds(preprocess_only, whole) + core_seconds(model_only, whole)
+            cost = core_seconds(preprocess_only, len(paths)) + core_seconds(model_only, len(paths))
             if round_index:  # the first one warms up
                 rates["predict"].append(len(paths) / (middle - begin))
                 rates["plain"].append(len(paths) / (end - second))

@@ -16,6 +16,7 @@ class LitePredictor(Predictor):
     """files: `model` (`.nb` for this machine's target)."""
 
     package = "paddlelite.lite"
+    parallel = False
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:

@@ -65,10 +65,20 @@ def open_lanes(
     bundle: Bundle, runtime: str, options: RunOptions, worker: bool = False, artifact: str | None = None
 ) -> list[Predictor]:
     """`options.lanes` predictors that may run at the same time, over one loaded model where the runtime shares it."""
-    found = [open_predictor(bundle, runtime, options, worker, artifact)]
+    worker = worker or (options.lanes > 1 and not predictor_class(runtime).parallel)
+
+    def load() -> Predictor:
+        return open_predictor(bundle, runtime, options, worker, artifact)
+
+    return siblings(load, options.lanes)
+
+
+def siblings(load: Callable[[], Predictor], count: int) -> list[Predictor]:
+    """One loaded predictor and its siblings, or more loaded ones where it has none."""
+    found = [load()]
     try:
-        while len(found) < options.lanes:
-            found.append(found[0].sibling() or open_predictor(bundle, runtime, options, worker, artifact))
+        while len(found) < count:
+            found.append(found[0].sibling() or load())
     except BaseException:
         close_all(found)
         raise
@@ -108,10 +118,10 @@ class EmbeddingModel:
     def stream(
         self, paths: Sequence[Path], on_bad: BadImage | None = None
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
-        """Batches of `(paths, float32 (n, D))`, in order; a bad image goes to `on_bad` and is left out, or is raised.
+        """Parts of `(paths, float32 (n, D))`, in order; a bad image goes to `on_bad` and is left out, or is raised.
 
-        With one predictor the next batch is decoded while it works; with several, each batch is decoded and embedded on
-        one thread, as many at a time as there are predictors.
+        With one predictor the next batch is decoded while it works; with several, each of them has a thread that
+        decodes and embeds.
         """
         self._check_open()
         if len(self.predictors) > 1:
@@ -120,25 +130,32 @@ class EmbeddingModel:
         for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._threads, on_bad):
             yield [paths[index] for index in good], self._embed(self.predictors[0], tensors)
 
+    def chunk(self, count: int) -> int:
+        """How many of `count` images a lane takes at a time: whole batches, 8 images or more if all have work."""
+        batches = max(min(-(-8 // self.batch_size), count // (self.batch_size * len(self.predictors))), 1)
+        return batches * self.batch_size
+
     def _stream_lanes(
         self, paths: Sequence[Path], on_bad: BadImage | None
     ) -> Iterator[tuple[list[Path], NDArray[np.float32]]]:
-        free: queue.SimpleQueue[Predictor] = queue.SimpleQueue()
-        for predictor in self.predictors:
-            free.put(predictor)
+        size = self.chunk(len(paths))
+        free: queue.SimpleQueue[tuple[Predictor, NDArray[np.float32]]] = queue.SimpleQueue()
+        for predictor in self.predictors:  # each with memory that is used again and again
+            free.put((predictor, np.empty((size, *self.spec.input_shape), dtype=np.float32)))
 
         def work(start: int) -> tuple[list[int], NDArray[np.float32], list[ImageError | None]]:
-            indices, tensors, errors = make_batch(paths, start, self.batch_size, self.spec.preprocess, 1)
-            good, kept = good_ones(indices, tensors, errors)
-            if not good:
-                return good, kept, errors
-            predictor = free.get()
+            predictor, memory = free.get()
             try:
-                return good, self._embed(predictor, kept), errors
+                indices = range(start, min(start + size, len(paths)))
+                tensors = memory[: len(indices)]
+                errors = preprocess_batch([paths[i] for i in indices], self.spec.preprocess, tensors)
+                good, kept = good_ones(indices, tensors, errors)
+                parts = [kept[at : at + self.batch_size] for at in range(0, len(good), self.batch_size)]
+                return good, np.concatenate([self._embed(predictor, part) for part in parts] or [kept]), errors
             finally:
-                free.put(predictor)
+                free.put((predictor, memory))
 
-        starts = iter(range(0, len(paths), self.batch_size))
+        starts = iter(range(0, len(paths), size))
         with ThreadPoolExecutor(len(self.predictors), thread_name_prefix="edgerecall-lane") as pool:
             ahead = 2 * len(self.predictors)
             pending = deque((start, pool.submit(work, start)) for start in itertools.islice(starts, ahead))
@@ -187,7 +204,7 @@ class EmbeddingModel:
 def make_batch(
     paths: Sequence[Path], start: int, size: int, preprocess: Preprocess, threads: int
 ) -> tuple[range, NDArray[np.float32], list[ImageError | None]]:
-    """At most `size` images from `start` on: their indices, tensors float32 `(n, 3, H, W)`, and what is wrong with any."""
+    """At most `size` images from `start` on: indices, tensors float32 `(n, 3, H, W)`, and what is wrong with any."""
     indices = range(start, min(start + size, len(paths)))
     tensors = np.empty((len(indices), *preprocess.output_shape), dtype=np.float32)
     return indices, tensors, preprocess_batch([paths[i] for i in indices], preprocess, tensors, threads)
@@ -247,7 +264,7 @@ def load(
     worker: run it in its own process. Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
     opened = Bundle.open(bundle)
-    options = RunOptions(threads=threads, precision=precision, lanes=lanes)
+    options = RunOptions(threads=threads, precision=precision, lanes=lanes, batch=batch_size)
     return EmbeddingModel(opened.spec, open_lanes(opened, runtime, options, worker), batch_size, threads)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ class PaddlePredictor(Predictor):
     """files: `model` (`inference.json` or `.pdmodel`) and `params` (`.pdiparams`)."""
 
     package = "paddle.inference"
+    parallel = False  # it keeps Python's lock while it runs
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
@@ -65,7 +65,9 @@ class PaddlePredictor(Predictor):
         if options.precision == "bf16":
             config.enable_mkldnn_bfloat16()
         self.io, self._files = io, files
-        self._use(inference.create_predictor(config))
+        self._predictor = inference.create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
         self.info = RuntimeInfo(
             runtime="paddle",
             version=paddle.__version__,
@@ -84,16 +86,6 @@ class PaddlePredictor(Predictor):
         self._input.copy_from_cpu(batch)
         self._predictor.run()
         return checked_output("paddle", self._output.copy_to_cpu(), len(batch), self.io)
-
-    def _use(self, predictor: Any) -> None:
-        self._predictor = predictor
-        self._input = predictor.get_input_handle(predictor.get_input_names()[0])
-        self._output = predictor.get_output_handle(predictor.get_output_names()[0])
-
-    def sibling(self) -> Predictor | None:
-        other = copy.copy(self)
-        other._use(self._predictor.clone())
-        return other
 
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         import paddle

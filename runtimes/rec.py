@@ -11,11 +11,12 @@ from pydantic import Field
 
 from .bundle import MANIFEST, Bundle
 from .errors import InputError, RuntimeUnavailable
-from .model import EmbeddingModel, open_lanes
+from .model import EmbeddingModel, open_lanes, siblings
 from .paddle_model import check_input_shape
-from .predictor import RUNTIMES, ModelIO, RunOptions, open_files
+from .predictor import RUNTIMES, ModelIO, Predictor, RunOptions, open_files
 from .spec import Frozen, Spec
 from .transform_ops import parse_transform_ops
+from .worker import WorkerPredictor
 
 
 class RecGlobal(Frozen):
@@ -83,6 +84,7 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
     return RunOptions(
         threads=max(settings.cpu_num_threads // lanes, 1),
         lanes=lanes,
+        batch=settings.batch_size,
         precision="fp16" if settings.use_fp16 else settings.precision,
         onednn=settings.enable_mkldnn,
         graph_optimization=settings.ir_optim,
@@ -129,8 +131,15 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
         config.RecPreProcess.transform_ops, "RecPreProcess.transform_ops", backend="cv2", exif="apply"
     )
     check_input_shape(Path(files["model"]), preprocess.output_shape)
-    predictor = open_files("paddle", files, ModelIO("x", preprocess.output_shape, 0), options)
-    probe = predictor.embed(np.zeros((1, *preprocess.output_shape), dtype=np.float32))
+    io = ModelIO("x", preprocess.output_shape, 0)
+
+    def load() -> Predictor:
+        if options.lanes > 1:
+            return WorkerPredictor("paddle", files, io, options)
+        return open_files("paddle", files, io, options)
+
+    predictors = siblings(load, options.lanes)
+    probe = predictors[0].embed(np.zeros((1, *preprocess.output_shape), dtype=np.float32))
     spec = Spec(
         input_name="x",
         input_shape=preprocess.output_shape,
@@ -138,10 +147,7 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
         normalize_embedding=True,
         preprocess=preprocess,
     )
-    predictor.io = spec.io
-    siblings = (predictor.sibling() for _ in range(options.lanes - 1))
-    lanes = [predictor, *(sibling for sibling in siblings if sibling is not None)]
-    return EmbeddingModel(spec, lanes, settings.batch_size, settings.cpu_num_threads)
+    return EmbeddingModel(spec, predictors, settings.batch_size, settings.cpu_num_threads)
 
 
 def binarize(embeddings: NDArray[np.float32], method: str) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from . import errors
 from .errors import EdgeRecallError, RuntimeFailed
 from .predictor import Executed, InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo
-from .wire import receive, send
+from .wire import receive, send, shared_memory
 
 # Files in the current folder must not stand in for modules.
 # Pinned before anything is imported: every thread that a library starts inherits it.
@@ -114,8 +114,11 @@ class WorkerPredictor(Predictor):
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         if python is not None:
             environment.pop("PYTHONPATH", None)
+        self._shared = shared_memory()
+        descriptors = (self._shared.descriptor,) if self._shared else ()
         self._process = subprocess.Popen(
             worker_command(python, cpus),
+            pass_fds=descriptors,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -127,6 +130,7 @@ class WorkerPredictor(Predictor):
                 "input_shape": list(io.input_shape),
                 "embedding_dim": io.embedding_dim,
             }
+            self.call("share", descriptors=descriptors)
             result, _ = self.call("open", runtime=runtime, files=files, io=io_body, options=vars(options))
         except BaseException:
             self.close()
@@ -151,7 +155,7 @@ class WorkerPredictor(Predictor):
         allowed_s = self.timeout_s + longer_s
         deadline = time.monotonic() + allowed_s
         try:
-            send(self._process.stdin, {"command": command, **body}, arrays)  # type: ignore[arg-type]
+            send(self._process.stdin, {"command": command, **body}, arrays, self._shared)  # type: ignore[arg-type]
             answer, outputs = receive(lambda count: self._read(count, deadline, allowed_s))
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeFailed(self._obituary()) from error
@@ -232,6 +236,9 @@ class WorkerPredictor(Predictor):
             process.kill()
             process.wait()
         self._log.close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _read(self, count: int, deadline: float, allowed_s: float) -> bytearray:
         stream: BinaryIO = self._process.stdout  # type: ignore[assignment]

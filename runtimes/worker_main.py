@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .errors import EdgeRecallError
 from .load_test import run_load_test
 from .predictor import ModelIO, Predictor, RunOptions, one_line, open_files, predictor_class
-from .wire import reader, receive, send
+from .wire import SharedMemory, reader, receive, send
 
 WATCH_INTERVAL_S = 1.0
 
@@ -117,10 +117,11 @@ def timed_runs(
 
 
 class Worker:
-    """The commands: open, embed, time, load_test, executed, inner, stats."""
+    """The commands: share, open, embed, time, load_test, executed, inner, stats."""
 
     def __init__(self) -> None:
         self.predictor: Predictor | None = None
+        self.shared: SharedMemory | None = None
 
     def open(self, body: dict[str, Any]) -> dict[str, Any]:
         io = ModelIO(body["io"]["input_name"], tuple(body["io"]["input_shape"]), body["io"]["embedding_dim"])
@@ -138,6 +139,9 @@ class Worker:
         command = body["command"]
         if command == "open":
             return self.open(body), []
+        if command == "share":
+            self.shared = SharedMemory(*body["descriptors"]) if body["descriptors"] else None
+            return {}, []
         if command == "stats":
             return {"peak_rss_mb": memory_mb("VmHWM"), "rss_mb": memory_mb("VmRSS")}, []
         if self.predictor is None:
@@ -166,7 +170,7 @@ def main() -> None:
     worker, read_exactly = Worker(), reader(requests)
     while True:
         try:
-            body, arrays = receive(read_exactly)
+            body, arrays = receive(read_exactly, worker.shared)
         except EOFError:
             break
         try:

@@ -11,7 +11,7 @@ import pytest
 from edgerecall.runtimes import sidecar
 from edgerecall.runtimes.errors import InputError, RuntimeUnavailable
 
-SIDECAR_MODULES = ("errors", "predictor", "wire", "worker_main", "lite_predictor")
+SIDECAR_MODULES = ("errors", "predictor", "wire", "worker_main", "load_test", "lite_predictor")
 
 
 def test_found(lite_ready: None) -> None:
