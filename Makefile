@@ -20,7 +20,7 @@ demo: demo/report.md
 	@echo "trained:   $$(grep -F '[Eval]' demo/run/train.log | tail -n 1 | sed 's/.*INFO: //')"
 	@echo
 	@cat demo/report.md
-	@echo "raw data: demo/bench.json"
+	@echo "with plots: demo/report.html; raw data: demo/bench.json"
 
 test: lint cpp-test pytest
 
@@ -44,7 +44,8 @@ demo/bundle/bundle.json: demo/run/.done
 
 demo/report.md: demo/bundle/bundle.json
 	$(EDGERECALL) verify demo/bundle
-	$(EDGERECALL) bench demo/bundle --images demo/data --json demo/bench.json --csv demo/bench.csv --markdown $@
+	$(EDGERECALL) bench demo/bundle --images demo/data --json demo/bench.json --csv demo/bench.csv --html demo/report.html \
+	    --markdown $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -97,6 +98,8 @@ benchmarks: setup
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/xbm_loss.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/predict.py
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so

@@ -22,7 +22,7 @@ def raw_call(runtime: str, predictor: Any, batch: Any) -> Callable[[], Any]:
         session, name = predictor._session, predictor._input_name
         return lambda: session.run(None, {name: batch})[0]
     if runtime == "openvino":
-        request, _ = predictor._requests[len(batch)]
+        request = predictor._requests[len(batch)].request
         return lambda: request.infer([batch], share_inputs=True)[0]
     model, given = predictor._predictor, predictor._input
     taken = predictor._output if runtime == "paddle" else model.get_output(0)

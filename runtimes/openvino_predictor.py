@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,15 @@ def executed_layers(compiled: Any) -> Counter[str]:
     return layers
 
 
+@dataclass
+class Prepared:
+    """A request for one batch size, its output tensor, and the array that its input tensor shares."""
+
+    request: Any
+    output: Any
+    given: NDArray[Any] | None = None
+
+
 class OpenVinoPredictor(Predictor):
     """files: `model` (`.xml`, its `.bin` beside it)."""
 
@@ -53,7 +63,7 @@ class OpenVinoPredictor(Predictor):
         self.io, self._path, self._options = io, files["model"], options
         self._core, self._tensor = openvino.Core(), openvino.Tensor
         self._model = self._core.read_model(self._path)
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[int, Prepared] = {}
         compiled = self._prepare(options.batch)
         layers = executed_layers(compiled)
         types = {name.split()[1] for name in layers}
@@ -89,7 +99,7 @@ class OpenVinoPredictor(Predictor):
         if len(self._requests) == PREPARED:
             del self._requests[next(iter(self._requests))]
         request = compiled.create_infer_request()
-        self._requests[batch] = request, request.get_output_tensor(0)
+        self._requests[batch] = Prepared(request, request.get_output_tensor(0))
         return compiled
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
@@ -103,11 +113,13 @@ class OpenVinoPredictor(Predictor):
                 return self.embed(filled)[:count]
             self._prepare(count)
         # Not `infer([batch])`, whose conversions cost as much again as all else here.
-        request, output = self._requests[count]
-        request.set_input_tensor(self._tensor(batch, shared_memory=True))
-        request.infer(share_outputs=True)
+        prepared = self._requests[count]
+        if prepared.given is not batch:
+            prepared.request.set_input_tensor(self._tensor(batch, shared_memory=True))
+            prepared.given = batch
+        prepared.request.infer(share_outputs=True)
         # A view of the runtime's own memory, which the next inference overwrites.
-        return checked_output("openvino", output.data.copy(), count, self.io)
+        return checked_output("openvino", prepared.output.data.copy(), count, self.io)
 
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         return self._executed
