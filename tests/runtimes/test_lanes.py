@@ -1,0 +1,115 @@
+"""A folder over several lanes gives what one lane gives, in order, whatever the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import edgerecall
+from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.errors import ImageError, RuntimeFailed
+from edgerecall.runtimes.predictor import RunOptions
+from edgerecall.runtimes.rec import RecConfig, run_options
+
+Make = Callable[..., Bundle]
+
+
+def images_with_bad_ones(data: Path, folder: Path) -> list[Path]:
+    """23 files, of which three are no images."""
+    folder.mkdir()
+    sources = sorted(data.glob("*_final/*.JPG"))
+    paths = []
+    for index in range(23):
+        paths.append(folder / f"{index:02d}.jpg")
+        paths[-1].write_bytes(b"no image" if index in (0, 9, 22) else sources[index].read_bytes())
+    return paths
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_lanes_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tmp_path: Path, batch: int) -> None:
+    bundle, paths = fake_bundle(), images_with_bad_ones(data, tmp_path / "images")
+    found = {}
+    for lanes in (1, 2, 5):
+        bad: list[str] = []
+        with edgerecall.load(bundle.root, "fake", lanes=lanes, batch_size=batch) as model:
+            parts = list(model.stream(paths, lambda path, error: bad.append(path.name)))  # noqa: B023
+        assert bad == ["00.jpg", "09.jpg", "22.jpg"]
+        assert [path for good, _ in parts for path in good] == [p for p in paths if p.name not in bad]
+        found[lanes] = np.concatenate([rows for _, rows in parts])
+    assert found[1].shape == (20, 16)
+    for lanes in (2, 5):
+        np.testing.assert_allclose(found[lanes], found[1], rtol=1e-6)
+    with (
+        edgerecall.load(bundle.root, "fake", lanes=2, batch_size=batch) as model,
+        pytest.raises(ImageError, match="00"),
+    ):
+        list(model.stream(paths))
+
+
+@pytest.mark.parametrize("runtime", ["paddle", "onnxruntime", "openvino", "lite"])
+def test_lanes_of_the_real_runtimes(real_bundle: Path, data: Path, runtime: str) -> None:
+    paths = sorted(data.glob("*_final/*.JPG"))[:19]
+    with edgerecall.load(real_bundle, runtime, batch_size=4) as model:
+        one = model.embed_images(paths)
+    with edgerecall.load(real_bundle, runtime, batch_size=4, lanes=2) as model:
+        assert len(model.predictors) == 2
+        two = model.embed_images(paths)
+        again = model.embed_images(paths)
+    assert np.abs(two - one).max() < 1e-5 and (again == two).all()
+
+
+def test_a_lane_that_fails_ends_the_stream_and_leaves_nothing(fake_bundle: Make, data: Path) -> None:
+    bundle, paths = fake_bundle(crash_after=2), sorted(data.glob("*_final/*.JPG"))
+    before = {child.pid for child in psutil.Process().children()}
+    model = edgerecall.load(bundle.root, "fake", lanes=2, batch_size=1, worker=True)
+    with model, pytest.raises(RuntimeFailed, match="ended by signal 9"):
+        model.embed_images(paths)
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_a_stream_that_is_left_early_stops(fake_bundle: Make, data: Path) -> None:
+    paths = sorted(data.glob("*_final/*.JPG"))
+    with edgerecall.load(fake_bundle(sleep_ms=1).root, "fake", lanes=2, batch_size=1) as model:
+        stream = model.stream(paths * 20)
+        next(stream)
+        stream.close()
+        assert len(model.embed_images(paths)) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("threads", "batch", "images", "lanes", "each"),
+    [(4, 8, 1, 1, 4), (4, 8, 20, 3, 1), (4, 1, 100, 4, 1), (5, 8, 10, 2, 2), (1, 8, 500, 1, 1)],
+)
+def test_threads_of_predict_become_lanes(threads: int, batch: int, images: int, lanes: int, each: int) -> None:
+    settings = {"cpu_num_threads": threads, "batch_size": batch, "infer_imgs": "x", "rec_inference_model_dir": "y"}
+    options = run_options(RecConfig.model_validate({"Global": settings}).Global, images)
+    assert (options.lanes, options.threads, options.batch) == (lanes, each, batch)
+
+
+def test_a_chunk_is_whole_batches(fake_bundle: Make) -> None:
+    root = fake_bundle().root
+    for batch, count, size in ((1, 1000, 8), (3, 1000, 9), (8, 1000, 8), (16, 1000, 16), (1, 6, 3), (8, 9, 8)):
+        with edgerecall.load(root, "fake", lanes=2, batch_size=batch) as model:
+            assert model.chunk(count) == size
+
+
+def test_batches_of_other_sizes_than_prepared(real_bundle: Path) -> None:
+    """OpenVINO compiles for each size, or fills a batch up."""
+    bundle = Bundle.open(real_bundle)
+    _, tensors, reference = bundle.golden()
+    from edgerecall.runtimes.model import open_predictor
+
+    allowed = 5e-5 * np.abs(reference).max()
+    with open_predictor(bundle, "openvino", RunOptions(batch=3)) as predictor:
+        for count in (3, 2, 1, 8, 5, 6, 4, 7, 3):
+            rows = np.ascontiguousarray(np.resize(tensors, (count, *tensors.shape[1:])))
+            expected = np.resize(reference, (count, reference.shape[1]))
+            assert np.abs(predictor.embed(rows) - expected).max() <= allowed, count
+        changing = np.ascontiguousarray(tensors[:3])
+        for shift in (0, 1):  # the same array with other values in it
+            changing[:] = tensors[shift : shift + 3]
+            assert np.abs(predictor.embed(changing) - reference[shift : shift + 3]).max() <= allowed
