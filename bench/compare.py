@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .gates import Gates
 from .rows import BenchResult, Row
 
 # What must agree for figures to be comparable: name, value of a result.
@@ -84,6 +85,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
     than that result's own gate (0.002 unless it says otherwise).
     """
     differences = [f"{name}: {value(old)} and {value(new)}" for name, value in CONDITIONS if value(old) != value(new)]
+    gates = Gates.read(None, **(new.options.get("gates") or {}))
     found = {key(row): row for row in new.rows}
     missing, changes = [], []
     for before in old.rows:
@@ -101,7 +103,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
             values = getattr(before, name), getattr(after, name)
             if values[0] != values[1]:
                 differences.append(f"{before.name}: {name}: {values[0]} and {values[1]}")
-        changes += row_changes(before, after, fail_above, float(new.options["gates"]["max_recall_drop"]))
+        changes += row_changes(before, after, fail_above, gates.max_recall_drop)
     return Comparison(differences, missing, changes)
 
 

@@ -95,8 +95,6 @@ def run_scenarios(contender: Contender, tensors: NDArray[np.float32], load: Load
     latency_ns = float(np.median(np.concatenate(contender.rounds)))
     for scenario in load.scenarios:
         settings = test_settings(scenario, latency_ns / row.batch, row.batch * 1e9 / latency_ns, load)
-        if row.stage != "model":
-            raise InputError("scenarios measure the model: use them with --stage model")
         with log_folder(load, row, scenario) as folder:
             inference_ns = worker.load_test(tensors, scenario, row.batch, settings, str(folder), 10 * load.seconds)
             found = read_logs(folder, scenario, settings)

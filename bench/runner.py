@@ -222,6 +222,8 @@ def run_bench(
     preprocess: the rows are fed this instead of what the bundle says, and judged against what it says. state: keeps
     what is measured, so that an interrupted run can go on.
     """
+    if load and load.scenarios and options.stage != "model":
+        raise InputError("scenarios measure the model: use them with --stage model")
     machine = describe_machine()
     problem = verify_pixels(bundle)
     run = Run(bundle, images, options, progress, preprocess, load)
@@ -273,7 +275,7 @@ def judge_all(
     if witness:
         (name,) = witness.embeddings
         baseline, base_random = Embedded(name, witness.embeddings[name], labels), witness.random[name]
-        result.baseline = f"{name} in fp32, as the bundle says" if result.options["precision"] else name
+        result.baseline = f"{name} in fp32, as the bundle says"
     else:
         # The baseline must itself match the training framework on the golden images.
         fp32 = [row for row in rows if row.asked_precision == "fp32"] or rows

@@ -72,6 +72,11 @@ class SweepState:
             raise InputError(f"{path}: damaged; remove {self.folder} and run again") from error
         return Measured(rows, found["e"], found["r"], data["warnings"])
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return any(self.folder.glob("*.npz"))
+
     def remove(self) -> None:
-        """When the result is written."""
+        """When the result is written, or there is nothing to keep."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -85,7 +85,7 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     images = images.limited(limit) if limit else images
     preprocess = read_preprocess(given["preprocess_file"]) if given["preprocess_file"] else None
     state = None
-    if given["json_file"]:
+    if given["json_file"] and (given["json_file"].is_file() or not given["json_file"].exists()):  # no pipe or device
         request = {
             "bundle_sha256": sha256(opened.root / "bundle.json"),
             "images": [str(path) for path in images.paths],
@@ -104,7 +104,14 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
         def progress(what: str, share: float) -> None:
             bar.update(task, description=what, completed=share)
 
-        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
+        try:
+            result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
+        except BaseException:
+            if state and state.begun:
+                click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
+            elif state:
+                state.remove()
+            raise
     report.terminal(result, console())
     writers = (
         ("json_file", BenchResult.to_json),
