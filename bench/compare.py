@@ -10,6 +10,7 @@ import numpy as np
 
 from .gates import Gates
 from .rows import BenchResult, Row
+from .statistics import unpaired_ratio
 
 # What must agree for figures to be comparable: name, value of a result.
 CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
@@ -19,10 +20,11 @@ CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
     ("governor", lambda result: result.machine.get("governor")),
     ("images and labels", lambda result: f"{result.images} of sha256 {result.images_sha256[:12]}"),
     ("stage", lambda result: result.options.get("stage")),
-    ("pinning", lambda result: (result.options.get("pin"), tuple(result.options.get("cpus") or ()))),
+    ("preprocessing", lambda result: result.options.get("preprocess")),
+    ("pinning", lambda result: (result.options.get("pin"), str(result.options.get("cpus")))),
 )
 # And for each row.
-ROW_CONDITIONS = ("device", "precision", "threads", "batch", "stage")
+ROW_CONDITIONS = ("precision", "threads")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def describe(change: Change) -> str:
     return f"{change.old:.4g} -> {change.new:.4g} ({change.share:+.1%}{remark})"
 
 
-SHARES = ("recall@1", "mAP")
+SHARES = ("recall@1", "mAP", "cosine min")
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -73,24 +75,19 @@ def key(row: Row) -> tuple[Any, ...]:
     return (row.runtime, row.device, row.asked_precision, row.asked_threads, row.batch, row.stage)
 
 
-def median_interval(row: Row) -> tuple[float, float]:
-    """p50 of single rounds, lowest and highest but for the outer tenths, in ms: what chance alone does to it."""
-    medians = np.asarray(row.round_medians_ns) / 1e6
-    low, high = np.percentile(medians, [10, 90])
-    return float(low), float(high)
-
-
 def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Comparison:
-    """fail_above: allowed share of p50, peak memory and size above the old ones; recall@1 and mAP may not fall by more
-    than that result's own gate (0.002 unless it says otherwise).
+    """fail_above: allowed share of p50, peak memory and size above the old ones. recall@1 and mAP may not fall, and the
+    cosine not lie, beyond the stricter of the two results' gates.
     """
     differences = [f"{name}: {value(old)} and {value(new)}" for name, value in CONDITIONS if value(old) != value(new)]
-    gates = Gates.read(None, **(new.options.get("gates") or {}))
+    gates = [Gates.read(None, **(result.options.get("gates") or {})) for result in (old, new)]
+    recall_drop, cosine = min(g.max_recall_drop for g in gates), max(g.min_cosine for g in gates)
     found = {key(row): row for row in new.rows}
-    missing, changes = [], []
-    for before in old.rows:
-        if before.status != "ok":
-            continue
+    missing, changes = [f"the new run: {new.problem}"] if new.problem else [], []
+    sound = [row for row in old.rows if row.status == "ok"]
+    if not sound:
+        missing.append("the old result has no sound row to compare with")
+    for before in sound:
         after = found.get(key(before))
         if after is None:
             missing.append(f"{before.name}: not in the new result")
@@ -103,20 +100,28 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
             values = getattr(before, name), getattr(after, name)
             if values[0] != values[1]:
                 differences.append(f"{before.name}: {name}: {values[0]} and {values[1]}")
-        changes += row_changes(before, after, fail_above, gates.max_recall_drop)
+        changes += row_changes(before, after, fail_above, recall_drop, cosine)
     return Comparison(differences, missing, changes)
 
 
-def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float) -> list[Change]:
+def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosine: float) -> list[Change]:
     """The figures of one row."""
     changes = []
     if old.latency_p50_ms and new.latency_p50_ms:
         slower = new.latency_p50_ms / old.latency_p50_ms - 1
-        (_, highest), (lowest, _) = median_interval(old), median_interval(new)
-        within = lowest <= highest
-        failed = slower > fail_above and not within
-        remark = "within the rounds' scatter" if slower > fail_above and within else ""
-        changes.append(Change(old.name, "p50 ms", old.latency_p50_ms, new.latency_p50_ms, failed, remark))
+        ratio = unpaired_ratio(np.asarray(new.round_medians_ns), np.asarray(old.round_medians_ns))
+        chance = ratio.low is not None and ratio.low <= 1
+        remark = "which chance may do: more rounds will tell" if slower > fail_above and chance else ""
+        changes.append(
+            Change(
+                old.name,
+                "p50 ms",
+                old.latency_p50_ms,
+                new.latency_p50_ms,
+                slower > fail_above and not chance,
+                remark,
+            )
+        )
     for figure, before, after in (
         ("peak RSS MB", old.peak_rss_mb, new.peak_rss_mb),
         ("size MB", old.size_mb, new.size_mb),
@@ -126,4 +131,6 @@ def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float) -> li
     for figure, before, after in (("recall@1", old.recall1, new.recall1), ("mAP", old.mean_ap, new.mean_ap)):
         if before is not None and after is not None:
             changes.append(Change(old.name, figure, before, after, before - after > recall_drop))
+    if old.cosine_min is not None and new.cosine_min is not None:
+        changes.append(Change(old.name, "cosine min", old.cosine_min, new.cosine_min, new.cosine_min < cosine))
     return changes

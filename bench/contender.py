@@ -12,6 +12,7 @@ from ..runtimes.bundle import Bundle
 from ..runtimes.errors import BundleError, EdgeRecallError, RuntimeFailed, RuntimeUnavailable
 from ..runtimes.model import l2_normalize, open_predictor
 from ..runtimes.predictor import RunOptions
+from ..runtimes.spec import Spec
 from ..runtimes.verify import check_problem, compare, cosines
 from ..runtimes.worker import Timing, WorkerPredictor
 from .machine import cpu_quota, energy_uj, joules_between, pinned_to, shown_cpus, usable_cpus
@@ -50,9 +51,7 @@ class Contender:
         predictor = open_predictor(
             bundle, row.runtime, asked, worker=True, timeout_s=self.options.timeout_s, cpus=self.cpus
         )
-        if not isinstance(predictor, WorkerPredictor):
-            predictor.close()
-            raise RuntimeUnavailable(f"{row.runtime} did not start in a worker process")
+        assert isinstance(predictor, WorkerPredictor)
         self.worker = predictor
         info = predictor.info
         row.version, row.precision, row.threads, row.detail = info.version, info.precision, info.threads, info.detail
@@ -81,8 +80,8 @@ class Contender:
     def first_inference(self, batch: Tensors) -> None:
         """The first one, timed, and what it gives."""
         assert self.worker is not None
-        self.row.first_ms = float(self.worker.time(batch, 1).samples_ns[0]) / 1e6
-        self.early = self.worker.embed(batch)
+        timing = self.worker.time(batch, 1)
+        self.row.first_ms, self.early = float(timing.samples_ns[0]) / 1e6, timing.output
 
     def check_golden(self, tensors: Tensors, reference: Tensors) -> None:
         """The golden images against the training framework's embeddings, one by one and all at once.
@@ -121,17 +120,15 @@ class Contender:
         """Inferences that do not count, until their latency stands still."""
         assert self.worker is not None
         medians: list[float] = []
-        used = 0.0
-        while not is_steady(medians):
-            if len(medians) == MAX_WINDOWS or used > WARM_UP_S:
-                self.row.warnings.append(
-                    f"never steady: latency still moved after {len(medians) * WINDOW} warm-up inferences"
-                )
-                break
-            timing = self.worker.time(batch, WINDOW, limit_s=WARM_UP_S)
+        used, runs = 0.0, 0
+        while not is_steady(medians) and len(medians) < MAX_WINDOWS and used < WARM_UP_S:
+            timing = self.worker.time(batch, WINDOW, limit_s=WARM_UP_S / 3)
             medians.append(float(np.median(timing.samples_ns)))
             used += timing.wall_ns / 1e9
-        self.row.warmup_runs = len(medians) * WINDOW
+            runs += len(timing.samples_ns)
+        if len(medians) >= 3 and not is_steady(medians):
+            self.row.warnings.append(f"never steady: latency still moved after {runs} warm-up inferences")
+        self.row.warmup_runs = runs
         self.worker.settle()
 
     def time_model(self, batch: Tensors, count: int) -> None:
@@ -149,13 +146,15 @@ class Contender:
         assert self.worker is not None
         self.row.peak_rss_mb = self.worker.peak_rss_mb()
 
-    def time_stages(self, paths: list[Path], bundle: Bundle, count: int, as_round: bool) -> None:
+    def time_stages(self, paths: list[Path], spec: Spec, count: int, as_round: bool) -> None:
         """`count` batches of images through every stage. as_round: whether their sums are the row's samples."""
         assert self.worker is not None
         limit_s = self.options.seconds / self.options.rounds
         # What is searched: as many random embeddings as there are images, at the cost of the real ones.
-        gallery = np.random.default_rng(0).standard_normal((len(paths), bundle.spec.embedding_dim)).astype(np.float32)
-        stages = time_stages(self.worker, bundle.spec, paths, self.row.batch, count, gallery, self.cpus, limit_s)
+        gallery = np.random.default_rng(0).standard_normal((len(paths), spec.embedding_dim)).astype(np.float32)
+        first = len(self.stages.timings) * self.row.batch % len(paths)
+        paths = paths[first:] + paths[:first]
+        stages = time_stages(self.worker, spec, paths, self.row.batch, count, gallery, self.cpus, limit_s)
         self.stages.extend(stages)
         self.worker.settle()
         if as_round:
@@ -177,7 +176,8 @@ class Contender:
         row.preemptions = sum(timing.preemptions or 0 for timing in self.timings)
         row.cpus = shown_cpus({cpu for timing in self.timings for cpu in timing.cpus}) or None
         if self.joules and row.stage == "model":
-            row.energy_mj_per_image = self.joules * 1e3 / (samples * row.batch)
+            inferences = samples + DISCARDED * len(self.rounds)
+            row.energy_mj_per_image = self.joules * 1e3 / (inferences * row.batch)
         if row.threads is None:  # the runtime does not tell: what was seen
             row.threads = row.busy_threads
         again = self.worker.embed(batch)

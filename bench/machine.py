@@ -186,11 +186,10 @@ class Disturbance:
 
 
 class Watch:
-    """Counts what others do while it runs. own: asked for the process ids to leave out, at both ends."""
+    """Counts what others do while it runs. own: asked at both ends for our workers that are alive."""
 
     def __init__(self, own: Callable[[], Iterable[int]]) -> None:
         self._own = own
-        self._own_s: dict[int, float] = {}  # kept when a process dies, whose time would else count as another's
         self._start, self._busy, self._throttled = time.monotonic(), self._others_s(), throttle_count()
 
     def stop(self) -> Disturbance:
@@ -200,12 +199,14 @@ class Watch:
         return Disturbance(seconds, other_cores, throttle_count() - self._throttled)
 
     def _others_s(self) -> float:
-        """CPU seconds of all processes but our own, since the machine started."""
+        """CPU seconds of all processes but this one and its workers, since the machine started."""
         times = psutil.cpu_times()
         busy = times.user + times.nice + times.system
         busy += getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0) + getattr(times, "steal", 0.0)
+        own = psutil.Process().cpu_times()
+        busy -= own.user + own.system + own.children_user + own.children_system  # of workers that have ended
         for pid in self._own():
             with contextlib.suppress(psutil.NoSuchProcess):
-                own = psutil.Process(pid).cpu_times()
-                self._own_s[pid] = own.user + own.system
-        return float(busy - sum(self._own_s.values()))
+                worker = psutil.Process(pid).cpu_times()
+                busy -= worker.user + worker.system
+        return float(busy)

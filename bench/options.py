@@ -54,7 +54,7 @@ class BenchOptions:
         for name, value in (("batch", min(self.batch)), *((n, getattr(self, n)) for n in COUNTS)):
             if value < 1:
                 raise InputError(f"{name}: expected 1 or more, got {value}")
-        if self.seconds <= 0:
+        if not 0 < self.seconds < float("inf"):
             raise InputError(f"seconds: expected more than 0, got {self.seconds:g}")
         if self.rounds > self.samples:
             raise InputError(f"rounds: expected at most as many as samples ({self.samples}), got {self.rounds}")

@@ -120,10 +120,10 @@ def notes(result: BenchResult) -> list[str]:
             f"cosine: golden images against the training framework, {result.images} images against"
             f" {result.baseline}; delta recall@1, with its 95 % interval, against {result.baseline}"
         )
-    unproven = [row.name for row in result.rows if row.precision and not row.precision_source]
+    unproven = [row.name for row in result.rows if row.measured and row.precision and not row.precision_source]
     if unproven:
         lines.append(f"*: {', '.join(unproven)} does not record what ran; the precision is as configured")
-    if not result.labelled:
+    if not result.labelled and not any("recall is not measured" in warning for warning in result.warnings):
         lines.append("no labels (no test_list.txt in the folder): recall is not measured")
     if result.bad_images:
         lines.append(f"{len(result.bad_images)} bad images left out, the first: {result.bad_images[0]}")

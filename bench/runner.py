@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -50,6 +50,11 @@ class Run:
     ) -> None:
         self.bundle, self.images, self.options = bundle, images, options
         self.preprocess = preprocess or bundle.spec.preprocess
+        if self.preprocess.output_shape != bundle.spec.input_shape:
+            raise InputError(
+                f"--preprocess gives {self.preprocess.output_shape}, the model takes {bundle.spec.input_shape}"
+            )
+        self.spec = bundle.spec.model_copy(update={"preprocess": self.preprocess})
         self.load = load or LoadSettings()
         self.bad: list[str] = []
         self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -65,7 +70,12 @@ class Run:
         witness = None
         if self.needs_witness:
             witness = self._kept("witness", state, self._witness)
-        return [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))], witness
+        groups = [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))]
+        rows = [row for group in groups for row in group.rows if row.measured]
+        if witness is None and rows and all(row.asked_precision != "fp32" for row in rows):  # those have died
+            with contextlib.suppress(InputError):  # then they are not judged
+                witness = self._kept("witness", state, self._witness)
+        return groups, witness
 
     def _kept(self, name: str, state: SweepState | None, make: Callable[[], Measured]) -> Measured:
         found = state.load(name) if state else None
@@ -130,28 +140,29 @@ class Run:
             _each([contender], lambda c: c.warm_up(batches[c.row.batch]))
 
         def pids() -> list[int]:
-            return [os.getpid(), *(c.worker.pid for c in contenders if c.worker is not None)]
+            return [c.worker.pid for c in contenders if c.worker is not None]
 
         watch = Watch(pids)
         for number, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
             # A B C A B C: drift of the machine falls on all rows alike.
             for contender in contenders:
                 if options.stage == "e2e":
-                    _each([contender], lambda c: c.time_stages(paths, self.bundle, len(share), True))  # noqa: B023
+                    _each([contender], lambda c: c.time_stages(paths, self.spec, len(share), True))  # noqa: B023
                 else:
                     _each([contender], lambda c: c.time_model(batches[c.row.batch], len(share)))  # noqa: B023
             done = (number + 1) / options.rounds
             self._step(f"timing, round {number + 1} of {options.rounds}", begin + (end - begin) * done)
         disturbance = watch.stop()
         if options.stage == "model":
-            _each(contenders, lambda c: c.time_stages(paths, self.bundle, STAGE_SAMPLES, False))
+            _each(contenders, lambda c: c.time_stages(paths, self.spec, STAGE_SAMPLES, False))
         _each(contenders, lambda c: c.read_memory())
         return disturbance.warnings(len(usable_cpus()))
 
     def _encode(self, contenders: Sequence[Contender], preprocess: Preprocess, begin: float, end: float) -> None:
         """Preprocesses each image once and embeds it in every worker; then random input."""
         done = 0
-        for _, tensors in stream_tensors(self.paths, preprocess, ENCODE_BATCH, 1, None):
+        size = max(ENCODE_BATCH, *self.options.batch, 1)
+        for _, tensors in stream_tensors(self.paths, preprocess, size, 1, None):
             _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
             done += len(tensors)
             self._step("embedding images", begin + (end - begin) * done / len(self.kept))
@@ -199,10 +210,13 @@ def _each(contenders: Sequence[Contender], action: Callable[[Contender], object]
 
 
 def images_sha256(paths: Sequence[Path], labels: NDArray[np.int64] | None) -> str:
-    """Of the images' bytes in order, and their labels."""
+    """Of the images' bytes in order (none for one that cannot be read), and their labels."""
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        data = b""
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+        digest.update(hashlib.sha256(data).digest())
     digest.update(b"" if labels is None else labels.astype("<i8").tobytes())
     return digest.hexdigest()
 
@@ -224,6 +238,8 @@ def run_bench(
     """
     if load and load.scenarios and options.stage != "model":
         raise InputError("scenarios measure the model: use them with --stage model")
+    import scipy.stats  # noqa: F401 - missing, it is said before anything is measured
+
     machine = describe_machine()
     problem = verify_pixels(bundle)
     run = Run(bundle, images, options, progress, preprocess, load)
@@ -236,7 +252,12 @@ def run_bench(
         bundle=str(bundle.root),
         machine=machine,
         packages=installed_versions(),
-        options={**asdict(options), "gates": options.gates.model_dump(), "load": asdict(run.load)},
+        options={
+            **asdict(options),
+            "gates": options.gates.model_dump(),
+            "load": asdict(run.load),
+            "preprocess": preprocess.model_dump(mode="json") if preprocess else None,
+        },
         images=len(run.kept),
         images_sha256=images_sha256(run.paths, labels),
         labelled=labels is not None and not unpaired,
@@ -278,13 +299,17 @@ def judge_all(
         result.baseline = f"{name} in fp32, as the bundle says"
     else:
         # The baseline must itself match the training framework on the golden images.
-        fp32 = [row for row in rows if row.asked_precision == "fp32"] or rows
+        fp32 = [row for row in rows if row.asked_precision == "fp32"]
+        if not fp32:
+            for row in rows:
+                row.fail("parity", "no fp32 row is left to judge it against")
+            return
         first = next((row for row in fp32 if row.status == "ok"), fp32[0])
         baseline, base_random, result.baseline = sets[first.name], random[first.name], first.name
     for row in rows:
         judge(row, sets[row.name], baseline)
         row.random_cosine_min = float(cosines(random[row.name], base_random).min())
-    if warning := collapse_warning(baseline.embeddings):
+    if len(paths) > 1 and (warning := collapse_warning(baseline.embeddings)):
         result.warnings.append(warning)
     result.cross_recall = cross_recall(distinct(rows, sets, baseline if witness else None))
     others = [row for row in rows if sets[row.name] is not baseline]

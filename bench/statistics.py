@@ -55,6 +55,20 @@ def paired_ratio(slow: Floats, fast: Floats) -> Interval:
     return Interval(value, float(np.exp(low)), float(np.exp(high)))
 
 
+def unpaired_ratio(new: Floats, old: Floats) -> Interval:
+    """How many times longer `new` took, from `(rounds,)` medians of two runs: Welch's t interval of logarithms."""
+    from scipy import stats
+
+    if min(len(new), len(old)) < FEW_ROUNDS:
+        return Interval(float(np.median(new) / np.median(old)) if len(new) and len(old) else 1.0, None, None)
+    a, b = np.log(new), np.log(old)
+    value = float(np.exp(a.mean() - b.mean()))
+    if np.ptp(a) == np.ptp(b) == 0:
+        return Interval(value, value, value)
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+    return Interval(value, float(np.exp(low)), float(np.exp(high)))
+
+
 def drift(medians: Floats) -> float | None:
     """Share by which latency rose (or fell) over the rounds; None where that may be chance or is below `DRIFT`.
 

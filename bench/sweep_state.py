@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ class SweepState:
         if resume and path.is_file():
             if path.read_text(encoding="utf-8") != text:
                 raise InputError(
-                    f"{self.folder}: an interrupted run with other options, bundle or images: repeat its command,"
-                    " or leave out --resume to begin again"
+                    f"{self.folder}: an interrupted run with other options, bundle, images or versions: repeat its"
+                    " command, or leave out --resume to begin again"
                 )
             return
         if self.folder.is_dir() and path.is_file():  # only what this class made is removed
@@ -64,13 +65,14 @@ class SweepState:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             rows = TypeAdapter(list[Row]).validate_python(data["rows"])
+            warnings = TypeAdapter(list[str]).validate_python(data["warnings"])
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as stored:
                 found: dict[str, dict[str, Any]] = {"e": {}, "r": {}}
                 for key in stored.files:
                     found[key[0]][key[2:]] = stored[key]
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, ValidationError) as error:
             raise InputError(f"{path}: damaged; remove {self.folder} and run again") from error
-        return Measured(rows, found["e"], found["r"], data["warnings"])
+        return Measured(rows, found["e"], found["r"], warnings)
 
     @property
     def begun(self) -> bool:

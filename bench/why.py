@@ -20,7 +20,7 @@ from ..runtimes.predictor import Predictor, RunOptions
 from ..runtimes.spec import Preprocess
 from ..runtimes.verify import TENSOR_TOLERANCE, TOLERANCE, cosines
 from .divergence import first_divergence
-from .pixel_trace import Explanation, PixelDifference, Step, explain, first_difference, trace
+from .pixel_trace import Explanation, Step, explain, first_difference, trace
 
 Tensor = NDArray[np.float32]
 SEALED, TENSOR_FILE, EMBEDDING_FILE = "sealed", "tensor=", "embedding="
@@ -42,6 +42,11 @@ class SideRequest:
     preprocess: Preprocess | None = None
     bundle: Bundle | None = None
     image: Path | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a runtime."""
+        return self.what != SEALED and not self.what.startswith((TENSOR_FILE, EMBEDDING_FILE))
 
 
 @dataclass
@@ -84,7 +89,8 @@ def read_array(path: Path, sizes: tuple[int, ...]) -> Tensor:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: expected a .npy file: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.size != int(np.prod(sizes)):
+    fits = isinstance(found, np.ndarray) and found.dtype.kind == "f"
+    if not fits or tuple(s for s in found.shape if s != 1) != tuple(s for s in sizes if s != 1):
         got = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
         raise InputError(f"{path}: expected floats of shape {sizes}, got {got}")
     if not np.isfinite(found).all():
@@ -103,6 +109,11 @@ def open_side(request: SideRequest, bundle: Bundle, image: Path, stack: ExitStac
     """Loads what a side needs; runtimes in workers of their own."""
     own, path = request.bundle or bundle, request.image or image
     spec = own.spec
+    if (spec.input_shape, spec.embedding_dim) != (bundle.spec.input_shape, bundle.spec.embedding_dim):
+        raise InputError(
+            f"{own.root}: takes {spec.input_shape} and gives {spec.embedding_dim} numbers, {bundle.root} takes"
+            f" {bundle.spec.input_shape} and gives {bundle.spec.embedding_dim}: these cannot be compared"
+        )
     preprocess = request.preprocess or spec.preprocess
     side = Side(request.what, read_bytes(path), path, preprocess, None, None, None, None)
     if request.what.startswith(TENSOR_FILE):
@@ -115,6 +126,7 @@ def open_side(request: SideRequest, bundle: Bundle, image: Path, stack: ExitStac
             raise InputError(f"sealed: {path} is none of the bundle's golden images, whose outputs are sealed in it")
         _, tensors, embeddings = own.golden()
         side.tensor, side.embedding = tensors[index], embeddings[index : index + 1]
+        side.precision = "fp32"
     else:
         side.steps = trace(side.data, preprocess, str(path))
         side.tensor = np.asarray(side.steps[-1].values, dtype=np.float32)
@@ -162,13 +174,14 @@ def why(bundle: Bundle, image: Path | None, a: SideRequest, b: SideRequest) -> A
     cause.
     """
     broken = worst_golden(bundle)
-    if broken is not None and a.preprocess is None and b.preprocess is None and SEALED not in (a.what, b.what):
+    plain = all(side.preprocess is None and side.image is None and side.runs for side in (a, b))
+    if broken is not None and plain:
         answer = why(bundle, broken, SideRequest(SEALED), b)
         answer.stages.insert(0, StageResult("bundle", "its preprocessing does not give its sealed tensors", True))
         answer.cause = f"the bundle: {answer.cause}"
         return answer
-    if a.bundle is None and b.bundle is None and a.what == b.what == SEALED:
-        raise InputError("sealed: expected one side that runs")
+    if not (a.runs or b.runs):
+        raise InputError(f"{a.what} against {b.what}: expected a runtime on one side, say --a onnxruntime")
     with ExitStack() as stack:
         path = image or bundle.golden()[0][0]
         left, right = open_side(a, bundle, path, stack), open_side(b, bundle, path, stack)
@@ -216,27 +229,27 @@ def compare_pixels(a: Side, b: Side, note: Note) -> None:
     """Decode to normalise."""
     sides = []
     for side, other in ((a, b), (b, a)):
-        steps, doubt = side.steps, ""
+        steps = side.steps
         if steps is None:
             found = explain_side(side, other)
             limit = TENSOR_TOLERANCE if side.tensor is not None else ALLOWED
             chosen = found.preprocess if found else side.preprocess
             if found and found.error > limit:
-                doubt = f"; nothing tried gives {side.name} exactly, this comes nearest ({found.error:.2g} off)"
+                what = f"{side.name} is what no preprocessing tried gives; the nearest is {found.error:.2g} off"
+                note("pixels", f"not known: {what}", f"pixels, precision or graph differ ({what})")
+                return
             steps = trace(side.data, chosen, str(side.image))
-        sides.append((steps, doubt))
-    (left, doubt_a), (right, doubt_b) = sides
-    found_difference = first_difference(left, right)
-    doubt = doubt_a or doubt_b
-    if found_difference is None and not doubt:
+        sides.append(steps)
+    left, right = sides
+    shown = first_difference(left, right)
+    if shown is None:
         note("pixels", f"{EQUAL}: " + ", ".join(step.name for step in left))
         return
-    shown = found_difference or PixelDifference("decode", "the same options, other pixels")
     for step in left:
         if step.name == shown.stage:
             break
         note(step.name, EQUAL)
-    note(shown.stage, shown.what + doubt, f"{shown.stage} differs ({shown.what}{doubt})")
+    note(shown.stage, shown.what, f"{shown.stage} differs ({shown.what})")
 
 
 def on_equal_pixels(a: Side, b: Side) -> tuple[Tensor, Tensor, Tensor] | None:

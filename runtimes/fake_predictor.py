@@ -35,7 +35,8 @@ class FakePredictor(Predictor):
     """From a function, or from a file `model`: JSON with any of
 
     `noise` (added to the output), `sleep_ms`, `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until
-    SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing).
+    SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing),
+    `garbage_first` (whether the first one means nothing).
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class FakePredictor(Predictor):
         while time.perf_counter() < end:
             pass
         output = self._function(batch)
-        if self._calls > self._behaviour.get("forget_after", self._calls):
+        garbage = self._calls == 1 and self._behaviour.get("garbage_first", False)
+        if garbage or self._calls > self._behaviour.get("forget_after", self._calls):
             output = np.random.default_rng(self._calls).standard_normal(output.shape)
         noise = self._behaviour.get("noise", 0.0)
         if noise:

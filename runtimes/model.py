@@ -112,7 +112,10 @@ class EmbeddingModel:
         return self._embed(self.predictors[0], np.ascontiguousarray(batch, dtype=np.float32))
 
     def _embed(self, predictor: Predictor, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        raw = predictor.embed(batch)
+        count = len(batch)
+        if predictor.sized and count < self.batch_size:  # a last, smaller batch is filled up
+            batch = np.concatenate([batch, np.zeros((self.batch_size - count, *batch.shape[1:]), dtype=batch.dtype)])
+        raw = predictor.embed(batch)[:count]
         return l2_normalize(raw) if self.spec.normalize_embedding else raw
 
     def stream(

@@ -25,7 +25,7 @@ from .predictor import (
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 HEAVY_LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
-PREPARED, WASTE = 4, 4  # batch sizes kept compiled; how much larger one may be than what it is filled with
+PREPARED = 4  # batch sizes kept compiled
 LAYER_FIELDS = ("layerType", "runtimePrecision", "primitiveType")
 
 
@@ -52,6 +52,7 @@ class OpenVinoPredictor(Predictor):
     """files: `model` (`.xml`, its `.bin` beside it)."""
 
     package = "openvino"
+    sized = True
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
@@ -96,8 +97,8 @@ class OpenVinoPredictor(Predictor):
                 **({"ENABLE_CPU_PINNING": False} if self._options.lanes > 1 else {}),
             },
         )
-        if len(self._requests) == PREPARED:
-            del self._requests[next(iter(self._requests))]
+        if len(self._requests) == PREPARED:  # the oldest goes, but not the size that it was loaded for
+            del self._requests[next(size for size in self._requests if size != self._options.batch)]
         request = compiled.create_infer_request()
         self._requests[batch] = Prepared(request, request.get_output_tensor(0))
         return compiled
@@ -105,17 +106,12 @@ class OpenVinoPredictor(Predictor):
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         count = len(batch)
         if count not in self._requests:
-            # A last, smaller batch is filled up rather than compiled for.
-            larger = min((size for size in self._requests if count < size <= WASTE * count), default=None)
-            if larger is not None:
-                filled = np.zeros((larger, *batch.shape[1:]), dtype=batch.dtype)
-                filled[:count] = batch
-                return self.embed(filled)[:count]
             self._prepare(count)
         # Not `infer([batch])`, whose conversions cost as much again as all else here.
         prepared = self._requests[count]
         if prepared.given is not batch:
-            prepared.request.set_input_tensor(self._tensor(batch, shared_memory=True))
+            writable = batch if batch.flags.writeable else batch.copy()  # only such can be shared
+            prepared.request.set_input_tensor(self._tensor(writable, shared_memory=True))
             prepared.given = batch
         prepared.request.infer(share_outputs=True)
         # A view of the runtime's own memory, which the next inference overwrites.
@@ -152,4 +148,4 @@ class OpenVinoPredictor(Predictor):
         return [InnerTensor(n, k, v) for n, k, v in zip(names, kinds, values, strict=True) if is_activation(v)]
 
     def close(self) -> None:
-        del self._requests, self._model, self._core
+        self._requests.clear()

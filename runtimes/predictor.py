@@ -117,11 +117,13 @@ class InnerTensor:
 class Predictor(ABC):
     """One loaded model in one runtime. `package` is the third-party module it stands on.
 
-    parallel: whether several in one process work at the same time, from threads of their own.
+    parallel: whether several in one process work at the same time, from threads of their own. sized: whether a batch of
+    a new size costs a compilation.
     """
 
     package = ""
     parallel = True
+    sized = False
     io: ModelIO
     info: RuntimeInfo
 

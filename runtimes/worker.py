@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from . import errors
-from .errors import EdgeRecallError, RuntimeFailed
-from .predictor import Executed, InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo
+from .errors import EdgeRecallError, RuntimeFailed, RuntimeUnavailable
+from .predictor import Executed, InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo, predictor_class
 from .wire import receive, send, shared_memory
 
 # Files in the current folder must not stand in for modules.
@@ -79,7 +79,7 @@ class Timing:
     """samples_ns: int64 `(n,)`. cpu_ns, wall_ns: CPU time of all threads, and time, over all samples.
 
     busy_threads: threads seen at work, or None. preemptions: times the system took a CPU away from them; None where it
-    does not tell. cpus: those that the busy threads may use.
+    does not tell. cpus: those that the busy threads may use. output: float32 `(N, D)`, of the last inference.
     """
 
     samples_ns: NDArray[Any]
@@ -88,6 +88,7 @@ class Timing:
     busy_threads: int | None
     preemptions: int | None
     cpus: tuple[int, ...]
+    output: NDArray[Any]
 
 
 class WorkerPredictor(Predictor):
@@ -109,6 +110,7 @@ class WorkerPredictor(Predictor):
         cpus: Sequence[int] = (),
     ) -> None:
         self.io, self.runtime, self.timeout_s = io, runtime, timeout_s
+        self.sized = predictor_class(runtime).sized
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         environment = {k: v for k, v in os.environ.items() if k not in SILENT_SWITCHES}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -116,14 +118,18 @@ class WorkerPredictor(Predictor):
             environment.pop("PYTHONPATH", None)
         self._shared = shared_memory()
         descriptors = (self._shared.descriptor,) if self._shared else ()
-        self._process = subprocess.Popen(
-            worker_command(python, cpus),
-            pass_fds=descriptors,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-        )
+        try:
+            self._process = subprocess.Popen(
+                worker_command(python, cpus),
+                pass_fds=descriptors,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=environment,
+            )
+        except OSError as error:
+            self._release()
+            raise RuntimeUnavailable(f"{runtime}: its worker cannot start: {python}: {error.strerror}") from error
         try:
             io_body = {
                 "input_name": io.input_name,
@@ -152,6 +158,8 @@ class WorkerPredictor(Predictor):
         longer_s: how much longer than `timeout_s` this command may take.
         """
         assert self._process.stdin is not None
+        if self._process.stdin.closed:
+            raise RuntimeFailed(f"{self.runtime}: its worker is closed")
         allowed_s = self.timeout_s + longer_s
         deadline = time.monotonic() + allowed_s
         try:
@@ -172,7 +180,7 @@ class WorkerPredictor(Predictor):
         limit_ns = None if limit_s == float("inf") else int(limit_s * 1e9)
         result, arrays = self.call("time", (batch,), count=count, discard=discard, limit_ns=limit_ns)
         result["cpus"] = tuple(result["cpus"])
-        return Timing(samples_ns=arrays[0], **result)
+        return Timing(samples_ns=arrays[0], output=arrays[1], **result)
 
     def settle(self) -> None:
         """Waits, at most a second, until the worker's threads rest: some spin on for 0.2 s after an inference."""
@@ -235,6 +243,9 @@ class WorkerPredictor(Predictor):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        self._release()
+
+    def _release(self) -> None:
         self._log.close()
         if self._shared is not None:
             self._shared.close()

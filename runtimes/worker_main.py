@@ -91,13 +91,13 @@ def timed_runs(
     """The fields of `worker.Timing`. A thread is busy that ran for at least a twentieth of the time."""
     for _ in range(discard):
         predictor.embed(batch)
-    samples = np.empty(count, dtype=np.int64)
+    samples, output = np.empty(count, dtype=np.int64), np.empty(0, dtype=np.float32)
     before, taken_before = thread_times(), preemptions()
     cpu_start, wall_start = time.process_time_ns(), time.perf_counter_ns()
     done = 0
     for index in range(count):
         start = time.perf_counter_ns()
-        predictor.embed(batch)
+        output = predictor.embed(batch)
         end = time.perf_counter_ns()
         samples[index] = end - start
         done = index + 1
@@ -113,7 +113,7 @@ def timed_runs(
         "preemptions": None if taken is None or taken_before is None else taken - taken_before,
         "cpus": allowed_cpus(busy),
     }
-    return seen, [samples[:done]]
+    return seen, [samples[:done], output]
 
 
 class Worker:

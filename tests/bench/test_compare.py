@@ -84,10 +84,48 @@ def test_each_figure_can_fail(result: BenchResult, field: str, factor: float, fi
 def test_scatter_is_no_failure(result: BenchResult) -> None:
     p50 = result.rows[0].latency_p50_ms
     assert p50 is not None
-    old = changed(result, round_medians_ns=[p50 * 1e6 * factor for factor in (0.8, 0.9, 1, 1.1, 1.2)])
-    rounds = [p50 * 1e6 * factor for factor in (0.9, 1, 1.1, 1.2, 1.3)]
-    found = compare_results(old, changed(result, latency_p50_ms=p50 * 1.1, round_medians_ns=rounds), 0.05)
-    assert not found.failures and "within the rounds' scatter" in {change.remark for change in found.changes}
+
+    def slower(share: float, scatter: float) -> list[str]:
+        rounds = [p50 * 1e6 * (1 + scatter * step) for step in (-2, -1, 0, 1, 2)]
+        old = changed(result, round_medians_ns=rounds)
+        factor = 1 + share
+        new = changed(result, latency_p50_ms=p50 * factor, round_medians_ns=[r * factor for r in rounds])
+        found = compare_results(old, new, 0.05)
+        assert ("which chance may do" in found.changes[0].remark) is not bool(found.failures)
+        return found.failures
+
+    assert not slower(0.1, 0.1)
+    assert slower(0.1, 0.01) and slower(0.5, 0.1)
+
+
+def test_disturbed_rounds_of_the_old_run_hide_nothing(result: BenchResult) -> None:
+    p50 = result.rows[0].latency_p50_ms
+    assert p50 is not None
+    old = changed(result, round_medians_ns=[p50 * 1e6 * factor for factor in (1, 1.6, *[1] * 7, 1.6)])
+    new = changed(result, latency_p50_ms=1.5 * p50, round_medians_ns=[p50 * 1e6 * 1.5] * 10)
+    assert len(compare_results(old, new, 0.05).failures) == 1
+
+
+def test_nothing_compared_is_no_success(result: BenchResult) -> None:
+    broken = changed(result, status="failed", reason="crashed")
+    assert compare_results(broken, broken, 0.05).failures == ["the old result has no sound row to compare with"]
+    problem = replace(result, problem="preprocessing differs from the sealed tensors")
+    assert compare_results(result, problem, 0.05).failures == [
+        "the new run: preprocessing differs from the sealed tensors"
+    ]
+
+
+def test_the_stricter_gate_counts(result: BenchResult) -> None:
+    lax = replace(result, options={**result.options, "gates": {"max_recall_drop": 1.0, "min_cosine": -1.0}})
+    assert result.rows[0].recall1 is not None
+    lost = replace(changed(lax, recall1=result.rows[0].recall1 - 0.1, cosine_min=0.5), options=lax.options)
+    assert [line.split(":")[1].split()[0] for line in compare_results(result, lost, 0.05).failures] == [
+        "recall@1",
+        "cosine",
+    ]
+    assert not compare_results(lax, lost, 0.05).failures
+    with pytest.raises(InputError, match="gates"):
+        compare_results(result, replace(result, options={**result.options, "gates": {"max": 1}}), 0.05)
 
 
 def test_rows_that_are_gone_or_broke(result: BenchResult) -> None:
@@ -104,6 +142,7 @@ def test_rows_that_are_gone_or_broke(result: BenchResult) -> None:
         ("governor", {"machine": {"governor": "powersave"}}),
         ("images and labels", {"images_sha256": "0" * 64}),
         ("pinning", {"options": {"pin": False}}),
+        ("preprocessing", {"options": {"preprocess": {"ops": []}}}),
     ],
 )
 def test_other_conditions_are_named(result: BenchResult, what: str, other: dict[str, Any]) -> None:

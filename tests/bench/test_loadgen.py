@@ -63,8 +63,9 @@ def test_a_bound_that_does_not_hold_is_invalid(fake_bundle: Make, data: Path) ->
 
 def test_a_runtime_that_dies_under_load(fake_bundle: Make, data: Path) -> None:
     load = LoadSettings(("SingleStream",), seconds=1.0)
-    (row,) = run(fake_bundle(crash_after=150), data, load, runtimes=("fake",)).rows
+    (row,) = run(fake_bundle(crash_after=300), data, load, runtimes=("fake",)).rows
     assert row.status == "failed" and "ended by signal 9" in str(row.reason)
+    assert row.golden_max_error is not None, "it had come as far as LoadGen"
 
 
 def test_logs_that_hold_no_result(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from edgerecall.bench.divergence import first_divergence
 from edgerecall.bench.image_set import ImageSet
 from edgerecall.bench.options import BenchOptions
+from edgerecall.bench.pixel_trace import first_difference, trace
 from edgerecall.bench.rows import BenchResult
 from edgerecall.bench.runner import run_bench
 from edgerecall.bench.why import Answer, SideRequest, why
@@ -23,6 +24,7 @@ from edgerecall.runtimes.bundle import MANIFEST, Bundle
 from edgerecall.runtimes.files import sha256
 from edgerecall.runtimes.model import open_predictor
 from edgerecall.runtimes.predictor import InnerTensor
+from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeExact, ResizeShort
 from edgerecall.runtimes.transform_ops import read_preprocess
 
 NORMALIZE = {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
@@ -234,6 +236,50 @@ def test_a_tensor_and_an_embedding_from_an_application(
     one_line(edgerecall(*ask_one, "sealed"), 2, "none of the bundle's golden images")
     one_line(edgerecall(*ask_one, "tensorrt"), 2, "runtime: expected one of")
     assert edgerecall("why", real_bundle, "--b", "lite").returncode == 0
+
+
+def test_bf16_beside_what_is_sealed(real_bundle: Path) -> None:
+    if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
+        answer = ask(Bundle.open(real_bundle), "sealed", "openvino:bf16")
+        assert answer.cause.startswith("precision differs (sealed runs fp32, openvino:bf16 runs bf16)")
+
+
+def test_what_nothing_explains_is_not_blamed_on_the_pixels(real_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    _, tensors, embeddings = bundle.golden()
+    np.save(tmp_path / "rounded.npy", tensors[0].astype(np.float16).astype(np.float32))
+    np.save(tmp_path / "other.npy", embeddings[3])
+    np.save(tmp_path / "hwc.npy", tensors[0].transpose(1, 2, 0))
+    for side in (f"tensor={tmp_path / 'rounded.npy'}", f"embedding={tmp_path / 'other.npy'}"):
+        answer = ask(bundle, "onnxruntime", side)
+        assert answer.differs and "is what no preprocessing tried gives" in answer.cause, answer.cause
+        assert not answer.cause.startswith(("decode", "resize"))
+    with pytest.raises(InputError, match=r"expected floats of shape \(3, 64, 64\), got float32 \(64, 64, 3\)"):
+        ask(bundle, "onnxruntime", f"tensor={tmp_path / 'hwc.npy'}")
+    with pytest.raises(InputError, match="expected a runtime on one side"):
+        ask(bundle, "sealed", f"embedding={tmp_path / 'other.npy'}")
+
+
+def test_bundles_of_other_sizes_are_refused(real_bundle: Path, fake_bundle: Callable[..., Bundle]) -> None:
+    with pytest.raises(InputError, match="these cannot be compared"):
+        why(Bundle.open(real_bundle), None, SideRequest("lite"), SideRequest("fake", bundle=fake_bundle()))
+
+
+def test_steps_of_another_kind_with_equal_pixels_are_no_cause(data: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "square.png"
+    Image.open(sorted(data.glob("*_final/*.JPG"))[0]).convert("RGB").resize((64, 64)).save(path)
+    crop = CenterCrop(height=64, width=64, margin="round")
+    ways = [
+        Preprocess(ops=(Decode(), ResizeShort(size=64, rounding="truncate"), crop, Normalize())),
+        Preprocess(ops=(Decode(), ResizeExact(height=64, width=64), crop, Normalize(order="bgr"))),
+        Preprocess(ops=(Decode(), ResizeExact(height=64, width=64), Normalize(order="bgr"))),
+    ]
+    steps = [trace(path.read_bytes(), way, "x") for way in ways]
+    for other in steps[1:]:
+        found = first_difference(steps[0], other)
+        assert found is not None and (found.stage, found.what) == ("normalise", "order rgb against bgr")
 
 
 def test_another_file_of_the_image(real_bundle: Path, data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgerecall.runtimes import worker
 from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.model import open_predictor
 from edgerecall.runtimes.onednn_log import executed_by
 from edgerecall.runtimes.onnxruntime_predictor import executed_by as executed_by_profile
@@ -97,6 +99,27 @@ def test_shared_memory_between_two_ends() -> None:
     host.close()
     assert (other.get(np.dtype(np.float32), (5, 2), 0) == arrays[0]).all()
     other.close()
+
+
+def test_where_memory_files_may_not_be_had(real_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "shared_memory", lambda: None)
+    bundle = Bundle.open(real_bundle)
+    _, tensors, reference = bundle.golden()
+    for runtime in ("paddle", "onnxruntime", "openvino", "lite"):
+        with open_predictor(bundle, runtime, worker=True) as predictor:
+            assert np.abs(predictor.embed(tensors) - reference).max() <= 5e-5 * np.abs(reference).max()
+        with pytest.raises(RuntimeFailed, match="its worker is closed"):
+            predictor.embed(tensors)
+        predictor.close()
+
+
+def test_an_interpreter_that_is_not_there(fake_bundle: Make) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    bundle = fake_bundle()
+    files = bundle.files(bundle.artifact("fake"))
+    with pytest.raises(RuntimeUnavailable, match="its worker cannot start: /nonexistent"):
+        worker.WorkerPredictor("fake", files, bundle.spec.io, RunOptions(), "/nonexistent")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_worker_leaves_no_descriptor_behind(fake_bundle: Make) -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import edgerecall
+from edgerecall.runtimes import rec
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import ImageError, RuntimeFailed
 from edgerecall.runtimes.predictor import RunOptions
@@ -81,12 +82,25 @@ def test_a_stream_that_is_left_early_stops(fake_bundle: Make, data: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("threads", "batch", "images", "lanes", "each"),
-    [(4, 8, 1, 1, 4), (4, 8, 20, 3, 1), (4, 1, 100, 4, 1), (5, 8, 10, 2, 2), (1, 8, 500, 1, 1)],
+    ("runtime", "threads", "batch", "images", "lanes", "each"),
+    [
+        ("onnxruntime", 4, 8, 1, 1, 4),
+        ("onnxruntime", 4, 8, 20, 3, 1),
+        ("onnxruntime", 4, 1, 100, 4, 1),
+        ("onnxruntime", 5, 8, 10, 2, 2),
+        ("onnxruntime", 1, 8, 500, 1, 1),
+        ("onnxruntime", 64, 8, 5000, 6, 10),
+        ("paddle", 4, 1, 100, 1, 4),
+        ("paddle", 4, 1, 5000, 4, 1),
+        ("lite", 4, 1, 250, 2, 2),
+    ],
 )
-def test_threads_of_predict_become_lanes(threads: int, batch: int, images: int, lanes: int, each: int) -> None:
+def test_threads_of_predict_become_lanes(
+    runtime: str, threads: int, batch: int, images: int, lanes: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rec, "usable_cpus", lambda: 6)
     settings = {"cpu_num_threads": threads, "batch_size": batch, "infer_imgs": "x", "rec_inference_model_dir": "y"}
-    options = run_options(RecConfig.model_validate({"Global": settings}).Global, images)
+    options = run_options(RecConfig.model_validate({"Global": {**settings, "runtime": runtime}}).Global, images)
     assert (options.lanes, options.threads, options.batch) == (lanes, each, batch)
 
 
@@ -98,7 +112,7 @@ def test_a_chunk_is_whole_batches(fake_bundle: Make) -> None:
 
 
 def test_batches_of_other_sizes_than_prepared(real_bundle: Path) -> None:
-    """OpenVINO compiles for each size, or fills a batch up."""
+    """OpenVINO compiles for each size, and takes arrays that may not be written to."""
     bundle = Bundle.open(real_bundle)
     _, tensors, reference = bundle.golden()
     from edgerecall.runtimes.model import open_predictor
@@ -109,6 +123,8 @@ def test_batches_of_other_sizes_than_prepared(real_bundle: Path) -> None:
             rows = np.ascontiguousarray(np.resize(tensors, (count, *tensors.shape[1:])))
             expected = np.resize(reference, (count, reference.shape[1]))
             assert np.abs(predictor.embed(rows) - expected).max() <= allowed, count
+        rows.flags.writeable = False
+        assert np.abs(predictor.embed(rows) - expected).max() <= allowed
         changing = np.ascontiguousarray(tensors[:3])
         for shift in (0, 1):  # the same array with other values in it
             changing[:] = tensors[shift : shift + 3]

@@ -64,13 +64,17 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     from ..bench import report
     from ..bench.image_set import ImageSet
     from ..bench.loadgen import LoadSettings
+    from ..bench.machine import cpu_name, usable_cpus
     from ..bench.rows import BenchResult
-    from ..bench.runner import run_bench
+    from ..bench.runner import images_sha256, run_bench
     from ..bench.sweep_state import SweepState
     from ..runtimes.bundle import Bundle
     from ..runtimes.files import sha256, write_text
     from ..runtimes.transform_ops import read_preprocess
+    from ..runtimes.versions import installed_versions
 
+    if given["html_file"] is not None:
+        import matplotlib  # noqa: F401 - missing, it is said before anything is measured
     options = read_options(given)
     scenarios = tuple(name.strip() for name in given["scenario"].split(",") if name.strip())
     load = LoadSettings(
@@ -88,7 +92,8 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     if given["json_file"] and (given["json_file"].is_file() or not given["json_file"].exists()):  # no pipe or device
         request = {
             "bundle_sha256": sha256(opened.root / "bundle.json"),
-            "images": [str(path) for path in images.paths],
+            "images": [len(images.paths), images_sha256(images.paths, images.labels)],
+            "machine": [cpu_name(), usable_cpus(), installed_versions()],
             "options": repr(options),
             "load": repr(load),
             "preprocess": repr(preprocess),
