@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
-from ..runtimes.errors import ImageError, InputError
+from ..runtimes.errors import ImageError, InputError, RuntimeFailed
 from ..runtimes.model import available_in, stream_tensors
 from ..runtimes.spec import Preprocess
 from ..runtimes.verify import cosines, verify_pixels
@@ -73,7 +73,7 @@ class Run:
         groups = [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))]
         rows = [row for group in groups for row in group.rows if row.measured]
         if witness is None and rows and all(row.asked_precision != "fp32" for row in rows):  # those have died
-            with contextlib.suppress(InputError):  # then they are not judged
+            with contextlib.suppress(InputError, RuntimeFailed):  # then they are not judged
                 witness = self._kept("witness", state, self._witness)
         return groups, witness
 

@@ -21,6 +21,7 @@ from edgerecall.bench.rows import BenchResult
 from edgerecall.bench.runner import run_bench
 from edgerecall.bench.why import Answer, SideRequest, why
 from edgerecall.runtimes.bundle import MANIFEST, Bundle
+from edgerecall.runtimes.errors import InputError
 from edgerecall.runtimes.files import sha256
 from edgerecall.runtimes.model import open_predictor
 from edgerecall.runtimes.predictor import InnerTensor
