@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 
 CELLS = 4
 
@@ -36,7 +36,7 @@ class FakePredictor(Predictor):
 
     `noise` (added to the output), `sleep_ms`, `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until
     SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing),
-    `garbage_first` (whether the first one means nothing).
+    `garbage_first` (whether the first one means nothing), `runs` (the precision that its record tells).
     """
 
     def __init__(
@@ -70,3 +70,7 @@ class FakePredictor(Predictor):
         if noise:
             output = output + noise * np.random.default_rng(1).standard_normal(output.shape)
         return checked_output("fake", output, len(batch), self.io)
+
+    def executed(self, batch: NDArray[Any]) -> Executed | None:
+        runs = self._behaviour.get("runs")
+        return Executed(runs, "the fake's record", {"projection": 1}) if runs else None

@@ -63,6 +63,13 @@ def test_another_precision_than_asked(fake_bundle: Make, data: Path) -> None:
     assert result.exit_code == 1
 
 
+def test_what_the_record_says_counts_and_not_the_configuration(fake_bundle: Make, data: Path) -> None:
+    row = bench(fake_bundle(precision="fp32", runs="bf16"), data).rows[0]
+    assert (row.precision, row.precision_source, row.operators) == ("bf16", "the fake's record", {"projection": 1})
+    assert row.status == "parity" and row.reason == "asked for fp32, runs bf16"
+    assert "fp32*" in report.markdown(bench(fake_bundle("b"), data))
+
+
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [({"crash_after": 7}, "ended by signal 9"), ({"hang_after": 7}, "no answer within 2 s")],
@@ -261,6 +268,31 @@ def test_a_runtime_that_answers_differently_each_time(fake_bundle: Make, data: P
     row = bench(fake_bundle(forget_after=20), data).rows[0]
     assert row.repeat_max_error is not None and row.repeat_max_error > 0
     assert row.status == "failed" and "last call gave other embeddings than the first" in str(row.reason)
+
+
+def test_what_to_ship(fake_bundle: Make, data: Path) -> None:
+    result = bench(fake_bundle(), data)
+    rng = np.random.default_rng(0)
+
+    def row(name: str, ms: float, memory: float, **fields: Any) -> Row:
+        rounds = list(ms * 1e6 * (1 + 0.02 * rng.standard_normal(10)))
+        figures = {"latency_p50_ms": ms, "peak_rss_mb": memory, "round_medians_ns": rounds, **fields}
+        return Row("x", name=name, **figures)
+
+    small, big = row("small", 1.001, 10.0), row("big", 1.0, 90.0)
+    slow, wrong = row("slow", 2.0, 1.0), row("wrong", 0.1, 1.0, status="parity")
+    apart, batched = row("apart", 1.0005, 1.0, group=1), row("batched", 4.0, 1.0, batch=2)
+    result.rows = [slow, big, wrong, small, apart, batched]
+    said = verdict(result)
+    assert said.startswith(
+        "ship small: the fastest here that keeps recall (not told apart in speed from big, and needs"
+    )
+    result.rows = [slow, big, wrong]
+    assert verdict(result) == "ship big: the fastest here that keeps recall"
+    big.warnings.append("x")
+    assert verdict(result).endswith("; but its figures carry warnings")
+    result.rows = [wrong]
+    assert verdict(result) == "ship none of these: no row passed every check"
 
 
 def test_a_death_in_any_phase_costs_one_row(fake_bundle: Make, data: Path) -> None:
