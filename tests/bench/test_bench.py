@@ -29,6 +29,7 @@ from edgerecall.bench.speeds import verdict
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import InputError, RuntimeFailed
 from edgerecall.runtimes.spec import Preprocess, ResizeExact
+from edgerecall.runtimes.worker import WorkerPredictor
 
 Make = Callable[..., Bundle]
 
@@ -270,6 +271,29 @@ def test_a_runtime_that_answers_differently_each_time(fake_bundle: Make, data: P
     assert row.status == "failed" and "last call gave other embeddings than the first" in str(row.reason)
 
 
+def test_images_are_embedded_in_the_rows_own_batches(
+    fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    honest = WorkerPredictor.embed
+
+    def counted(worker: WorkerPredictor, batch: Any) -> Any:
+        sizes.append(len(batch))
+        return honest(worker, batch)
+
+    monkeypatch.setattr(WorkerPredictor, "embed", counted)
+    bench(fake_bundle(), data, batch=(12,))  # 36 images, and 4 golden ones
+    assert sizes.count(12) >= 3 and set(sizes) <= {12, 4, 1}
+
+
+def test_stages_take_the_preprocessing_that_the_rows_are_fed(fake_bundle: Make, data: Path) -> None:
+    bundle = fake_bundle()
+    ops = bundle.spec.preprocess.ops
+    other = Preprocess(ops=(ops[0], ResizeExact(height=64, width=64), ops[-1]))
+    run = runner.Run(bundle, ImageSet.find(data), BenchOptions(runtimes=("fake",)), lambda w, s: None, other)
+    assert run.spec.preprocess == other and run.spec.input_shape == bundle.spec.input_shape
+
+
 def test_what_to_ship(fake_bundle: Make, data: Path) -> None:
     result = bench(fake_bundle(), data)
     rng = np.random.default_rng(0)
@@ -284,9 +308,7 @@ def test_what_to_ship(fake_bundle: Make, data: Path) -> None:
     apart, batched = row("apart", 1.0005, 1.0, group=1), row("batched", 4.0, 1.0, batch=2)
     result.rows = [slow, big, wrong, small, apart, batched]
     said = verdict(result)
-    assert said.startswith(
-        "ship small: the fastest here that keeps recall (not told apart in speed from big, and needs"
-    )
+    assert said.startswith("ship small: the fastest here that keeps recall (not told apart in speed from big, and")
     result.rows = [slow, big, wrong]
     assert verdict(result) == "ship big: the fastest here that keeps recall"
     big.warnings.append("x")
