@@ -110,8 +110,8 @@ def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosin
     if old.latency_p50_ms and new.latency_p50_ms:
         slower = new.latency_p50_ms / old.latency_p50_ms - 1
         ratio = unpaired_ratio(np.asarray(new.round_medians_ns), np.asarray(old.round_medians_ns))
-        chance = ratio.low is not None and ratio.low <= 1
-        remark = "which chance may do: more rounds will tell" if slower > fail_above and chance else ""
+        chance = ratio.low is not None and ratio.low <= 1 + fail_above
+        remark = "not surely more than allowed" if slower > fail_above and chance else ""
         changes.append(
             Change(
                 old.name,

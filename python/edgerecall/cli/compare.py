@@ -31,7 +31,7 @@ def share(ctx: click.Context, param: click.Parameter, value: str) -> float:
 def command(old: Path, new: Path, fail_above: float, force: bool) -> int:
     """Two results of 'bench --json': exit code 1 when a row of NEW is slower, larger, less right or gone.
 
-    A slower p50 fails unless chance may have done it."""
+    A p50 fails when its rounds say that it surely rose by more."""
     from rich.table import Table
 
     from ..bench.compare import compare_results, describe
