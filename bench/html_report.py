@@ -7,7 +7,7 @@ from typing import Any
 
 from .failure_report import data_uri, thumbnail
 from .plots import SERIES, latency_plot, pareto_plot, stage_plot
-from .report import COLUMNS, machine_line, notes, options_line
+from .report import COLUMNS, floor6, machine_line, notes, options_line
 from .rows import BenchResult, CrossRecall
 from .speeds import verdict
 
@@ -61,7 +61,7 @@ of its column.</p>
 {% endif %}
 {% if pairs %}<h2>Where {{ pairs[0].row }} differs most from {{ result.baseline }}</h2>
 <p class="soft">An image, its nearest neighbour by the baseline, and its nearest neighbour by the row.</p>
-<div class="pairs">{% for pair in pairs %}<div class="pair"><p class="soft">cosine {{ "%.6f"|format(pair.cosine) }},
+<div class="pairs">{% for pair in pairs %}<div class="pair"><p class="soft">cosine {{ pair.cosine }},
 {{ "another neighbour" if pair.changed else "the same neighbour" }}</p>
 {% for cell in pair.cells %}<div><img alt="{{ cell.path }}" src="{{ cell.source }}"><span class="soft">{{ cell.title }}
 <br>{{ cell.path }}</span></div>{% endfor %}</div>{% endfor %}</div>{% endif %}
@@ -145,4 +145,4 @@ def pair_cells(pair: Any) -> dict[str, Any]:
         for title, path in titles
     ]
     changed = pair.baseline_neighbour != pair.row_neighbour
-    return {"row": pair.row, "cosine": pair.cosine, "changed": changed, "cells": cells}
+    return {"row": pair.row, "cosine": floor6(pair.cosine), "changed": changed, "cells": cells}

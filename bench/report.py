@@ -27,7 +27,7 @@ def _signed(value: float) -> str:
     return f"{value + 0.0:+.4f}" if abs(value) >= 5e-5 else "0.0000"
 
 
-def _floor6(value: float) -> str:
+def floor6(value: float) -> str:
     """Cut and not rounded: 0.9999996 must not read as 1."""
     return f"{int(value * 1e6) / 1e6:.6f}" if value < 1 else "1.000000"
 
@@ -79,7 +79,7 @@ COLUMNS = (
     Column("p99 ms", lambda row: row.latency_p99_ms, _number(2)),
     Column("images/s", lambda row: row.images_per_s, _number(0)),
     Column("peak RSS MB", lambda row: row.peak_rss_mb, _number(0)),
-    Column("cosine min", lowest_cosine, _floor6),
+    Column("cosine min", lowest_cosine, floor6),
     Column("recall@1", lambda row: row.recall1, _number(4)),
     Column("delta recall@1", recall_change),
 )
