@@ -134,15 +134,12 @@ class Run:
         """The first inference, warm-up, then interleaved rounds; what disturbed them."""
         options, paths = self.options, self.paths
         batches = {size: timing_batch(self.golden, size) for size in options.batch}
+        watch = Watch(lambda: [c.worker.pid for c in contenders if c.worker is not None])
         _each(contenders, lambda c: c.first_inference(batches[c.row.batch]))
         for contender in contenders:
             self._step(f"warming up {contender.row.name}", begin)
             _each([contender], lambda c: c.warm_up(batches[c.row.batch]))
 
-        def pids() -> list[int]:
-            return [c.worker.pid for c in contenders if c.worker is not None]
-
-        watch = Watch(pids)
         for number, share in enumerate(np.array_split(np.arange(options.samples), options.rounds)):
             # A B C A B C: drift of the machine falls on all rows alike.
             for contender in contenders:
