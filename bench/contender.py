@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
+from ..runtimes.cpus import usable_cpus
 from ..runtimes.errors import BundleError, EdgeRecallError, RuntimeFailed, RuntimeUnavailable
 from ..runtimes.model import l2_normalize, open_predictor
 from ..runtimes.predictor import RunOptions
 from ..runtimes.spec import Spec
 from ..runtimes.verify import check_problem, compare, cosines
 from ..runtimes.worker import Timing, WorkerPredictor
-from .machine import cpu_quota, energy_uj, joules_between, pinned_to, shown_cpus, usable_cpus
+from .machine import cpu_quota, energy_uj, joules_between, pinned_to, shown_cpus
 from .options import BenchOptions
 from .rows import Row
 from .stages import Stages, time_stages

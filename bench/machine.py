@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from ..runtimes.cpus import usable_cpus
 from ..runtimes.errors import InputError
 
 SYSTEM = Path("/sys")
@@ -25,13 +26,6 @@ def read_text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def usable_cpus() -> tuple[int, ...]:
-    """The CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes import _native
+from ..runtimes.cpus import usable_cpus
 from ..runtimes.errors import InputError, RuntimeUnavailable
 
 Embeddings = NDArray[np.float32]
@@ -100,7 +101,7 @@ def retrieval_scores(
             None if gallery_labels is None else _integers(gallery_labels),
             None if gallery_cameras is None else _integers(gallery_cameras),
             ks,
-            threads or len(os.sched_getaffinity(0)),
+            threads or len(usable_cpus()),
             progress,
         )
     except _native.InputError as error:

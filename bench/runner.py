@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle import Bundle
+from ..runtimes.cpus import usable_cpus
 from ..runtimes.errors import ImageError, InputError, RuntimeFailed
 from ..runtimes.model import available_in, stream_tensors
 from ..runtimes.spec import Preprocess
@@ -21,7 +22,7 @@ from ..runtimes.versions import installed_versions
 from .contender import Contender, require_sound
 from .image_set import ImageSet
 from .loadgen import LoadSettings, run_scenarios
-from .machine import Watch, describe_machine, usable_cpus
+from .machine import Watch, describe_machine
 from .options import BenchOptions
 from .parity import Embedded, collapse_warning, cross_recall, judge, worst_pairs
 from .rows import BenchResult, Row

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .predictor import PRECISION_NAMES, Executed, precisions
+from .predictor import Executed, precisions
 
 HEAVY = ("convolution", "deconvolution", "inner_product", "matmul")
 
@@ -51,6 +51,6 @@ def executed_by(lines: Iterable[str]) -> Executed | None:
         mode = next((a.split(":")[1] for a in fields[9].split() if a.startswith("attr-fpmath:")), "")
         name = memory.get("wei", memory.get("src", "unknown"))
         name = mode if name == "f32" and mode not in ("", "strict") else name
-        types.add(PRECISION_NAMES.get(name, name))
+        types.add(name)
         operators[f"{fields[5]} {name} {fields[6]}"] += 1
     return Executed(precisions(types), "oneDNN's log", dict(operators)) if types else None

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import (
-    PRECISION_NAMES,
     Executed,
     InnerTensor,
     ModelIO,
@@ -49,7 +48,7 @@ class OnnxRuntimePredictor(Predictor):
         self.info = RuntimeInfo(
             runtime="onnxruntime",
             version=onnxruntime.__version__,
-            precision=PRECISION_NAMES.get(graph_input.type[len("tensor(") : -1], graph_input.type),
+            precision=precisions([graph_input.type[len("tensor(") : -1]]),
             threads=self._session.get_session_options().intra_op_num_threads,
             detail={"providers": self._session.get_providers()},
         )
@@ -120,6 +119,4 @@ def executed_by(events: list[dict[str, Any]]) -> Executed | None:
             types.add(next(iter(arguments["input_type_shape"][0])))
     if not operators:
         return None
-    return Executed(
-        precisions(PRECISION_NAMES.get(name, name) for name in types), "ONNX Runtime's profile", dict(operators)
-    )
+    return Executed(precisions(types), "ONNX Runtime's profile", dict(operators))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .predictor import (
-    PRECISION_NAMES,
     Executed,
     InnerTensor,
     ModelIO,
@@ -68,9 +67,7 @@ class OpenVinoPredictor(Predictor):
         compiled = self._prepare(options.batch)
         layers = executed_layers(compiled)
         types = {name.split()[1] for name in layers}
-        self._executed = Executed(
-            precisions(PRECISION_NAMES.get(name, name) for name in types), "OpenVINO's execution graph", dict(layers)
-        )
+        self._executed = Executed(precisions(types), "OpenVINO's execution graph", dict(layers))
         self.info = RuntimeInfo(
             runtime="openvino",
             version=openvino.__version__,
@@ -109,10 +106,10 @@ class OpenVinoPredictor(Predictor):
             self._prepare(count)
         # Not `infer([batch])`, whose conversions cost as much again as all else here.
         prepared = self._requests[count]
-        if prepared.given is not batch:
-            writable = batch if batch.flags.writeable else batch.copy()  # only such can be shared
-            prepared.request.set_input_tensor(self._tensor(writable, shared_memory=True))
-            prepared.given = batch
+        shared = batch if batch.flags.writeable else batch.copy()  # only such can be shared
+        if prepared.given is not shared:
+            prepared.request.set_input_tensor(self._tensor(shared, shared_memory=True))
+            prepared.given = shared
         prepared.request.infer(share_outputs=True)
         # A view of the runtime's own memory, which the next inference overwrites.
         return checked_output("openvino", prepared.output.data.copy(), count, self.io)

@@ -203,8 +203,8 @@ def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) 
 
 
 def precisions(names: Iterable[str]) -> str:
-    """One text for the precisions of a model's heavy layers."""
-    return "+".join(sorted(set(names))) or "unknown"
+    """One text for a model's precisions, from the runtime's own names of types."""
+    return "+".join(sorted({PRECISION_NAMES.get(name, name) for name in names})) or "unknown"
 
 
 def is_activation(values: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from .bundle import MANIFEST, Bundle
+from .cpus import usable_cpus
 from .errors import InputError, RuntimeUnavailable
 from .model import EmbeddingModel, open_lanes, siblings
 from .paddle_model import check_input_shape
@@ -75,11 +75,6 @@ class RecConfig(Frozen):
 IMAGES_A_PROCESS = 100
 
 
-def usable_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
     """The reference's switches as options; RuntimeUnavailable for what this tool does not drive.
 
@@ -90,7 +85,7 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
         raise RuntimeUnavailable("use_tensorrt: EdgeRecall does not drive TensorRT; set it to False")
     if settings.use_gpu and settings.runtime != "paddle":
         raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
-    lanes = min(settings.cpu_num_threads, usable_cpus(), -(-images // settings.batch_size))
+    lanes = min(settings.cpu_num_threads, len(usable_cpus()), -(-images // settings.batch_size))
     if not predictor_class(settings.runtime).parallel:  # each lane is a process that loads the model
         lanes = min(lanes, max(images // IMAGES_A_PROCESS, 1))
     lanes = 1 if settings.use_gpu else lanes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
+from ..runtimes.cpus import usable_cpus
 from ..runtimes.files import write_error
 from ..runtimes.paddle_predictor import PaddlePredictor
 from ..runtimes.predictor import ModelIO, RunOptions
@@ -60,7 +60,7 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
             raise write_error(prefix, OSError(0, str(error).strip().splitlines()[-1])) from error
         files = {"model": str(prefix.with_suffix(".pdmodel")), "params": str(prefix.with_suffix(".pdiparams"))}
         io = ModelIO(input_name="x", input_shape=shape, embedding_dim=config.Arch.Neck.class_num)
-        predictor = PaddlePredictor(files, io, RunOptions(threads=len(os.sched_getaffinity(0))))
+        predictor = PaddlePredictor(files, io, RunOptions(threads=len(usable_cpus())))
     try:
         yield predictor.embed
     finally:

@@ -98,7 +98,7 @@ def test_a_stream_that_is_left_early_stops(fake_bundle: Make, data: Path) -> Non
 def test_threads_of_predict_become_lanes(
     runtime: str, threads: int, batch: int, images: int, lanes: int, each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rec, "usable_cpus", lambda: 6)
+    monkeypatch.setattr(rec, "usable_cpus", lambda: tuple(range(6)))
     settings = {"cpu_num_threads": threads, "batch_size": batch, "infer_imgs": "x", "rec_inference_model_dir": "y"}
     options = run_options(RecConfig.model_validate({"Global": {**settings, "runtime": runtime}}).Global, images)
     assert (options.lanes, options.threads, options.batch) == (lanes, each, batch)
@@ -125,7 +125,15 @@ def test_batches_of_other_sizes_than_prepared(real_bundle: Path) -> None:
             assert np.abs(predictor.embed(rows) - expected).max() <= allowed, count
         rows.flags.writeable = False
         assert np.abs(predictor.embed(rows) - expected).max() <= allowed
-        changing = np.ascontiguousarray(tensors[:3])
+        seen = np.array(tensors[:3])
+        view = seen.view()
+        view.flags.writeable = False
+        occupied = []  # whatever memory is let go between the calls
+        for shift in (0, 1):  # an array that may not be written to, whose values change all the same
+            seen[:] = tensors[shift : shift + 3]
+            assert np.abs(predictor.embed(view) - reference[shift : shift + 3]).max() <= allowed
+            occupied.append(np.full_like(seen, 7.0))
+        changing = np.array(tensors[:3])
         for shift in (0, 1):  # the same array with other values in it
             changing[:] = tensors[shift : shift + 3]
             assert np.abs(predictor.embed(changing) - reference[shift : shift + 3]).max() <= allowed

@@ -64,11 +64,12 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     from ..bench import report
     from ..bench.image_set import ImageSet
     from ..bench.loadgen import LoadSettings
-    from ..bench.machine import cpu_name, usable_cpus
+    from ..bench.machine import cpu_name
     from ..bench.rows import BenchResult
     from ..bench.runner import images_sha256, run_bench
     from ..bench.sweep_state import SweepState
     from ..runtimes.bundle import Bundle
+    from ..runtimes.cpus import usable_cpus
     from ..runtimes.files import sha256, write_text
     from ..runtimes.transform_ops import read_preprocess
     from ..runtimes.versions import installed_versions
