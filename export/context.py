@@ -27,12 +27,14 @@ class DiskFull(InputError):
 class Context:
     """folder: the bundle under construction. models: Paddle forms at hand, `pir` and `pdmodel` -> (model, params).
 
-    notes: what a format wants the manifest to remember (passes applied). placed: folders made for formats so far.
+    input_shape: `(3, H, W)` of the model's input. notes: what a format wants the manifest to remember (passes applied).
+    placed: folders made for formats so far.
     """
 
     folder: Path
     scratch: Path
     models: dict[str, tuple[Path, Path]]
+    input_shape: tuple[int, int, int]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
     placed: list[Path] = field(default_factory=list)

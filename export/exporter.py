@@ -38,14 +38,15 @@ from .context import Context, DiskFull
 
 @dataclass(frozen=True)
 class Format:
-    """maker: `module:function` of this folder. targets: machines that run the artifact."""
+    """maker: `module:function` of this folder. targets: machines that run the artifact. asked: made only by name."""
 
     runtime: str
     targets: tuple[str, ...]
     maker: str
+    asked: bool = False
 
 
-# Order matters: a runtime takes the first artifact that fits, and openvino may build on onnx.
+# Order matters: a runtime takes the first artifact that fits, and openvino and ncnn may build on onnx.
 FORMATS = {
     "paddle": Format("paddle", ("any",), "paddle_format:pir"),
     "paddle-pdmodel": Format("paddle", ("any",), "paddle_format:pdmodel"),
@@ -54,7 +55,9 @@ FORMATS = {
     "lite-x86": Format("lite", ("x86_64",), "lite_format:x86"),
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
+    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", asked=True),
 }
+ALL = tuple(name for name, entry in FORMATS.items() if not entry.asked)
 Report = Callable[[str, str | None], None]
 
 
@@ -163,7 +166,7 @@ def export_bundle(
             preprocess=source.preprocess,
         )
         golden = tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS))
-        context = Context(folder, Path(scratch), source.models, source.reasons)
+        context = Context(folder, Path(scratch), source.models, spec.input_shape, source.reasons)
         artifacts: list[Artifact] = []
         skipped: list[Skipped] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .context import Context, own_step, run_step
-from .onnx_format import onnx
+from .onnx_format import any_onnx
 
 
 def openvino(context: Context) -> dict[str, Path]:
@@ -14,9 +14,6 @@ def openvino(context: Context) -> dict[str, Path]:
     if "pdmodel" in context.models:
         source = context.models["pdmodel"][0]
     else:
-        source = context.folder / "onnx" / "model.onnx"
-        if not source.is_file():
-            scratch = Context(context.scratch, context.scratch, context.models, context.reasons)
-            source = onnx(scratch)["model"]
+        source = any_onnx(context)
     run_step(own_step("openvino", source, target), label="OpenVINO's converter")
     return {"model": target, "weights": target.with_suffix(".bin")}

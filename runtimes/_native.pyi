@@ -106,3 +106,39 @@ class Gallery:
         progress: Callable[[float], object] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""
+
+class RuntimeFailed(RuntimeError):
+    """A runtime does not take the model, or gave something else than embeddings."""
+
+def built_runtimes() -> list[str]:
+    """The runtimes that this build of the core has a predictor for."""
+
+class Predictor:
+    """One loaded model in one runtime, driven by the core. files: `role -> path`. precision: fp32, fp16 or bf16.
+
+    library: the runtime's shared library or its folder, for those that are opened at run time; empty: the environment's
+    or the system's. Unavailable, RuntimeFailed, InputError.
+    """
+
+    version: str
+    precision: str
+    threads: int  # 0: it does not tell
+    detail: dict[str, str]
+
+    def __init__(
+        self,
+        runtime: str,
+        files: dict[str, str],
+        input_name: str,
+        input_shape: tuple[int, int, int],
+        embedding_dim: int,
+        threads: int,
+        precision: str,
+        batch: int,
+        library: str,
+    ) -> None: ...
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Float32 `(n, 3, H, W)`, C-contiguous -> the model's raw output `(n, D)`. RuntimeFailed."""
+
+    def executed(self, batch: NDArray[np.float32]) -> tuple[str, str, dict[str, int]] | None:
+        """Precision, record and operators of an inference; None where the runtime does not tell."""

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from .config import explain
 from .errors import BundleError
 from .files import sha256, write_text
+from .predictor import artifact_runtime
 from .spec import Frozen, Spec
 
 FORMAT_VERSION = 1
@@ -155,7 +156,7 @@ class Bundle:
 
     def artifact(self, runtime: str, name: str | None = None) -> Artifact:
         """The artifact that a runtime uses on this machine. BundleError, with the reason, when there is none."""
-        here = host_target()
+        here, runtime = host_target(), artifact_runtime(runtime)
         for artifact in self.manifest.artifacts:
             fits = here in artifact.targets or "any" in artifact.targets
             if artifact.runtime == runtime and fits and name in (None, artifact.name):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .bundle import Artifact, Bundle
 from .errors import ImageError, InputError
-from .predictor import RUNTIMES, Predictor, RunOptions, open_files, predictor_class
+from .predictor import PREDICTORS, Predictor, RunOptions, open_files, predictor_class
 from .preprocess import preprocess_batch, preprocess_file
 from .sidecar import find_python
 from .spec import Preprocess, Spec
@@ -262,8 +262,9 @@ def load(
 ) -> EmbeddingModel:
     """Opens a bundle for inference.
 
-    runtime: one of paddle, onnxruntime, openvino, lite. threads: CPU threads inside one inference. lanes: batches of a
-    folder at the same time, each with as many threads: for throughput, `lanes=N, threads=1` uses N cores best.
+    runtime: one of paddle, onnxruntime, openvino, lite, ncnn, or `native:` and one of them: by the C++ core.
+    threads: CPU threads inside one inference. lanes: batches of a folder at the same time, each with as many threads:
+    for throughput, `lanes=N, threads=1` uses N cores best.
     worker: run it in its own process. Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
     opened = Bundle.open(bundle)
@@ -274,7 +275,7 @@ def load(
 def available_in(bundle: Bundle) -> list[str]:
     """The runtimes that a bundle has artifacts for, in the table's order."""
     there = {artifact.runtime for artifact in bundle.manifest.artifacts}
-    return [name for name in (*RUNTIMES, "fake") if name in there]
+    return [name for name in PREDICTORS if name in there]
 
 
 def golden_tensors(bundle: Bundle) -> NDArray[np.float32]:

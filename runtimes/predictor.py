@@ -23,9 +23,16 @@ PREDICTORS = {
     "onnxruntime": "onnxruntime_predictor:OnnxRuntimePredictor",
     "openvino": "openvino_predictor:OpenVinoPredictor",
     "lite": "lite_predictor:LitePredictor",
+    "ncnn": "ncnn_predictor:NcnnPredictor",
+    "native:onnxruntime": "native_predictor:NativeOnnxRuntime",
+    "native:openvino": "native_predictor:NativeOpenVino",
+    "native:ncnn": "native_predictor:NativeNcnn",
+    "native:lite": "native_predictor:NativeLite",
+    "native:paddle": "native_predictor:NativePaddle",
     "fake": "fake_predictor:FakePredictor",
 }
-RUNTIMES = tuple(name for name in PREDICTORS if name != "fake")
+NATIVE = "native:"  # before the name of a runtime that the C++ core drives, with the same artifacts
+RUNTIMES = ("paddle", "onnxruntime", "openvino", "lite")  # those that are meant by "all"
 PRECISIONS = ("fp32", "fp16", "bf16")
 # Our names of the types that runtimes report.
 PRECISION_NAMES = {
@@ -163,9 +170,15 @@ class Predictor(ABC):
 def predictor_class(runtime: str) -> Any:
     """The class behind a runtime's name. Raises InputError for an unknown name."""
     if runtime not in PREDICTORS:
-        raise InputError(f"runtime: expected one of {', '.join(RUNTIMES)}, got '{runtime}'")
+        known = ", ".join(name for name in PREDICTORS if name != "fake")
+        raise InputError(f"runtime: expected one of {known}, got '{runtime}'")
     module, _, name = PREDICTORS[runtime].partition(":")
     return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+def artifact_runtime(runtime: str) -> str:
+    """The runtime that artifacts are listed under: the core's predictors take those of the Python ones."""
+    return runtime[len(NATIVE) :] if runtime.startswith(NATIVE) else runtime
 
 
 def open_files(runtime: str, files: dict[str, str], io: ModelIO, options: RunOptions) -> Predictor:

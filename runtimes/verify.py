@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from .bundle import Bundle, Check
 from .errors import EdgeRecallError
 from .model import golden_tensors, open_predictor
-from .predictor import RunOptions, RuntimeInfo
+from .predictor import RunOptions, RuntimeInfo, artifact_runtime
 
 # Largest |difference| of raw embeddings, relative to the largest |value| of the reference. Sound float32 conversions
 # measured 1e-7 to 1.2e-5 (fused batch norms round differently); one weight tensor off by 1e-3 shows as 1e-4 and more.
-TOLERANCE = {"paddle": 5e-5, "onnxruntime": 5e-5, "openvino": 5e-5, "lite": 5e-5, "fake": 1e-5}
+TOLERANCE = {"paddle": 5e-5, "onnxruntime": 5e-5, "openvino": 5e-5, "lite": 5e-5, "ncnn": 5e-5, "fake": 1e-5}
 # bf16 keeps 8 bits of mantissa, fp16 11.
 PRECISION_TOLERANCE = {"fp32": 0.0, "fp16": 5e-3, "bf16": 5e-2}
 TENSOR_TOLERANCE = 1e-6
@@ -41,7 +41,7 @@ def compare(
     output: NDArray[np.float32], reference: NDArray[np.float32], runtime: str, precision: str = "fp32"
 ) -> Check:
     """Raw embeddings against the reference's; `tolerance` is absolute, scaled by the reference's largest value."""
-    relative = max(TOLERANCE[runtime], PRECISION_TOLERANCE.get(precision, 0.0))
+    relative = max(TOLERANCE[artifact_runtime(runtime)], PRECISION_TOLERANCE.get(precision, 0.0))
     return Check(
         min_cosine=float(cosines(output, reference).min()),
         max_abs_error=float(np.abs(output - reference).max()),

@@ -110,6 +110,7 @@ def main() -> None:
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     run("pip", [*pip, "install", "--quiet", "--upgrade", "pip"])
     run("packages and the C++ core (about 400 MB to download)", [*pip, "install", "--editable", ".[all,dev]"])
+    run("pnnx, without the torch that its script wants", [*pip, "install", "--quiet", "--no-deps", "pnnx"])
     run("Paddle Lite sidecar", [str(venv / "bin" / "edgerecall"), "doctor", "--fix", "lite"])
     stamp.write_text(mark)
 

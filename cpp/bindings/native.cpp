@@ -8,6 +8,7 @@
 #include "edgerecall/blas.h"
 #include "edgerecall/decode.h"
 #include "edgerecall/error.h"
+#include "edgerecall/predictor.h"
 #include "edgerecall/preprocess.h"
 #include "edgerecall/resize.h"
 #include "edgerecall/retrieval.h"
@@ -242,6 +243,50 @@ py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, 
   return py::make_tuple(rows, similarities);
 }
 
+std::unique_ptr<Predictor> py_open(const std::string& runtime, const Files& files, const std::string& input_name,
+                                   const std::array<std::int64_t, 3>& input_shape, std::size_t embedding_dim,
+                                   int threads, const std::string& precision, std::size_t batch,
+                                   const std::string& library) {
+  const RunOptions options{threads, precision_of(precision), batch, library};
+  const py::gil_scoped_release release;
+  return open_predictor(runtime, files, {input_name, input_shape, embedding_dim}, options);
+}
+
+/// A batch's size; ValueError unless it is a C-contiguous `(n, *input_shape)` with something in it.
+std::size_t checked_batch(const Predictor& predictor, const Rows& batch) {
+  const auto& shape = predictor.io().input_shape;
+  bool fits = batch.ndim() == 4 && batch.shape(0) > 0;
+  for (std::size_t axis = 0; fits && axis < 3; ++axis)
+    fits = batch.shape(static_cast<py::ssize_t>(axis) + 1) == shape[axis];
+  if (!fits)
+    throw py::value_error("batch: expected float32 (n, " + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) +
+                          ", " + std::to_string(shape[2]) + "), n of 1 or more");
+  return static_cast<std::size_t>(batch.shape(0));
+}
+
+py::array_t<float> py_embed(Predictor& predictor, const Rows& batch) {
+  const std::size_t count = checked_batch(predictor, batch);
+  auto* values = new std::vector<float>;
+  const py::capsule owner(values, [](void* pointer) { delete static_cast<std::vector<float>*>(pointer); });
+  {
+    const py::gil_scoped_release release;
+    *values = predictor.embed(batch.data(), count);
+  }
+  const std::size_t dim = values->size() / count;
+  return py::array_t<float>({static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(dim)}, values->data(), owner);
+}
+
+py::object py_executed(Predictor& predictor, const Rows& batch) {
+  const std::size_t count = checked_batch(predictor, batch);
+  std::optional<Executed> told;
+  {
+    const py::gil_scoped_release release;
+    told = predictor.executed(batch.data(), count);
+  }
+  if (!told) return py::none();
+  return py::make_tuple(told->precision, told->source, told->operators);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -249,6 +294,7 @@ PYBIND11_MODULE(_native, module) {
   const auto input_error = py::register_exception<InputError>(module, "InputError", PyExc_ValueError);
   py::register_exception<UnsupportedImage>(module, "UnsupportedImage", input_error);
   py::register_exception<Unavailable>(module, "Unavailable", PyExc_RuntimeError);
+  py::register_exception<RuntimeFailed>(module, "RuntimeFailed", PyExc_RuntimeError);
 
   module.def("decode", &py_decode, py::arg("encoded"), py::arg("apply_exif"), py::arg("max_pixels"));
   module.def("upright", &py_upright, py::arg("image").noconvert(), py::arg("orientation"));
@@ -277,4 +323,15 @@ PYBIND11_MODULE(_native, module) {
       .def("__len__", &Gallery::size)
       .def_property_readonly("dim", &Gallery::dim)
       .def_property_readonly("bytes", &Gallery::bytes);
+
+  module.def("built_runtimes", &built_runtimes);
+  py::class_<Predictor>(module, "Predictor")
+      .def(py::init(&py_open), py::arg("runtime"), py::arg("files"), py::arg("input_name"), py::arg("input_shape"),
+           py::arg("embedding_dim"), py::arg("threads"), py::arg("precision"), py::arg("batch"), py::arg("library"))
+      .def("embed", &py_embed, py::arg("batch").noconvert())
+      .def("executed", &py_executed, py::arg("batch").noconvert())
+      .def_property_readonly("version", [](const Predictor& one) { return one.info().version; })
+      .def_property_readonly("precision", [](const Predictor& one) { return one.info().precision; })
+      .def_property_readonly("threads", [](const Predictor& one) { return one.info().threads; })
+      .def_property_readonly("detail", [](const Predictor& one) { return one.info().detail; });
 }

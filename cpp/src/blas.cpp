@@ -1,12 +1,11 @@
 #include "edgerecall/blas.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <memory>
 #include <mutex>
 
 #include "edgerecall/error.h"
+#include "shared_library.h"
 
 namespace edgerecall {
 namespace {
@@ -19,20 +18,17 @@ std::unique_ptr<const Blas> loaded;
 
 /// A symbol under its own name, or with the prefix of the builds on PyPI.
 template <typename Function>
-Function find(void* library, const std::string& name) {
-  void* symbol = dlsym(library, name.c_str());
-  if (symbol == nullptr) symbol = dlsym(library, ("scipy_" + name).c_str());
-  return reinterpret_cast<Function>(symbol);
+Function find(const SharedLibrary& library, const std::string& name) {
+  const auto plain = library.find<Function>(name);
+  return plain != nullptr ? plain : library.find<Function>("scipy_" + name);
 }
 
 }  // namespace
 
 Blas Blas::open(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr)
-    throw Unavailable(std::string("cannot load the BLAS library: ") + dlerror() +
-                      "; install OpenBLAS (pip install scipy-openblas32, apt-get install libopenblas0), or name one in "
-                      "EDGERECALL_BLAS");
+  const SharedLibrary library(path,
+                              "install OpenBLAS (pip install scipy-openblas32, apt-get install libopenblas0), or "
+                              "name one in EDGERECALL_BLAS");
   const auto sgemm = find<Sgemm>(library, "cblas_sgemm");
   if (sgemm == nullptr) throw Unavailable(path + " has no cblas_sgemm: expected OpenBLAS with 32-bit integers");
   for (const char* name : {"openblas_set_num_threads", "MKL_Set_Num_Threads"})

@@ -16,6 +16,8 @@ PACKAGES = (
     ("convert", "paddle2onnx", ("paddle2onnx",), "pip install 'edgerecall[export]'"),
     ("run", "onnxruntime", ("onnxruntime",), "pip install 'edgerecall[onnx]'"),
     ("convert, run", "openvino", ("openvino",), "pip install 'edgerecall[openvino]'"),
+    ("run", "ncnn", ("ncnn",), "pip install 'edgerecall[ncnn]'"),
+    ("convert to ncnn", "pnnx", ("pnnx",), "pip install --no-deps pnnx"),
     ("predict --format parquet", "pyarrow", ("pyarrow",), "pip install 'edgerecall[parquet]'"),
 )
 

@@ -15,8 +15,14 @@ class UnsupportedImage : public InputError {
   using InputError::InputError;
 };
 
-/// Something the core needs is not on this machine (a BLAS library).
+/// Something the core needs is not on this machine (a BLAS library, a runtime's); the message has the remedy.
 class Unavailable : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A runtime is there and failed: it does not take the model, or gave something else than embeddings.
+class RuntimeFailed : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };

@@ -1,0 +1,38 @@
+# edgerecall_predictors: the runtimes behind edgerecall/predictor.h. ONNX Runtime and OpenVINO are opened at run time and
+# need nothing here; the others are linked when their folder is given.
+add_library(edgerecall_predictors STATIC cpp/src/predictor.cpp cpp/src/registry.cpp)
+target_include_directories(edgerecall_predictors PRIVATE cpp/src)
+target_link_libraries(edgerecall_predictors PUBLIC edgerecall_core PRIVATE edgerecall_flags)
+set_target_properties(edgerecall_predictors PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
+
+if(EDGERECALL_LOADED_RUNTIMES)
+  target_sources(edgerecall_predictors PRIVATE cpp/src/onnxruntime_predictor.cpp cpp/src/openvino_predictor.cpp)
+  target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_LOADED_RUNTIMES)
+endif()
+
+if(EDGERECALL_NCNN_DIR)
+  find_package(ncnn REQUIRED PATHS "${EDGERECALL_NCNN_DIR}" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
+  target_sources(edgerecall_predictors PRIVATE cpp/src/ncnn_predictor.cpp)
+  target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_NCNN)
+  target_link_libraries(edgerecall_predictors PRIVATE ncnn)
+endif()
+
+# A linked library by its headers and one file: NAME, the folder given, where the header and the library are in it.
+function(edgerecall_link name folder header library source)
+  find_path(EDGERECALL_${name}_INCLUDE ${header} PATHS "${folder}" PATH_SUFFIXES include paddle/include
+            NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH REQUIRED)
+  find_library(EDGERECALL_${name}_LIBRARY ${library} PATHS "${folder}" PATH_SUFFIXES lib paddle/lib
+               NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH REQUIRED)
+  target_sources(edgerecall_predictors PRIVATE ${source})
+  target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_${name})
+  target_include_directories(edgerecall_predictors SYSTEM PRIVATE "${EDGERECALL_${name}_INCLUDE}")
+  target_link_libraries(edgerecall_predictors PRIVATE "${EDGERECALL_${name}_LIBRARY}")
+endfunction()
+
+if(EDGERECALL_PADDLE_LITE_DIR)
+  edgerecall_link(LITE "${EDGERECALL_PADDLE_LITE_DIR}" paddle_api.h paddle_light_api_shared cpp/src/lite_predictor.cpp)
+endif()
+if(EDGERECALL_PADDLE_INFERENCE_DIR)
+  edgerecall_link(PADDLE "${EDGERECALL_PADDLE_INFERENCE_DIR}" paddle_inference_api.h paddle_inference
+                  cpp/src/paddle_predictor.cpp)
+endif()
