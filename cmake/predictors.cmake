@@ -1,8 +1,8 @@
 # edgerecall_predictors: the runtimes behind edgerecall/predictor.h. ONNX Runtime and OpenVINO are opened at run time and
 # need nothing here; the others are linked when their folder is given.
-add_library(edgerecall_predictors STATIC cpp/src/predictor.cpp cpp/src/registry.cpp)
+add_library(edgerecall_predictors STATIC cpp/src/predictor.cpp cpp/src/registry.cpp cpp/src/bundle.cpp)
 target_include_directories(edgerecall_predictors PRIVATE cpp/src)
-target_link_libraries(edgerecall_predictors PUBLIC edgerecall_core PRIVATE edgerecall_flags)
+target_link_libraries(edgerecall_predictors PUBLIC edgerecall_core PRIVATE edgerecall_flags nlohmann_json::nlohmann_json)
 set_target_properties(edgerecall_predictors PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
 
 if(EDGERECALL_LOADED_RUNTIMES)

@@ -1,0 +1,44 @@
+#include "images.h"
+
+#include <algorithm>
+
+#include "edgerecall/error.h"
+#include "session.h"
+
+namespace edgerecall::device {
+
+Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vector<std::string>& images,
+                      std::size_t batch, int threads, const std::function<void(std::size_t)>& after_batch) {
+  const std::size_t size = bundle.io().input_size();
+  std::vector<float> tensors(batch * size);
+  Embedded result;
+  result.reason.resize(images.size());
+  for (std::size_t begin = 0; begin < images.size(); begin += batch) {
+    const std::size_t count = std::min(batch, images.size() - begin);
+    std::vector<EncodedImage> sources;
+    for (std::size_t index = begin; index < begin + count; ++index) sources.push_back({images[index]});
+    const std::vector<ImageOutcome> outcomes =
+        run_batch(bundle.preprocess(), sources, threads, max_pixels(), TensorType::float32, tensors.data());
+    std::size_t kept = 0;
+    for (std::size_t at = 0; at < count; ++at) {
+      if (outcomes[at].status != ImageStatus::ok) {
+        result.reason[begin + at] = outcomes[at].message;
+        continue;
+      }
+      if (kept != at) std::copy_n(tensors.data() + at * size, size, tensors.data() + kept * size);
+      result.good.push_back(begin + at);
+      ++kept;
+    }
+    if (kept > 0) {
+      // Runtimes are ready for whole batches: the last one is filled up.
+      std::fill(tensors.begin() + static_cast<std::ptrdiff_t>(kept * size), tensors.end(), 0.0f);
+      const std::vector<float> rows = predictor.embed(tensors.data(), batch);
+      result.rows.insert(result.rows.end(), rows.begin(),
+                         rows.begin() + static_cast<std::ptrdiff_t>(kept * (rows.size() / batch)));
+    }
+    if (after_batch) after_batch(begin + count);
+  }
+  return result;
+}
+
+}  // namespace edgerecall::device

@@ -1,0 +1,21 @@
+// Images to embeddings, batch by batch.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "edgerecall/bundle.h"
+
+namespace edgerecall::device {
+
+struct Embedded {
+  std::vector<float> rows;          ///< of the good images, in order, `(good.size(), dim)`, raw
+  std::vector<std::size_t> good;    ///< indices of the images
+  std::vector<std::string> reason;  ///< for every image: why it is bad; empty where it is good
+};
+
+/// Embeds images in batches, preprocessing on `threads` threads. A bad image is left out and told. after_batch(done).
+Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vector<std::string>& images,
+                      std::size_t batch, int threads, const std::function<void(std::size_t)>& after_batch = {});
+
+}  // namespace edgerecall::device

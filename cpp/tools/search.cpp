@@ -1,0 +1,76 @@
+#include <cstdio>
+
+#include "edgerecall/machine.h"
+#include "edgerecall/npy.h"
+#include "edgerecall/search.h"
+#include "images.h"
+#include "json_fields.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace edgerecall::device {
+namespace {
+
+Storage storage_of(const std::string& name) {
+  if (name == "float32") return Storage::float32;
+  if (name == "float16") return Storage::float16;
+  if (name == "int8") return Storage::int8;
+  throw UsageError("--storage: expected float32, float16 or int8, got '" + name + "'");
+}
+
+int search(const Arguments& arguments) {
+  const Storage storage = storage_of(arguments.text("storage"));
+  const Bundle bundle(arguments.bundle());
+  if (!arguments.flag("gallery")) throw UsageError("expected --gallery FILE.npy, as 'predict --out' writes it");
+  const Npy rows = read_npy(arguments.text("gallery"));
+  const std::size_t dim = bundle.io().embedding_dim;
+  if (rows.shape.size() != 2 || rows.shape[1] != dim)
+    throw InputError(arguments.text("gallery") + ": expected embeddings of " + std::to_string(dim) + " numbers");
+  const std::vector<std::string> images =
+      find_images({arguments.rest().begin() + 1, arguments.rest().end()}, arguments.text("list"));
+  bind_to(cpus_of(arguments.text("cpus")));
+  Gallery gallery(dim, storage);
+  gallery.add(rows.values.data(), rows.shape[0]);
+
+  const int threads = arguments.count("threads");
+  const std::string& runtime = arguments.text("runtime");
+  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(),
+                                        run_options(runtime, threads, arguments.text("precision"), 1));
+  Embedded found = embed_images(bundle, *predictor, images, 1, threads);
+  const std::size_t count = found.good.size();
+  if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), count, dim);
+  const auto top = static_cast<std::size_t>(arguments.count("top"));
+  std::vector<std::int64_t> indices(count * top);
+  std::vector<float> similarities(count * top);
+  if (count > 0) gallery.search(found.rows.data(), count, top, threads, indices.data(), similarities.data(), {});
+  std::size_t row = 0;
+  for (std::size_t index = 0; index < images.size(); ++index) {
+    Json line = {{"image", images[index]}};
+    if (!found.reason[index].empty()) {
+      line["error"] = found.reason[index];
+    } else {
+      line["neighbours"] = Json::array();
+      for (std::size_t at = row * top; at < (row + 1) * top && indices[at] >= 0; ++at)
+        line["neighbours"].push_back({{"row", indices[at]}, {"similarity", similarities[at]}});
+      ++row;
+    }
+    std::printf("%s\n", to_text(line).c_str());
+  }
+  if (count == 0) throw InputError("none of the images could be read");
+  return 0;
+}
+
+}  // namespace
+
+Verb search_verb() {
+  const std::vector<std::string> built = built_runtimes();
+  std::vector<Option> options = model_options(built.empty() ? "" : built.front());
+  options.push_back({"gallery", "FILE", "embeddings as 'predict --out' writes them", ""});
+  options.push_back({"storage", "TYPE", "how they are kept: float32, float16 or int8", "float32"});
+  options.push_back({"top", "K", "neighbours of each image", "10"});
+  options.push_back({"list", "FILE", "images to search for, one path a line", ""});
+  return {"search", "BUNDLE IMAGE|FOLDER... --gallery FILE [options]",
+          "The nearest rows of a gallery, exactly: a JSON line for each image.", options, search};
+}
+
+}  // namespace edgerecall::device

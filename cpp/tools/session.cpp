@@ -1,0 +1,157 @@
+#include "session.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "edgerecall/decode.h"
+
+namespace edgerecall::device {
+namespace {
+
+// Relative to the reference's largest value, as in runtimes/verify.py.
+constexpr double kFp32Tolerance = 5e-5, kFp16Tolerance = 5e-3, kBf16Tolerance = 5e-2;
+
+bool ends_with(const std::string& text, const char* end) {
+  const std::size_t size = std::strlen(end);
+  return text.size() >= size && strcasecmp(text.c_str() + text.size() - size, end) == 0;
+}
+
+bool is_folder(const std::string& path) {
+  struct stat found{};
+  return stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
+}
+
+void add_folder(const std::string& folder, std::vector<std::string>& images) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(opendir(folder.c_str()), closedir);
+  if (!listing) throw InputError(folder + ": cannot be listed: " + std::strerror(errno));
+  std::vector<std::string> names;
+  while (const dirent* entry = readdir(listing.get()))
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    const std::string path = folder + "/" + name;
+    if (is_folder(path)) {
+      add_folder(path, images);
+    } else if (ends_with(name, ".jpg") || ends_with(name, ".jpeg") || ends_with(name, ".png")) {
+      images.push_back(path);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Option> model_options(const std::string& runtimes) {
+  return {{"runtime", "NAMES", "which, of those in this program", runtimes},
+          {"threads", "N", "inside one inference", "1"},
+          {"precision", "P", "fp32, fp16 or bf16", "fp32"},
+          {"cpus", "CPUS", "all, big, little, or a list such as 0,2-3", "all"}};
+}
+
+std::string library_folder() {
+  char path[4096];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof(path));
+  if (size <= 0 || size == sizeof(path)) return "";
+  const std::string program(path, static_cast<std::size_t>(size));
+  return program.substr(0, program.rfind('/')) + "/lib";
+}
+
+RunOptions run_options(const std::string& runtime, int threads, const std::string& precision, std::size_t batch) {
+  RunOptions options{threads, precision_of(precision), batch, ""};
+  const std::string folder = library_folder() + "/" + runtime;
+  if (is_folder(folder)) options.library = folder;
+  return options;
+}
+
+std::vector<std::string> runtimes_for(const Bundle& bundle) {
+  std::vector<std::string> names;
+  for (const std::string& name : built_runtimes()) {
+    const auto& all = bundle.artifacts();
+    if (std::any_of(all.begin(), all.end(), [&](const Artifact& one) { return one.runtime == name; }))
+      names.push_back(name);
+  }
+  return names;
+}
+
+Comparison compare(const std::vector<float>& output, const std::vector<float>& reference, std::size_t dim,
+                   const std::string& precision) {
+  Comparison result;
+  double largest = 1e-3;
+  for (std::size_t begin = 0; begin < reference.size(); begin += dim) {
+    double product = 0, ours = 0, theirs = 0;
+    for (std::size_t at = begin; at < begin + dim; ++at) {
+      const double a = output[at], b = reference[at];
+      product += a * b, ours += a * a, theirs += b * b;
+      result.max_error = std::max(result.max_error, std::abs(a - b));
+      largest = std::max(largest, std::abs(b));
+    }
+    const double lengths = std::sqrt(ours) * std::sqrt(theirs);
+    result.min_cosine = std::min(result.min_cosine, lengths > 0 ? product / lengths : 0);
+  }
+  const double relative = precision == "fp16" ? kFp16Tolerance : precision == "bf16" ? kBf16Tolerance : kFp32Tolerance;
+  result.tolerance = relative * largest;
+  return result;
+}
+
+double golden_pixel_error(const Bundle& bundle, const Golden& golden) {
+  const std::size_t size = bundle.io().input_size();
+  std::vector<float> tensor(size);
+  double worst = 0;
+  for (std::size_t image = 0; image < golden.images.size(); ++image) {
+    const std::vector<std::uint8_t> bytes = read_file(golden.images[image]);
+    bundle.preprocess().run(bytes.data(), bytes.size(), max_pixels(), TensorType::float32, tensor.data());
+    const float* expected = golden.tensors.data() + image * size;
+    for (std::size_t at = 0; at < size; ++at)
+      worst = std::max(worst, static_cast<double>(std::abs(tensor[at] - expected[at])));
+  }
+  return worst;
+}
+
+std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<float>& tensors) {
+  const std::size_t size = predictor.io().input_size();
+  std::vector<float> all;
+  for (std::size_t at = 0; at < tensors.size(); at += size) {
+    const std::vector<float> one = predictor.embed(tensors.data() + at, 1);
+    all.insert(all.end(), one.begin(), one.end());
+  }
+  return all;
+}
+
+std::vector<std::string> find_images(const std::vector<std::string>& places, const std::string& list) {
+  std::vector<std::string> images;
+  if (!list.empty()) {
+    const std::vector<std::uint8_t> bytes = read_file(list);
+    std::string line;
+    for (std::size_t at = 0; at <= bytes.size(); ++at) {
+      if (at == bytes.size() || bytes[at] == '\n') {
+        if (!line.empty()) images.push_back(line);
+        line.clear();
+      } else if (bytes[at] != '\r') {
+        line += static_cast<char>(bytes[at]);
+      }
+    }
+  }
+  for (const std::string& place : places) {
+    if (is_folder(place)) {
+      add_folder(place, images);
+    } else {
+      images.push_back(place);
+    }
+  }
+  if (images.empty()) throw InputError("expected images: files, folders with JPEG or PNG files, or --list FILE");
+  return images;
+}
+
+std::int64_t max_pixels() {
+  const char* text = std::getenv("EDGERECALL_MAX_PIXELS");
+  const std::int64_t given = text != nullptr ? std::strtoll(text, nullptr, 10) : 0;
+  return given > 0 ? given : DecodeOptions{}.max_pixels;
+}
+
+}  // namespace edgerecall::device

@@ -1,0 +1,44 @@
+// What the verbs share: opening a model as the command line says, and judging its embeddings.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "arguments.h"
+#include "edgerecall/bundle.h"
+
+namespace edgerecall::device {
+
+/// The options of every verb that runs a model.
+std::vector<Option> model_options(const std::string& runtimes);
+
+/// The folder `lib` beside this program, for the runtimes' libraries.
+std::string library_folder();
+
+/// What is asked of a runtime, its library looked for in `library_folder` first.
+RunOptions run_options(const std::string& runtime, int threads, const std::string& precision, std::size_t batch);
+
+/// The runtimes built in that the bundle has an artifact for.
+std::vector<std::string> runtimes_for(const Bundle& bundle);
+
+/// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.
+struct Comparison {
+  double min_cosine = 1;
+  double max_error = 0;
+  double tolerance = 0;
+  bool holds() const { return max_error <= tolerance; }
+};
+Comparison compare(const std::vector<float>& output, const std::vector<float>& reference, std::size_t dim,
+                   const std::string& precision);
+
+/// Golden images preprocessed here: how far from the golden tensors, 0 when bit for bit the same.
+double golden_pixel_error(const Bundle& bundle, const Golden& golden);
+
+/// One tensor as many times as asked for.
+std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<float>& tensors);
+
+/// Images by the arguments: files, folders (searched, sorted), and lists of files, one a line.
+std::vector<std::string> find_images(const std::vector<std::string>& places, const std::string& list);
+
+std::int64_t max_pixels();
+
+}  // namespace edgerecall::device

@@ -1,0 +1,79 @@
+#include <cstdio>
+
+#include "edgerecall/machine.h"
+#include "edgerecall/npy.h"
+#include "json_fields.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace edgerecall::device {
+namespace {
+
+constexpr double kPixelTolerance = 1e-6;  // as in runtimes/verify.py
+
+Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runtime, const RunOptions& options) {
+  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(), options);
+  const std::size_t dim = bundle.io().embedding_dim;
+  const RuntimeInfo& info = predictor->info();
+  const Comparison alone =
+      compare(embed_one_by_one(*predictor, golden.tensors), golden.embeddings, dim, info.precision);
+  const Comparison whole =
+      compare(predictor->embed(golden.tensors.data(), golden.images.size()), golden.embeddings, dim, info.precision);
+  const bool honoured = info.precision == name_of(options.precision);
+  return {{"runtime", runtime},
+          {"version", info.version},
+          {"precision", info.precision},
+          {"threads", info.threads},
+          {"min_cosine", alone.min_cosine},
+          {"max_error", alone.max_error},
+          {"max_error_in_batch", whole.max_error},
+          {"tolerance", alone.tolerance},
+          {"holds", alone.holds() && whole.holds() && honoured}};
+}
+
+int verify(const Arguments& arguments) {
+  const Bundle bundle(arguments.bundle());
+  const Golden golden = bundle.golden();
+  bind_to(cpus_of(arguments.text("cpus")));
+  const double pixels = golden_pixel_error(bundle, golden);
+  Json result = {{"bundle", bundle.root()}, {"images", golden.images.size()}, {"pixel_error", pixels}};
+  bool holds = pixels <= kPixelTolerance;
+  std::printf("%-12s max difference %.1e%s\n", "pixels", pixels, pixels == 0 ? ", bit for bit" : "");
+  const bool chosen = !arguments.text("runtime").empty();
+  const std::vector<std::string> runtimes = chosen ? arguments.list("runtime") : runtimes_for(bundle);
+  if (runtimes.empty()) throw InputError("the bundle has no artifact for a runtime of this program");
+  result["runtimes"] = Json::array();
+  for (const std::string& runtime : runtimes) {
+    Json one;
+    try {
+      one = verdict(bundle, golden, runtime,
+                    run_options(runtime, arguments.count("threads"), arguments.text("precision"), 1));
+      std::printf("%-12s %s, %s, cosine %.7f, max difference %.1e of %.1e: %s\n", runtime.c_str(),
+                  one["version"].get_ref<const std::string&>().c_str(),
+                  one["precision"].get_ref<const std::string&>().c_str(), one["min_cosine"].get<double>(),
+                  one["max_error"].get<double>(), one["tolerance"].get<double>(),
+                  one["holds"].get<bool>() ? "ok" : "does not hold");
+    } catch (const std::runtime_error& error) {
+      one = {{"runtime", runtime}, {"holds", false}, {"problem", error.what()}};
+      std::printf("%-12s %s\n", runtime.c_str(), error.what());
+    }
+    holds = holds && one["holds"].get<bool>();
+    result["runtimes"].push_back(one);
+  }
+  if (arguments.flag("json")) {
+    const std::string text = to_text(result, 2) + "\n";
+    write_file(arguments.text("json"), text.data(), text.size());
+  }
+  return holds ? 0 : 1;
+}
+
+}  // namespace
+
+Verb verify_verb() {
+  std::vector<Option> options = model_options("");
+  options.push_back({"json", "FILE", "the result as JSON", ""});
+  return {"verify", "BUNDLE [options]", "Golden images through every runtime: pixels first, then embeddings.", options,
+          verify};
+}
+
+}  // namespace edgerecall::device
