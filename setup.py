@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE_DIR = {
     "edgerecall": "python/edgerecall",
     "edgerecall.cli": "python/edgerecall/cli",
+    "edgerecall.cross": "python/edgerecall/cross",
     "edgerecall.train": "train",
     "edgerecall.train.backbones": "train/backbones",
     "edgerecall.train.data": "train/data",

@@ -5,8 +5,17 @@ add_executable(edgerecall-device cpp/tools/main.cpp cpp/tools/arguments.cpp cpp/
 target_include_directories(edgerecall-device PRIVATE cpp/src cpp/tools)
 target_compile_definitions(edgerecall-device PRIVATE "EDGERECALL_VERSION=\"${PROJECT_VERSION}\"")
 target_link_libraries(edgerecall-device PRIVATE edgerecall_predictors edgerecall_flags nlohmann_json::nlohmann_json)
+# Small, but for the loops over pixels and embeddings.
 target_compile_options(edgerecall-device PRIVATE -Os)
+target_compile_options(edgerecall_predictors PRIVATE -Os)
+set_source_files_properties(cpp/src/json_text.cpp cpp/src/spec_json.cpp cpp/src/machine.cpp cpp/src/npy.cpp
+  cpp/src/jpeg.cpp cpp/src/png.cpp cpp/src/geometry.cpp cpp/src/taps.cpp cpp/src/parallel.cpp cpp/src/decode.cpp
+  PROPERTIES COMPILE_OPTIONS -Os)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_link_options(edgerecall-device PRIVATE -static-libstdc++ -static-libgcc)
 endif()
 target_link_options(edgerecall-device PRIVATE -Wl,--gc-sections)
+if(NOT EDGERECALL_SANITIZE)
+  set_target_properties(edgerecall-device edgerecall_predictors edgerecall_core PROPERTIES INTERPROCEDURAL_OPTIMIZATION ON)
+endif()
+set_target_properties(edgerecall-device PROPERTIES BUILD_RPATH "$ORIGIN/lib/lite;$ORIGIN/lib/paddle")

@@ -14,6 +14,7 @@ if(EDGERECALL_NCNN_DIR)
   find_package(ncnn REQUIRED PATHS "${EDGERECALL_NCNN_DIR}" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
   target_sources(edgerecall_predictors PRIVATE cpp/src/ncnn_predictor.cpp)
   target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_NCNN)
+  target_include_directories(edgerecall_predictors SYSTEM PRIVATE "${EDGERECALL_NCNN_DIR}/include")
   target_link_libraries(edgerecall_predictors PRIVATE ncnn)
 endif()
 

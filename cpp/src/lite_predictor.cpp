@@ -3,7 +3,6 @@
 
 #include <cstring>
 #include "backends.h"
-#include "edgerecall/decode.h"
 #include "edgerecall/error.h"
 
 namespace edgerecall {
@@ -17,13 +16,13 @@ class LitePredictor : public Predictor {
       : Predictor(io, {"lite", "", "fp32", options.threads, {}}) {
     only_fp32("lite", options);
     lite::MobileConfig config;
-    const std::vector<std::uint8_t> model = read_file(file_of(files, "model"));
-    config.set_model_from_buffer(reinterpret_cast<const char*>(model.data()), model.size());
+    config.set_model_from_file(file_of(files, "model"));  // a torn model in a buffer would crash it
     config.set_threads(options.threads);
     config.set_power_mode(lite::LITE_POWER_NO_BIND);  // its threads run where the opening thread may
     predictor_ = lite::CreatePaddlePredictor<lite::MobileConfig>(config);
     if (predictor_ == nullptr) throw RuntimeFailed("lite: it does not take the model");
     info_.version = predictor_->GetVersion();
+    info_.threads = config.threads();
   }
 
  private:

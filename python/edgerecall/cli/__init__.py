@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),
     "why": ("why", "Why two runtimes embed an image differently: the first stage where they part."),
     "compare": ("compare", "Two bench results: what got slower, larger or less right."),
+    "cross": ("cross", "Build the stand-alone C++ program for ARM and other machines, tested under QEMU."),
     "doctor": ("doctor", "What this machine can train, convert and run, and the exact fix for the rest."),
 }
 # Warnings of Paddle's that tell a user nothing: nothing is compiled here, and batch norms do what they should.

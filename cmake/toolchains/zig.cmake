@@ -1,0 +1,48 @@
+# Any Linux that zig knows, from its one download: an old glibc (aarch64-linux-gnu.2.28) or none at all, in a static
+# program (aarch64-linux-musl). Needs 'pip install ziglang', -DEDGERECALL_ZIG=<its program zig>,
+# -DEDGERECALL_ZIG_TARGET=<triple> and -DEDGERECALL_QEMU=<emulator and arguments>; 'edgerecall cross' gives them all.
+foreach(_wanted ZIG ZIG_TARGET QEMU)
+  if(NOT EDGERECALL_${_wanted})
+    message(FATAL_ERROR "expected -DEDGERECALL_${_wanted}=...: run 'edgerecall cross', which gives it")
+  endif()
+endforeach()
+set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES EDGERECALL_ZIG EDGERECALL_ZIG_TARGET EDGERECALL_QEMU)
+set(CMAKE_SYSTEM_NAME Linux)
+string(REGEX REPLACE "-.*" "" CMAKE_SYSTEM_PROCESSOR "${EDGERECALL_ZIG_TARGET}")
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "arm")
+  set(CMAKE_SYSTEM_PROCESSOR armv7l)
+  set(_cpu "-mcpu=generic+v7a+neon")
+else()
+  set(_cpu "-mcpu=generic") # the ABI's floor: armv8-a
+endif()
+
+# CMake wants a program where zig has subcommands.
+foreach(_tool cc c++ ar ranlib)
+  set(_program "${CMAKE_BINARY_DIR}/zig-${_tool}")
+  set(_arguments "")
+  if(_tool MATCHES "^c")
+    set(_arguments "-target ${EDGERECALL_ZIG_TARGET} ${_cpu}")
+  endif()
+  file(WRITE "${_program}" "#!/bin/sh\nexec \"${EDGERECALL_ZIG}\" ${_tool} ${_arguments} \"$@\"\n")
+  file(CHMOD "${_program}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+endforeach()
+set(CMAKE_C_COMPILER "${CMAKE_BINARY_DIR}/zig-cc")
+set(CMAKE_CXX_COMPILER "${CMAKE_BINARY_DIR}/zig-c++")
+set(CMAKE_AR "${CMAKE_BINARY_DIR}/zig-ar" CACHE FILEPATH "")
+set(CMAKE_RANLIB "${CMAKE_BINARY_DIR}/zig-ranlib" CACHE FILEPATH "")
+# zig links undefined behaviour to a trap unless told not to.
+set(CMAKE_C_FLAGS_INIT "-fno-sanitize=undefined")
+set(CMAKE_CXX_FLAGS_INIT "-fno-sanitize=undefined")
+if(EDGERECALL_ZIG_TARGET MATCHES "musl")
+  set(CMAKE_EXE_LINKER_FLAGS_INIT "-static")
+endif()
+
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+list(GET EDGERECALL_QEMU 0 _emulator)
+find_program(EDGERECALL_EMULATOR NAMES ${_emulator} ${_emulator}-static)
+set(_options ${EDGERECALL_QEMU})
+list(REMOVE_AT _options 0)
+set(CMAKE_CROSSCOMPILING_EMULATOR "${EDGERECALL_EMULATOR};${_options}")

@@ -1,0 +1,192 @@
+"""`edgerecall cross`: from a checkout to an archive with the program, its runtimes, and proof that it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..runtimes.bundle import Bundle
+from ..runtimes.errors import InputError
+from ..runtimes.files import atomic_file
+from .commands import cache_dir, find_program, require_tools, run_logged
+from .libraries import build_image_libraries, build_ncnn
+from .packages import runtime_libraries
+from .sysroot import make_sysroot
+from .targets import Target
+
+Say = Callable[[str], None]
+PROGRAM = "edgerecall-device"
+TEST_BUNDLE = Path("tests/golden/bundle")
+RUN_SCRIPT = f"""#!/bin/sh
+# Runs the program from wherever this folder lies, with the libraries beside it.
+exec "$(dirname "$0")/{PROGRAM}" "$@"
+"""
+
+
+def source_root(given: Path | None) -> Path:
+    """The checkout. InputError when there is none."""
+    for folder in [given] if given else [Path.cwd(), *Path.cwd().parents]:
+        if (folder / "CMakePresets.json").is_file() and (folder / "cpp" / "tools").is_dir():
+            return folder.resolve()
+    raise InputError(f"the program is built from a checkout of EdgeRecall: found none in {given or Path.cwd()}")
+
+
+class CrossBuild:
+    """One target's build. runtimes: of `onnxruntime`, `openvino`, `ncnn`; lite_dir: for Paddle Lite's predictor."""
+
+    def __init__(
+        self, source: Path, target: Target, runtimes: Sequence[str], say: Say, lite_dir: Path | None = None
+    ) -> None:
+        self.source, self.target, self.runtimes, self.say, self.lite_dir = source, target, runtimes, say, lite_dir
+        self.build = source / "build" / "cross" / target.name
+        self.logs = self.build / "logs"
+        self.cache = cache_dir()
+        self.package = self.build / "package"
+        for runtime in runtimes:
+            if runtime != "ncnn" and not target.platforms:
+                raise InputError(f"{target.name} cannot have {runtime}: its package has no build for it; take ncnn")
+        require_tools(target.tools)
+
+    def run(self) -> Path:
+        """All steps; the archive."""
+        toolchain = self._toolchain()
+        options = list(toolchain)
+        if "ncnn" in self.runtimes:
+            self.say("ncnn from its source (minutes, the first time)")
+            options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, toolchain, self.cache, self.logs)}")
+        if self.lite_dir:
+            options.append(f"-DEDGERECALL_PADDLE_LITE_DIR={self.lite_dir.resolve()}")
+        self._compile(options)
+        self._assemble()
+        self._test()
+        return self._pack()
+
+    @property
+    def preset(self) -> str:
+        """Of CMakePresets.json."""
+        if self.target.zig:
+            return "zig"
+        return self.target.name if self.target.qemu else "host"
+
+    def _toolchain(self) -> list[str]:
+        """CMake's options that choose compiler and libraries; makes what they name."""
+        target, folder = self.target, self.source / "cmake" / "toolchains"
+        if not target.qemu:
+            return []
+        self.say("libraries of the target")
+        root = make_sysroot(target, self.cache, self.logs)
+        self.root = root
+        if not target.zig:
+            return [f"-DCMAKE_TOOLCHAIN_FILE={folder / f'{target.name}.cmake'}", f"-DEDGERECALL_SYSROOT={root}"]
+        emulator = ";".join((*target.qemu, *(() if "musl" in target.zig else ("-L", str(root)))))
+        options = [
+            f"-DCMAKE_TOOLCHAIN_FILE={folder / 'zig.cmake'}",
+            f"-DEDGERECALL_ZIG={zig_program()}",
+            f"-DEDGERECALL_ZIG_TARGET={target.zig}",
+            f"-DEDGERECALL_QEMU={emulator}",
+        ]
+        images = build_image_libraries(target, options, self.cache, self.logs)
+        headers = root / "usr"
+        roots = f"-DCMAKE_FIND_ROOT_PATH={images};{headers}"
+        return [*options, roots, f"-DEDGERECALL_LOADED_RUNTIMES={'ON' if target.loads else 'OFF'}"]
+
+    def _compile(self, options: Sequence[str]) -> None:
+        self.say("the program")
+        configure = [
+            "cmake",
+            "--preset",
+            self.preset,
+            "-S",
+            self.source,
+            "-B",
+            self.build / "cmake",
+            *options,
+        ]
+        run_logged("configuring", configure, self.logs / "configure.log", self.source)
+        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
+        command = ["cmake", "--build", self.build / "cmake", "--parallel", jobs]
+        run_logged("building", command, self.logs / "build.log", self.source)
+
+    def _assemble(self) -> None:
+        """The folder that is packed: program, script, licences, libraries."""
+        shutil.rmtree(self.package, ignore_errors=True)
+        self.package.mkdir(parents=True)
+        built = self.build / "cmake" / PROGRAM
+        shutil.copyfile(built, self.package / PROGRAM)
+        strip = [f"{self.target.triplet}-strip"] if self.target.qemu and not self.target.zig else ["strip"]
+        if not self.target.zig:
+            run_logged("strip", [*strip, self.package / PROGRAM], self.logs / "strip.log")
+        (self.package / "run.sh").write_text(RUN_SCRIPT)
+        for name in (PROGRAM, "run.sh"):
+            (self.package / name).chmod(0o755)
+        shutil.copyfile(self.source / "LICENSE", self.package / "LICENSE")
+        if self.lite_dir:
+            into = self.package / "lib" / "lite"
+            into.mkdir(parents=True)
+            for library in self.lite_dir.glob("lib/libpaddle_light_api_shared.so*"):
+                shutil.copyfile(library, into / library.name)
+        for runtime in self.runtimes:
+            if runtime == "ncnn":
+                shutil.copyfile(self.cache / f"ncnn-{self.target.name}" / "LICENSE.txt", self.package / "LICENSE.ncnn")
+                continue
+            self.say(f"{runtime}'s library")
+            work = self.cache / "wheels"
+            into = self.package / "lib" / runtime
+            runtime_libraries(runtime, self.target.platforms, into, work, self.logs)
+
+    def _emulated(self, program: Path, *arguments: str | Path) -> list[str | Path]:
+        """A command on the target's machine, which may be this one."""
+        if not self.target.qemu:
+            return [program, *arguments]
+        emulator = find_program(self.target.qemu[0])
+        assert emulator is not None
+        root = () if "musl" in self.target.zig else ("-L", self.root)
+        return [emulator, *self.target.qemu[1:], *root, program, *arguments]
+
+    def _test(self) -> None:
+        """The core's tests, then the packed program: golden images in every runtime, good and damaged images."""
+        self.say("tests" + (" under QEMU" if self.target.qemu else ""))
+        if self.preset != "zig":
+            blas = {}
+            if self.target.qemu:
+                folder = self.root / "usr" / "lib" / self.target.triplet / "openblas-pthread"
+                blas = {"EDGERECALL_BLAS": str(folder / "libopenblas.so.0")}
+            tests = self.build / "cmake"
+            command = ["ctest", "--test-dir", tests, "--output-on-failure", "--no-tests=error"]
+            run_logged("tests", command, self.logs / "ctest.log", None, **blas)
+        self.verify(self.source / TEST_BUNDLE)
+
+    def verify(self, bundle: Path) -> None:
+        """The packed program on a bundle, every runtime that was asked for. RuntimeFailed when one does not hold."""
+        there = {artifact.runtime for artifact in Bundle.open(bundle).manifest.artifacts}
+        wanted = [name for name in (*self.runtimes, *(["lite"] if self.lite_dir else [])) if name in there]
+        command = self._emulated(self.package / PROGRAM, "verify", bundle, "--runtime", ",".join(wanted))
+        run_logged(f"{PROGRAM} verify {bundle.name}", command, self.logs / "verify.log")
+        for line in (self.logs / "verify.log").read_text().splitlines():
+            self.say(f"  {line}")
+
+    def _pack(self) -> Path:
+        name = f"{PROGRAM}-{self.target.name}"
+        archive = self.source / "dist" / f"{name}.tar.gz"
+        with atomic_file(archive) as temporary, tarfile.open(temporary, "w:gz") as packed:
+            packed.add(self.package, arcname=name)
+        return archive
+
+
+def zig_program() -> Path:
+    """zig inside the package ziglang."""
+    spec = importlib.util.find_spec("ziglang")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / "zig").is_file():
+            return Path(place) / "zig"
+    raise InputError(f"needs zig: run '{Path(sys.executable).name} -m pip install ziglang'")
+
+
+def program_size(package: Path) -> int:
+    """Bytes of the program alone."""
+    return (package / PROGRAM).stat().st_size

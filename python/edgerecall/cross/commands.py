@@ -1,0 +1,65 @@
+"""Running the tools of a build, each with its log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..runtimes.errors import InputError, RuntimeFailed
+from ..runtimes.files import write_error
+
+ERROR_MARKS = ("error:", "Error", "ERROR", "E: ", "fatal", "***Failed", "undefined reference")
+
+
+def cache_dir() -> Path:
+    """Where sysroots, libraries and archives are kept from one build to the next."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(cache) / "edgerecall" / "cross"
+
+
+def find_program(name: str) -> str | None:
+    """A program on PATH; an emulator also under its static build's name."""
+    return shutil.which(name) or shutil.which(f"{name}-static")
+
+
+def require_tools(tools: Sequence[tuple[str, str]]) -> None:
+    """InputError with one command that brings all that is missing."""
+    missing = [(program, package) for program, package in tools if find_program(program) is None]
+    if missing:
+        programs = ", ".join(program for program, _ in missing)
+        packages = " ".join(dict.fromkeys(package for _, package in missing))
+        raise InputError(f"needs {programs}: on Debian or Ubuntu 'apt-get install {packages}'")
+
+
+def run_logged(
+    title: str, command: Sequence[object], log: Path, folder: Path | None = None, **environment: str
+) -> None:
+    """Runs to the end, output into the log. RuntimeFailed with the telling line and the log's path."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as stream:
+            result = subprocess.run(
+                [str(part) for part in command],
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+    except FileNotFoundError as error:
+        raise InputError(f"{title}: needs '{command[0]}', which is not installed") from error
+    except OSError as error:
+        raise write_error(log, error) from error
+    if result.returncode != 0:
+        raise RuntimeFailed(f"{title} failed: {telling_line(log)}; all of it: {log}")
+
+
+def telling_line(log: Path) -> str:
+    """The first line that looks like the reason, else the last."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    found = next((line for line in lines if any(mark in line for mark in ERROR_MARKS)), None)
+    return (found or (lines[-1] if lines else "no output"))[:300]

@@ -1,0 +1,94 @@
+"""Libraries built here for a target, once, and kept: ncnn, and the image libraries where Debian's do not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..runtimes.files import atomic_folder
+from .apt import PrivateApt
+from .commands import run_logged
+from .packages import ncnn_source, same_version
+from .targets import Target
+
+STAMP = "edgerecall-library"
+NCNN_OPTIONS = (
+    "-DNCNN_SHARED_LIB=OFF",
+    "-DNCNN_BUILD_TOOLS=OFF",
+    "-DNCNN_BUILD_EXAMPLES=OFF",
+    "-DNCNN_BUILD_BENCHMARK=OFF",
+    "-DNCNN_BUILD_TESTS=OFF",
+    "-DNCNN_PYTHON=OFF",
+    "-DNCNN_VULKAN=OFF",
+    "-DNCNN_SIMPLEOMP=ON",  # its own threads: no OpenMP library to bring along
+    "-DNCNN_RUNTIME_CPU=ON",  # dot products and half precision where the CPU has them
+    "-DNCNN_DISABLE_RTTI=OFF",
+    "-DNCNN_DISABLE_EXCEPTION=OFF",
+    "-DNCNN_SIMPLEOCV=OFF",
+    "-DNCNN_PIXEL=OFF",
+    "-DNCNN_PIXEL_ROTATE=OFF",
+    "-DNCNN_PIXEL_AFFINE=OFF",
+    "-DNCNN_PIXEL_DRAWING=OFF",
+)
+# In the order in which they need each other.
+IMAGE_SOURCES = {
+    "zlib": (),
+    "libjpeg-turbo": ("-DENABLE_SHARED=OFF", "-DWITH_TURBOJPEG=OFF"),
+    "libpng1.6": ("-DPNG_SHARED=OFF", "-DPNG_TESTS=OFF", "-DPNG_EXECUTABLES=OFF", "-DPNG_TOOLS=OFF"),
+}
+
+
+def cmake_library(
+    title: str, source: Path, options: tuple[str, ...], toolchain: list[str], prefix: Path, logs: Path
+) -> None:
+    """Configures, builds and installs a library into a prefix."""
+    with tempfile.TemporaryDirectory(prefix="edgerecall-build-") as build:
+        common = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib"]
+        older = ["-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
+        log = logs / title
+        command = ["cmake", "-S", source, "-B", build, *common, *older, *toolchain, *options]
+        run_logged(f"configuring {title}", command, log.with_suffix(".configure.log"))
+        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
+        build_command = ["cmake", "--build", build, "--parallel", jobs, "--target", "install"]
+        run_logged(f"building {title}", build_command, log.with_suffix(".build.log"))
+
+
+def marked(prefix: Path, mark: str) -> bool:
+    """Whether a prefix was made from just this."""
+    stamp = prefix / STAMP
+    return stamp.is_file() and stamp.read_text() == mark
+
+
+def build_ncnn(target: Target, toolchain: list[str], cache: Path, logs: Path) -> Path:
+    """ncnn's installation for a target."""
+    mark = hashlib.sha256(repr((target, NCNN_OPTIONS, same_version("ncnn"))).encode()).hexdigest()
+    prefix = cache / f"ncnn-{target.name}"
+    if not marked(prefix, mark):
+        with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-ncnn-") as work:
+            source = ncnn_source(Path(work), logs)
+            number = f"-DNCNN_VERSION={source.name.rpartition('.')[2]}"  # else it takes today's date for its version
+            cmake_library("ncnn", source, (*NCNN_OPTIONS, number), toolchain, folder, logs)
+            shutil.copyfile(source / "LICENSE.txt", folder / "LICENSE.txt")
+            (folder / STAMP).write_text(mark)
+    return prefix
+
+
+def build_image_libraries(target: Target, toolchain: list[str], cache: Path, logs: Path) -> Path:
+    """zlib, libjpeg-turbo and libpng for a target whose C library is not Debian's."""
+    mark = hashlib.sha256(repr((target, IMAGE_SOURCES)).encode()).hexdigest()
+    prefix = cache / f"image-{target.name}"
+    if not marked(prefix, mark):
+        with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:
+            apt = PrivateApt(Path(work) / "apt", target.debian, logs)
+            apt.update()
+            for name, options in IMAGE_SOURCES.items():
+                source = apt.source(name, Path(work) / "sources" / name)
+                found = [f"-DCMAKE_PREFIX_PATH={folder}", f"-DCMAKE_FIND_ROOT_PATH={folder}"]
+                cmake_library(name, source, options, [*toolchain, *found], folder, logs)
+            for shared in folder.glob("lib/*.so*"):  # zlib builds both
+                shared.unlink()
+            (folder / STAMP).write_text(mark)
+    return prefix

@@ -1,0 +1,74 @@
+"""Files out of packages on PyPI: runtimes' libraries from their wheels, ncnn's source from its sdist."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..runtimes.errors import InputError
+from .commands import run_logged
+
+# Of OpenVINO's libraries those that run an IR model on CPU.
+OPENVINO_PARTS = (
+    "libopenvino.so",
+    "libopenvino_c.so",
+    "_cpu_plugin.so",
+    "libopenvino_ir_frontend.so",
+    "libtbb.so",
+    "libhwloc.so",
+)
+LIBRARIES = {"onnxruntime": ("onnxruntime/capi/libonnxruntime.so",), "openvino": OPENVINO_PARTS}
+LICENCES = ("LICENSE", "ThirdPartyNotices", "third-party-programs")
+
+
+def same_version(package: str) -> str:
+    """A requirement for the version installed here, so that device and host run the same; else for any."""
+    try:
+        return f"{package}=={version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+def pip_download(requirement: str, into: Path, log: Path, *options: str) -> Path:
+    """One file of one package, without what it needs."""
+    into.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", into]
+    run_logged(f"downloading {requirement}", [*command, *options, requirement], log)
+    name = requirement.partition("=")[0]
+    found = sorted(into.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"pip downloaded no file of {requirement}; see {log}")
+    return found[-1]
+
+
+def runtime_libraries(runtime: str, platforms: Sequence[str], into: Path, work: Path, logs: Path) -> list[str]:
+    """Unpacks a runtime's shared libraries and licences from its wheel for a platform; their names."""
+    options = ["--only-binary=:all:", *(part for name in platforms for part in ("--platform", name))]
+    wheel = pip_download(same_version(runtime), work, logs / f"pip-{runtime}.log", *options)
+    into.mkdir(parents=True)
+    names = []
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.namelist():
+            name = Path(member).name
+            library = any(part in member for part in LIBRARIES[runtime]) and ".so" in name
+            if library or any(name.startswith(mark) for mark in LICENCES):
+                (into / name).write_bytes(archive.read(member))
+                names += [name] if library else []
+    if not names:
+        raise InputError(f"{wheel.name} holds no library of {runtime}")
+    return names
+
+
+def ncnn_source(into: Path, logs: Path) -> Path:
+    """ncnn's source folder. Its sdist cannot say what it needs (no build is meant to come of it), so pip is told not
+    to ask: the older resolver does not.
+    """
+    options = ("--no-binary=ncnn", "--use-deprecated=legacy-resolver")
+    sdist = pip_download(same_version("ncnn"), into, logs / "pip-ncnn.log", *options)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(into, filter="data")
+    return into / sdist.name.removesuffix(".tar.gz")

@@ -1,0 +1,45 @@
+"""A private root with a target's libraries: what the program links, and what emulated programs load."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from ..runtimes.files import atomic_folder
+from .apt import PrivateApt, own_sources
+from .targets import Target
+
+STAMP = "edgerecall-sysroot"
+LINKED = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
+# What the tests and the runtimes' libraries load under QEMU. The cross-compiler's own C library does not do: with it,
+# starting a thread never ends under QEMU 7.2.
+LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libhwy1", "zlib1g", "libopenblas0-pthread", "libgfortran5")
+# ONNX Runtime reads it at start; under QEMU it would see this machine's and crash.
+CPUINFO = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+"""
+
+
+def make_sysroot(target: Target, cache: Path, logs: Path) -> Path:
+    """The target's root, made once and kept."""
+    packages = LINKED + LOADED
+    mark = hashlib.sha256(repr((target, packages, CPUINFO, own_sources())).encode()).hexdigest()
+    root = cache / f"sysroot-{target.debian}"
+    stamp = root / STAMP
+    if stamp.is_file() and stamp.read_text() == mark:
+        return root
+    with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
+        apt = PrivateApt(Path(state), target.debian, logs)
+        apt.update()
+        apt.unpack(packages, folder)
+        (folder / "proc").mkdir()
+        (folder / "proc" / "cpuinfo").write_text(CPUINFO)
+        (folder / STAMP).write_text(mark)
+    return root

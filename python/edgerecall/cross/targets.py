@@ -1,0 +1,100 @@
+"""The machines that `edgerecall cross` builds for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..runtimes.config import suggestion
+from ..runtimes.errors import InputError
+
+
+@dataclass(frozen=True)
+class Target:
+    """machine: as `uname -m` says. debian: Debian's name of the architecture, for its libraries.
+
+    tools: programs that must be there, and the packages that bring them. qemu: the emulator that runs its programs,
+    with arguments; empty: this machine. zig: built by zig for this triple, the image libraries from their sources.
+    loads: whether it can open runtimes' libraries. platforms: of their wheels, newest first, per runtime.
+    """
+
+    name: str
+    machine: str
+    debian: str
+    triplet: str
+    tools: tuple[tuple[str, str], ...] = ()
+    qemu: tuple[str, ...] = ()
+    zig: str = ""
+    loads: bool = True
+    platforms: tuple[str, ...] = ()
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Those that it is packed with unless told otherwise."""
+        return ("onnxruntime", "openvino", "ncnn") if self.platforms else ("ncnn",)
+
+
+CORTEX_A72 = ("qemu-aarch64", "-cpu", "cortex-a72")  # the default CPU has SVE, with which OpenVINO is silently wrong
+CORTEX_A15 = ("qemu-arm", "-cpu", "cortex-a15")
+AARCH64 = ("manylinux_2_35_aarch64", "manylinux_2_31_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64")
+X86_64 = ("manylinux_2_35_x86_64", "manylinux_2_31_x86_64", "manylinux_2_28_x86_64", "manylinux_2_27_x86_64")
+QEMU = "qemu-user-static"
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("linux-x86_64", "x86_64", "amd64", "x86_64-linux-gnu", (("g++", "g++"),), platforms=X86_64),
+        Target(
+            "linux-aarch64",
+            "aarch64",
+            "arm64",
+            "aarch64-linux-gnu",
+            (("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"), ("qemu-aarch64", QEMU)),
+            CORTEX_A72,
+            platforms=AARCH64,
+        ),
+        Target(
+            "linux-armv7",
+            "armv7l",
+            "armhf",
+            "arm-linux-gnueabihf",
+            (("arm-linux-gnueabihf-g++", "g++-arm-linux-gnueabihf"), ("qemu-arm", QEMU)),
+            CORTEX_A15,
+        ),
+        Target(
+            "linux-aarch64-musl",
+            "aarch64",
+            "arm64",
+            "aarch64-linux-musl",
+            (("qemu-aarch64", QEMU),),
+            CORTEX_A72,
+            zig="aarch64-linux-musl",
+            loads=False,
+        ),
+        Target(
+            "linux-armv7-musl",
+            "armv7l",
+            "armhf",
+            "arm-linux-musleabihf",
+            (("qemu-arm", QEMU),),
+            CORTEX_A15,
+            zig="arm-linux-musleabihf",
+            loads=False,
+        ),
+        Target(
+            "linux-aarch64-glibc2.28",
+            "aarch64",
+            "arm64",
+            "aarch64-linux-gnu",
+            (("qemu-aarch64", QEMU),),
+            CORTEX_A72,
+            zig="aarch64-linux-gnu.2.28",
+            platforms=AARCH64,
+        ),
+    )
+}
+
+
+def target_named(name: str) -> Target:
+    """InputError for a name that is none."""
+    if name not in TARGETS:
+        raise InputError(f"target: unknown '{name}'{suggestion(name, TARGETS)}")
+    return TARGETS[name]
