@@ -86,7 +86,7 @@ def html_report(result: BenchResult) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    rows = [row for row in result.rows if row.measured and row.samples_ns]
+    rows = [row for row in result.rows if row.measured and row.samples_ns and not row.emulated]
     plots = []
     if rows:
         drawn = (

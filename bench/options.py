@@ -24,7 +24,8 @@ class BenchOptions:
     timeout_s: for one answer of a worker. together: how many rows are timed in turns; more make groups, one after
     another. stage: what latency is of: the model, or the way from the image's bytes to its neighbours (e2e).
     pin: whether a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a
-    request that was not honoured, or a noisy run, fails.
+    request that was not honoured, or a noisy run, fails. devices: where the same rows run besides here, by the archives
+    device_programs or those in dist/, on CPUs named as there.
     """
 
     runtimes: tuple[str, ...] = RUNTIMES
@@ -40,6 +41,9 @@ class BenchOptions:
     pin: bool = True
     cpus: tuple[int, ...] = ()
     strict: bool = False
+    devices: tuple[str, ...] = ()
+    device_programs: tuple[str, ...] = ()
+    device_cpus: str = "all"
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class BenchOptions:
             raise InputError(f"seconds: expected more than 0, got {self.seconds:g}")
         if self.rounds > self.samples:
             raise InputError(f"rounds: expected at most as many as samples ({self.samples}), got {self.rounds}")
+        if self.devices and self.stage != "model":
+            raise InputError("devices measure the model: use them with --stage model")
         if self.stage not in STAGES:
             raise InputError(f"stage: expected one of {', '.join(STAGES)}, got '{self.stage}'")
 

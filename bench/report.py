@@ -53,17 +53,20 @@ def shown_precision(row: Row) -> str | None:
 
 @dataclass(frozen=True)
 class Column:
-    """A value of Row and how it is printed. left: how it is aligned."""
+    """A value of Row and how it is printed. left: how it is aligned. timed: whether the machine decides it."""
 
     title: str
     value: Value
     text: Callable[[Any], str] = str
     left: bool = False
+    timed: bool = False
 
     def cell(self, row: Row) -> str:
-        """The printed value."""
+        """The printed value; in brackets where it was timed on an emulated machine."""
         value = self.value(row)
-        return NOTHING if value is None else self.text(value)
+        if value is None:
+            return NOTHING
+        return f"({self.text(value)})" if self.timed and row.emulated else self.text(value)
 
 
 COLUMNS = (
@@ -72,13 +75,13 @@ COLUMNS = (
     Column("precision", shown_precision),
     Column("threads", lambda row: row.threads),
     Column("size MB", lambda row: row.size_mb, _number(2)),
-    Column("load ms", lambda row: row.load_ms, _number(0)),
-    Column("first ms", lambda row: row.first_ms, _number(2)),
-    Column("p50 ms", lambda row: row.latency_p50_ms, _number(2)),
-    Column("p90 ms", lambda row: row.latency_p90_ms, _number(2)),
-    Column("p99 ms", lambda row: row.latency_p99_ms, _number(2)),
-    Column("images/s", lambda row: row.images_per_s, _number(0)),
-    Column("peak RSS MB", lambda row: row.peak_rss_mb, _number(0)),
+    Column("load ms", lambda row: row.load_ms, _number(0), timed=True),
+    Column("first ms", lambda row: row.first_ms, _number(2), timed=True),
+    Column("p50 ms", lambda row: row.latency_p50_ms, _number(2), timed=True),
+    Column("p90 ms", lambda row: row.latency_p90_ms, _number(2), timed=True),
+    Column("p99 ms", lambda row: row.latency_p99_ms, _number(2), timed=True),
+    Column("images/s", lambda row: row.images_per_s, _number(0), timed=True),
+    Column("peak RSS MB", lambda row: row.peak_rss_mb, _number(0), timed=True),
     Column("cosine min", lowest_cosine, floor6),
     Column("recall@1", lambda row: row.recall1, _number(4)),
     Column("delta recall@1", recall_change),
@@ -113,6 +116,8 @@ def notes(result: BenchResult) -> list[str]:
     if result.problem:
         lines.append(result.problem)
     lines += [f"warning: {warning}" for warning in result.warnings]
+    emulated = dict.fromkeys(row.device for row in result.rows if row.emulated)
+    lines += [f"{name} is emulated: believe its embeddings, not the figures in brackets" for name in emulated]
     lines += [speed.text for speed in result.speeds]
     lines += [scenario_line(row, index) for row in result.rows for index in range(len(row.scenarios))]
     if result.baseline:

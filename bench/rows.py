@@ -15,6 +15,7 @@ from ..runtimes.errors import InputError
 from .statistics import median_absolute_deviation
 
 SCHEMA = 2
+LOCAL = "local"  # the device of rows that ran here
 Status = Literal["ok", "parity", "request", "failed", "missing"]
 
 
@@ -40,7 +41,8 @@ class Scenario:
 class Row:
     """One runtime with one set of options, measured in a worker process of its own.
 
-    name: the runtime, and what sets this row apart in a sweep. group: rows of one group were timed in turns.
+    name: the runtime, and what sets this row apart in a sweep. device: where it ran; emulated: its times mean nothing
+    there, its embeddings do. group: rows of one group were timed in turns.
     Latencies are of one inference of a batch (`stage` e2e: from the image's bytes to its neighbours); `samples_ns` are
     all of them in the order they were taken, `round_medians_ns` one a round.
     precision: what ran, by the record that `precision_source` names (None: as configured). threads: as the runtime
@@ -55,7 +57,8 @@ class Row:
     runtime: str
     name: str = ""
     group: int = 0
-    device: str = "local"
+    device: str = LOCAL
+    emulated: bool = False
     stage: str = "model"
     artifact: str | None = None
     model_sha256: str | None = None

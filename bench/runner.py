@@ -20,6 +20,8 @@ from ..runtimes.spec import Preprocess
 from ..runtimes.verify import cosines, verify_pixels
 from ..runtimes.versions import installed_versions
 from .contender import Contender, require_sound
+from .device import open_device
+from .device_bench import DeviceBench
 from .image_set import ImageSet
 from .loadgen import LoadSettings, run_scenarios
 from .machine import Watch, describe_machine
@@ -60,6 +62,8 @@ class Run:
         self.bad: list[str] = []
         self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.groups = options.groups()
+        self.noise = random_inputs(bundle)
+        self.devices = [self._device_bench(index, name) for index, name in enumerate(options.devices)]
         self._progress, self._done = progress, 0.0
         _, self.golden, self.reference = bundle.golden()
         # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.
@@ -72,6 +76,7 @@ class Run:
         if self.needs_witness:
             witness = self._kept("witness", state, self._witness)
         groups = [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))]
+        groups += [self._kept(f"device-{i}", state, partial(self._device, i)) for i in range(len(self.devices))]
         rows = [row for group in groups for row in group.rows if row.measured]
         if witness is None and rows and all(row.asked_precision != "fp32" for row in rows):  # those have died
             with contextlib.suppress(InputError, RuntimeFailed):  # then they are not judged
@@ -88,7 +93,7 @@ class Run:
         return found
 
     def _step(self, what: str, share: float) -> None:
-        parts = len(self.groups) + self.needs_witness
+        parts = len(self.groups) + len(self.devices) + self.needs_witness
         label = f" ({int(self._done) + 1} of {parts})" if parts > 1 else ""
         self._progress(what + label, (self._done + share) / parts)
 
@@ -164,8 +169,19 @@ class Run:
             _each(contenders, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
             done += len(tensors)
             self._step("embedding images", begin + (end - begin) * done / len(self.kept))
-        noise = np.random.default_rng(0).standard_normal((RANDOM_INPUTS, *self.bundle.spec.input_shape))
-        _each(contenders, lambda c: c.embed_random(noise.astype(np.float32)))
+        _each(contenders, lambda c: c.embed_random(self.noise))
+
+    def _device_bench(self, index: int, name: str) -> DeviceBench:
+        if self.preprocess != self.bundle.spec.preprocess:
+            raise InputError("--preprocess is for this machine's rows: a device preprocesses as its bundle says")
+        options = self.options
+        programs = [Path(path) for path in options.device_programs]
+        made = DeviceBench(open_device(name), self.bundle, options, self.noise, programs, len(self.groups) + index)
+        made.prepare()
+        return made
+
+    def _device(self, index: int) -> Measured:
+        return self.devices[index].measure(self.paths, self._step)
 
     def _witness(self) -> Measured:
         """A sound fp32 runtime, fed as the bundle says."""
@@ -194,6 +210,12 @@ def measured(contenders: Sequence[Contender], warnings: list[str]) -> Measured:
         {contender.row.name: contender.random for contender in whole},
         warnings,
     )
+
+
+def random_inputs(bundle: Bundle) -> Tensors:
+    """Inputs that are no images, `(n, 3, H, W)`, the same on every machine."""
+    noise = np.random.default_rng(0).standard_normal((RANDOM_INPUTS, *bundle.spec.input_shape))
+    return noise.astype(np.float32)
 
 
 def timing_batch(tensors: Tensors, size: int) -> Tensors:
@@ -317,10 +339,10 @@ def judge_all(
 
 
 def distinct(rows: Sequence[Row], sets: dict[str, Embedded], witness: Embedded | None) -> list[Embedded]:
-    """One row for each runtime and precision: threads and batch hardly change an embedding."""
-    chosen: dict[tuple[str, str], Embedded] = {}
+    """One row for each device, runtime and precision: threads and batch hardly change an embedding."""
+    chosen: dict[tuple[str, str, str], Embedded] = {}
     for row in rows:
-        chosen.setdefault((row.runtime, row.asked_precision), sets[row.name])
+        chosen.setdefault((row.device, row.runtime, row.asked_precision), sets[row.name])
     extra = [Embedded(f"{witness.name} (baseline)", witness.embeddings, witness.labels)] if witness else []
     return [*extra, *chosen.values()][:CROSS_LIMIT]
 

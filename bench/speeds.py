@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .rows import BenchResult, Row, Speed
+from .rows import LOCAL, BenchResult, Row, Speed
 from .statistics import paired_ratio
 
 
@@ -28,7 +28,7 @@ def compare_rows(a: Row, b: Row) -> Speed:
 def speeds(rows: Sequence[Row]) -> list[Speed]:
     """Every measured row beside the fastest of its group and batch: only these were timed in turns."""
     found = []
-    timed = [row for row in rows if row.measured and row.round_medians_ns]
+    timed = [row for row in rows if row.measured and row.round_medians_ns and not row.emulated]
     for key in dict.fromkeys((row.group, row.batch) for row in timed):
         together = sorted((row for row in timed if (row.group, row.batch) == key), key=per_image_ms)
         found += [compare_rows(row, together[0]) for row in together[1:]]
@@ -36,12 +36,20 @@ def speeds(rows: Sequence[Row]) -> list[Speed]:
 
 
 def verdict(result: BenchResult) -> str:
-    """Which row to ship: the fastest per image whose every check held; where it cannot be told from others, the one
-    that needs least memory.
+    """Which row to ship, for each machine whose times mean something: the fastest per image whose every check held;
+    where it cannot be told from others, the one that needs least memory.
     """
-    sound = [row for row in result.rows if row.status == "ok" and row.latency_p50_ms is not None]
+    real = [row for row in result.rows if not row.emulated]
+    return "; ".join(ship(result, device) for device in dict.fromkeys(row.device for row in real))
+
+
+def ship(result: BenchResult, device: str) -> str:
+    """The verdict for one machine."""
+    where = "" if device == LOCAL else f" on {device}"
+    on_it = [row for row in result.rows if row.device == device]
+    sound = [row for row in on_it if row.status == "ok" and row.latency_p50_ms is not None]
     if result.problem or not sound:
-        return "ship none of these: no row passed every check"
+        return f"ship none of these{where}: no row passed every check"
     best = min(sound, key=per_image_ms)
     equal = [best]
     for row in sound:
@@ -51,7 +59,7 @@ def verdict(result: BenchResult) -> str:
                 equal.append(row)
     chosen = min(equal, key=lambda row: row.peak_rss_mb or 0.0)
     kept = "recall" if result.labelled else "the embeddings"
-    why = f"the fastest here that keeps {kept}"
+    why = f"the fastest {where.strip() or 'here'} that keeps {kept}"
     if len(equal) > 1:
         others = ", ".join(row.name for row in equal if row is not chosen)
         why += f" (not told apart in speed from {others}, and needs the least memory of them)"

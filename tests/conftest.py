@@ -223,3 +223,18 @@ def real_bundle(trained: Path, lite_ready: None) -> Iterator[Path]:
     assert result.returncode == 0, result.stdout + result.stderr
     (trained / "export.txt").write_text(result.stdout)
     yield target
+
+
+@pytest.fixture(scope="session")
+def device_bundle() -> Path:
+    """A small bundle in every format, for the stand-alone program."""
+    return ROOT / "tests" / "golden" / "bundle"
+
+
+@pytest.fixture(scope="session")
+def device_archive() -> Path:
+    """The stand-alone program for this machine, built and packed as `edgerecall cross` does."""
+    command = [sys.executable, "-m", "edgerecall", "cross", "linux-x86_64", "--runtime", "onnxruntime,openvino"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    return ROOT / "dist" / "edgerecall-device-linux-x86_64.tar.gz"

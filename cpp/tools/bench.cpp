@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "clock.h"
 #include "edgerecall/machine.h"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kRowSchema = 2;  // bench/rows.py
 constexpr double kSlowed = 0.9;
+constexpr std::size_t kPart = 8;  // batches that are embedded in one step
 
 /// A row as the host's bench knows it, filled step by step, and its process while it answers.
 class Row {
@@ -204,6 +206,18 @@ std::vector<RowPlan> plans_of(const Arguments& arguments, const Bundle& bundle, 
   return plans;
 }
 
+/// Ends this process, and with it the rows', when what started it is gone: a connection was cut.
+void end_with_input() {
+  std::thread([] {
+    char byte = 0;
+    ssize_t got = 0;
+    do got = read(STDIN_FILENO, &byte, 1);
+    while (got > 0 || (got < 0 && errno == EINTR));
+    constexpr int kCut = 130;
+    _exit(kCut);
+  }).detach();
+}
+
 void say(const std::string& what) {
   if (isatty(STDERR_FILENO) != 0) std::fprintf(stderr, "\r\033[K%s", what.c_str());
 }
@@ -225,6 +239,7 @@ int bench(const Arguments& arguments) {
   Weather weather(plans.front().cpus);
   std::vector<std::unique_ptr<Row>> rows;
   for (const RowPlan& plan : plans) rows.push_back(std::make_unique<Row>(bundle, golden, plan, timeout_s));
+  if (arguments.flag("until-eof")) end_with_input();  // threads only now: the rows' processes are forked
   const auto each = [&](const char* what, const Json& command) {
     for (const auto& row : rows) {
       say(std::string(what) + " " + row->name());
@@ -243,10 +258,17 @@ int bench(const Arguments& arguments) {
   const std::string slowed = weather.warning();
   each("golden images,", {{"do", "golden"}});
   Json bad = Json::array();
-  for (const auto& row : rows) {
-    say("embedding images, " + row->name());
-    const Json answer = row->step({{"do", "embed"}});
-    if (answer.contains("bad")) bad = answer["bad"];
+  const std::size_t images = plans.front().images.size();
+  for (std::size_t index = 0; index < rows.size(); ++index) {
+    const std::size_t part = kPart * static_cast<std::size_t>(plans[index].batch);
+    Json found = Json::array();
+    for (std::size_t begin = 0; begin < images && rows[index]->alive(); begin += part) {
+      say("embedding images, " + rows[index]->name() + ", " + std::to_string(begin) + " of " + std::to_string(images));
+      const Json answer =
+          rows[index]->step({{"do", "embed"}, {"begin", begin}, {"count", std::min(part, images - begin)}});
+      if (answer.contains("bad")) found.insert(found.end(), answer["bad"].begin(), answer["bad"].end());
+    }
+    if (rows[index]->alive()) bad = found;  // the same for every row
   }
   each("finishing", {{"do", "finish"}});
   say("");
@@ -288,6 +310,7 @@ Verb bench_verb() {
   options.push_back({"no-pin", nullptr, "do not bind a row to as many CPUs as it has threads", ""});
   options.push_back({"list", "FILE", "images to embed, one path a line", ""});
   options.push_back({"inputs", "FILE", "tensors to embed, .npy, float32 (n, 3, H, W)", ""});
+  options.push_back({"until-eof", nullptr, "end when standard input does", ""});
   options.push_back({"out", "FOLDER", "where bench.json and the embeddings go", ""});
   return {"bench", "BUNDLE --out FOLDER [options]",
           "Latency, memory and embeddings of every runtime; with several threads, precisions or batches, of each.",

@@ -50,7 +50,7 @@ Json RowWorker::answer(const Json& command) {
   if (step == "warm") return warm_up();
   if (step == "round") return round(command.at("count").get<std::size_t>(), command.at("limit_s").get<double>());
   if (step == "golden") return judge();
-  if (step == "embed") return embed();
+  if (step == "embed") return embed(command.at("begin").get<std::size_t>(), command.at("count").get<std::size_t>());
   return finish();
 }
 
@@ -133,19 +133,24 @@ Json RowWorker::judge() {
   return columns;
 }
 
-Json RowWorker::embed() {
-  const std::size_t dim = bundle_.io().embedding_dim;
-  const auto batch = static_cast<std::size_t>(plan_.batch);
-  Embedded found = embed_images(bundle_, *predictor_, plan_.images, batch, plan_.threads);
-  if (bundle_.normalize_embedding()) l2_normalize(found.rows.data(), found.good.size(), dim);
-  write_npy(plan_.out + ".npy", {found.good.size(), dim}, found.rows.data());
+Json RowWorker::embed(std::size_t begin, std::size_t count) {
+  const auto first = plan_.images.begin() + static_cast<std::ptrdiff_t>(begin);
+  const Embedded found = embed_images(bundle_, *predictor_, {first, first + static_cast<std::ptrdiff_t>(count)},
+                                      static_cast<std::size_t>(plan_.batch), plan_.threads);
+  embeddings_.insert(embeddings_.end(), found.rows.begin(), found.rows.end());
+  Json bad = Json::array();
+  for (std::size_t index = 0; index < found.reason.size(); ++index)
+    if (!found.reason[index].empty()) bad.push_back({begin + index, found.reason[index]});
+  return {{"bad", bad}};
+}
+
+void RowWorker::save() {
+  const std::size_t dim = bundle_.io().embedding_dim, rows = embeddings_.size() / dim;
+  if (bundle_.normalize_embedding()) l2_normalize(embeddings_.data(), rows, dim);
+  write_npy(plan_.out + ".npy", {rows, dim}, embeddings_.data());
   const std::size_t others = plan_.inputs.size() / bundle_.io().input_size();
   if (others > 0)
     write_npy(plan_.out + "-inputs.npy", {others, dim}, embed_one_by_one(*predictor_, plan_.inputs).data());
-  Json bad = Json::array();
-  for (std::size_t index = 0; index < found.reason.size(); ++index)
-    if (!found.reason[index].empty()) bad.push_back({index, found.reason[index]});
-  return {{"bad", bad}};
 }
 
 Json RowWorker::stages() {
@@ -185,6 +190,7 @@ Json RowWorker::stages() {
 }
 
 Json RowWorker::finish() {
+  save();
   const auto count = static_cast<std::size_t>(plan_.batch);
   Json columns = {{"repeat_max_error", largest_difference(predictor_->embed(batch_.data(), count), early_)}};
   if (plan_.batch == 1) columns["stages_ms"] = stages();

@@ -24,8 +24,8 @@ class RowWorker {
  public:
   RowWorker(const Bundle& bundle, const Golden& golden, const RowPlan& plan);
 
-  /// By `do`: load, warm, round (count, limit_s), golden, embed, finish. Each gives columns of the row, but `round` its
-  /// `samples_ns`, `cpu_ns`, `wall_ns`, and `embed` its `bad` images.
+  /// By `do`: load, warm, round (count, limit_s), golden, embed (begin, count), finish. Each gives columns of the row,
+  /// but `round` its `samples_ns`, `cpu_ns`, `wall_ns`, and `embed` its `bad` images.
   Json answer(const Json& command);
 
  private:
@@ -33,7 +33,8 @@ class RowWorker {
   Json warm_up();
   Json round(std::size_t count, double limit_s);
   Json judge();
-  Json embed();
+  Json embed(std::size_t begin, std::size_t count);
+  void save();
   Json finish();
   Json stages();
   std::vector<std::int64_t> timed(std::size_t count, double limit_s);
@@ -41,7 +42,7 @@ class RowWorker {
   const Bundle& bundle_;
   const Golden& golden_;
   const RowPlan& plan_;
-  std::vector<float> batch_, early_;
+  std::vector<float> batch_, early_, embeddings_;
   std::unique_ptr<Predictor> predictor_;
 };
 

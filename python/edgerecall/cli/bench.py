@@ -36,6 +36,21 @@ FILE = click.Path(path_type=Path)
     show_default=True,
     help="Seconds for one answer of a worker.",
 )
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="Run there too: qemu:aarch64, ssh://USER@HOST, adb[:SERIAL]. Several may be given.",
+)
+@click.option(
+    "--device-program",
+    "device_programs",
+    multiple=True,
+    metavar="FILE",
+    help="Archive of 'edgerecall cross'; by default dist/edgerecall-device-*.tar.gz.",
+)
+@click.option("--device-cpus", default="all", show_default=True, help="CPUs there: all, big, little, or 4-7.")
 @click.option("--preprocess", "preprocess_file", type=FILE, help="Feed rows as this YAML's RecPreProcess says instead.")
 @click.option(
     "--scenario", default="", help="Comma list of MLPerf LoadGen's SingleStream, MultiStream, Offline, Server."
@@ -142,6 +157,7 @@ def read_options(given: dict[str, Any]) -> Any:
     from ..bench.gates import Gates
     from ..bench.machine import parse_cpus
     from ..bench.options import BenchOptions, parse_names, parse_range
+    from ..bench.rows import LOCAL
     from ..runtimes.predictor import PRECISIONS, RUNTIMES
 
     gates = Gates.read(given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"])
@@ -153,5 +169,8 @@ def read_options(given: dict[str, Any]) -> Any:
         cpus=parse_cpus(given["cpus"]) if given["cpus"] else (),
         pin=not given["no_pin"],
         gates=gates,
+        devices=tuple(name for name in given["devices"] if name != LOCAL),
+        device_programs=given["device_programs"],
+        device_cpus=given["device_cpus"],
         **{name: given[name] for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict")},
     )

@@ -23,8 +23,8 @@ def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | Non
     TARGET: linux-aarch64 (Raspberry Pi OS 64-bit and other boards), linux-armv7 (32-bit), linux-aarch64-musl and
     linux-armv7-musl (static, for any Linux), linux-aarch64-glibc2.28 (older boards), linux-x86_64 (servers)."""
     from ..cross.build import CrossBuild, program_size, source_root
-    from ..cross.targets import target_named
     from ..runtimes.errors import InputError
+    from ..runtimes.targets import target_named
 
     chosen = target_named(target)
     names = chosen.runtimes if runtime == "all" else tuple(name.strip() for name in runtime.split(","))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from ..runtimes.errors import InputError
+from ..runtimes.errors import InputError, RuntimeFailed
 from .commands import run_logged
 
 FIELDS = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)"
+UPDATES = ("-security", "-updates")
+UPDATE_TRIES, UPDATE_PAUSE_S = 3, 5.0
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -39,8 +43,8 @@ def own_sources() -> list[str]:
 class PrivateApt:
     """apt with its state in a folder, for one architecture (`arm64`). Needs no privileges."""
 
-    def __init__(self, folder: Path, architecture: str, logs: Path) -> None:
-        self.folder, self.architecture, self.logs = folder, architecture, logs
+    def __init__(self, folder: Path, architecture: str, logs: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.architecture, self.logs, self.say = folder, architecture, logs, say
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         sources = folder / "sources.list"
@@ -55,6 +59,7 @@ class PrivateApt:
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
             "APT::Sandbox::User": "root",
+            "Acquire::Retries": "2",
         }
         self._options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
 
@@ -62,7 +67,20 @@ class PrivateApt:
         run_logged(title, ["apt-get", *self._options, *arguments], self.logs / f"apt-{arguments[0]}.log", folder)
 
     def update(self) -> None:
-        """Reads the repositories' lists."""
+        """Reads the repositories' lists. A mirror in the middle of its own update is asked again, then done without."""
+        for _ in range(UPDATE_TRIES - 1):
+            try:
+                return self._run("apt-get update", "update", "-q")
+            except RuntimeFailed:
+                time.sleep(UPDATE_PAUSE_S)
+        return self._release_only()
+
+    def _release_only(self) -> None:
+        """Leaves out the security updates, which not every mirror holds whole."""
+        self.say("warning: Debian's security updates cannot be read here; the libraries are the release's own")
+        sources = self.folder / "sources.list"
+        lines = [line for line in sources.read_text().splitlines() if not line.split()[-2].endswith(UPDATES)]
+        sources.write_text("\n".join(lines) + "\n")
         self._run("apt-get update", "update", "-q")
 
     def unpack(self, packages: Sequence[str], root: Path) -> None:
@@ -77,7 +95,12 @@ class PrivateApt:
     def source(self, package: str, into: Path) -> Path:
         """A source package, unpacked and patched as Debian has it."""
         into.mkdir(parents=True, exist_ok=True)
-        self._run(f"apt-get source {package}", "source", "-q", "--download-only", package, folder=into)
+        fetch = partial(self._run, f"apt-get source {package}", "source", "-q", "--download-only", package, folder=into)
+        try:
+            fetch()
+        except RuntimeFailed:
+            self._release_only()
+            fetch()
         (description,) = into.glob("*.dsc")
         target = into / package
         command = ["dpkg-source", "--no-check", "-x", description, target]

@@ -10,14 +10,16 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import scipy_openblas32
+
 from ..runtimes.bundle import Bundle
 from ..runtimes.errors import InputError
 from ..runtimes.files import atomic_file
-from .commands import cache_dir, find_program, require_tools, run_logged
+from ..runtimes.targets import Target, cache_dir
+from .commands import require_tools, run_logged
 from .libraries import build_image_libraries, build_ncnn
 from .packages import runtime_libraries
 from .sysroot import make_sysroot
-from .targets import Target
 
 Say = Callable[[str], None]
 PROGRAM = "edgerecall-device"
@@ -79,24 +81,24 @@ class CrossBuild:
         if not target.qemu:
             return []
         self.say("libraries of the target")
-        root = make_sysroot(target, self.cache, self.logs)
-        self.root = root
+        root = make_sysroot(target, self.logs, self.say)
         if not target.zig:
             return [f"-DCMAKE_TOOLCHAIN_FILE={folder / f'{target.name}.cmake'}", f"-DEDGERECALL_SYSROOT={root}"]
-        emulator = ";".join((*target.qemu, *(() if "musl" in target.zig else ("-L", str(root)))))
+        emulator = ";".join(target.emulator)
         options = [
             f"-DCMAKE_TOOLCHAIN_FILE={folder / 'zig.cmake'}",
             f"-DEDGERECALL_ZIG={zig_program()}",
             f"-DEDGERECALL_ZIG_TARGET={target.zig}",
             f"-DEDGERECALL_QEMU={emulator}",
         ]
-        images = build_image_libraries(target, options, self.cache, self.logs)
+        images = build_image_libraries(target, options, self.cache, self.logs, self.say)
         headers = root / "usr"
         roots = f"-DCMAKE_FIND_ROOT_PATH={images};{headers}"
         return [*options, roots, f"-DEDGERECALL_LOADED_RUNTIMES={'ON' if target.loads else 'OFF'}"]
 
     def _compile(self, options: Sequence[str]) -> None:
         self.say("the program")
+        (self.build / "cmake" / "CMakeCache.txt").unlink(missing_ok=True)  # it would keep an earlier toolchain's flags
         configure = [
             "cmake",
             "--preset",
@@ -139,33 +141,24 @@ class CrossBuild:
             into = self.package / "lib" / runtime
             runtime_libraries(runtime, self.target.platforms, into, work, self.logs)
 
-    def _emulated(self, program: Path, *arguments: str | Path) -> list[str | Path]:
-        """A command on the target's machine, which may be this one."""
-        if not self.target.qemu:
-            return [program, *arguments]
-        emulator = find_program(self.target.qemu[0])
-        assert emulator is not None
-        root = () if "musl" in self.target.zig else ("-L", self.root)
-        return [emulator, *self.target.qemu[1:], *root, program, *arguments]
-
     def _test(self) -> None:
         """The core's tests, then the packed program: golden images in every runtime, good and damaged images."""
         self.say("tests" + (" under QEMU" if self.target.qemu else ""))
         if self.preset != "zig":
-            blas = {}
+            blas = Path(scipy_openblas32.get_lib_dir()) / f"lib{scipy_openblas32.get_library()}.so"
             if self.target.qemu:
-                folder = self.root / "usr" / "lib" / self.target.triplet / "openblas-pthread"
-                blas = {"EDGERECALL_BLAS": str(folder / "libopenblas.so.0")}
+                blas = self.target.sysroot / "usr/lib" / self.target.triplet / "openblas-pthread/libopenblas.so.0"
             tests = self.build / "cmake"
             command = ["ctest", "--test-dir", tests, "--output-on-failure", "--no-tests=error"]
-            run_logged("tests", command, self.logs / "ctest.log", None, **blas)
+            run_logged("tests", command, self.logs / "ctest.log", None, EDGERECALL_BLAS=str(blas))
         self.verify(self.source / TEST_BUNDLE)
 
     def verify(self, bundle: Path) -> None:
         """The packed program on a bundle, every runtime that was asked for. RuntimeFailed when one does not hold."""
         there = {artifact.runtime for artifact in Bundle.open(bundle).manifest.artifacts}
         wanted = [name for name in (*self.runtimes, *(["lite"] if self.lite_dir else [])) if name in there]
-        command = self._emulated(self.package / PROGRAM, "verify", bundle, "--runtime", ",".join(wanted))
+        program = [*self.target.emulator, self.package / PROGRAM]
+        command = [*program, "verify", bundle, "--runtime", ",".join(wanted)]
         run_logged(f"{PROGRAM} verify {bundle.name}", command, self.logs / "verify.log")
         for line in (self.logs / "verify.log").read_text().splitlines():
             self.say(f"  {line}")

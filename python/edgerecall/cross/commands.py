@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import write_error
+from ..runtimes.targets import find_program
 
 ERROR_MARKS = ("error:", "Error", "ERROR", "E: ", "fatal", "***Failed", "undefined reference")
-
-
-def cache_dir() -> Path:
-    """Where sysroots, libraries and archives are kept from one build to the next."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(cache) / "edgerecall" / "cross"
-
-
-def find_program(name: str) -> str | None:
-    """A program on PATH; an emulator also under its static build's name."""
-    return shutil.which(name) or shutil.which(f"{name}-static")
 
 
 def require_tools(tools: Sequence[tuple[str, str]]) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.files import atomic_folder
+from ..runtimes.targets import Target
 from .apt import PrivateApt
 from .commands import run_logged
 from .packages import ncnn_source, same_version
-from .targets import Target
 
 STAMP = "edgerecall-library"
 NCNN_OPTIONS = (
@@ -76,16 +77,21 @@ def build_ncnn(target: Target, toolchain: list[str], cache: Path, logs: Path) ->
     return prefix
 
 
-def build_image_libraries(target: Target, toolchain: list[str], cache: Path, logs: Path) -> Path:
+def build_image_libraries(
+    target: Target, toolchain: list[str], cache: Path, logs: Path, say: Callable[[str], None]
+) -> Path:
     """zlib, libjpeg-turbo and libpng for a target whose C library is not Debian's."""
     mark = hashlib.sha256(repr((target, IMAGE_SOURCES)).encode()).hexdigest()
     prefix = cache / f"image-{target.name}"
     if not marked(prefix, mark):
         with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:
-            apt = PrivateApt(Path(work) / "apt", target.debian, logs)
+            apt = PrivateApt(Path(work) / "apt", target.debian, logs, say)
             apt.update()
             for name, options in IMAGE_SOURCES.items():
                 source = apt.source(name, Path(work) / "sources" / name)
+                if name == "zlib":  # Debian leaves out what only Windows compiles, CMake wants to see it
+                    (source / "win32").mkdir(exist_ok=True)
+                    (source / "win32" / "zlib1.rc").touch()
                 found = [f"-DCMAKE_PREFIX_PATH={folder}", f"-DCMAKE_FIND_ROOT_PATH={folder}"]
                 cmake_library(name, source, options, [*toolchain, *found], folder, logs)
             for shared in folder.glob("lib/*.so*"):  # zlib builds both

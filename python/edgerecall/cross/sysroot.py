@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.files import atomic_folder
+from ..runtimes.targets import Target
 from .apt import PrivateApt, own_sources
-from .targets import Target
 
 STAMP = "edgerecall-sysroot"
 LINKED = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
@@ -27,16 +28,16 @@ CPU revision\t: 3
 """
 
 
-def make_sysroot(target: Target, cache: Path, logs: Path) -> Path:
+def make_sysroot(target: Target, logs: Path, say: Callable[[str], None]) -> Path:
     """The target's root, made once and kept."""
     packages = LINKED + LOADED
     mark = hashlib.sha256(repr((target, packages, CPUINFO, own_sources())).encode()).hexdigest()
-    root = cache / f"sysroot-{target.debian}"
+    root = target.sysroot
     stamp = root / STAMP
     if stamp.is_file() and stamp.read_text() == mark:
         return root
     with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
-        apt = PrivateApt(Path(state), target.debian, logs)
+        apt = PrivateApt(Path(state), target.debian, logs, say)
         apt.update()
         apt.unpack(packages, folder)
         (folder / "proc").mkdir()

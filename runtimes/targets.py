@@ -1,11 +1,14 @@
-"""The machines that `edgerecall cross` builds for."""
+"""The machines that the stand-alone program is built for, and how its programs run here."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..runtimes.config import suggestion
-from ..runtimes.errors import InputError
+from .config import suggestion
+from .errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,29 @@ class Target:
     zig: str = ""
     loads: bool = True
     platforms: tuple[str, ...] = ()
+
+    @property
+    def sysroot(self) -> Path:
+        """Where its libraries are kept on this machine."""
+        return cache_dir() / f"sysroot-{self.debian}"
+
+    @property
+    def static(self) -> bool:
+        """Whether its program needs no library at all."""
+        return "musl" in self.zig
+
+    @property
+    def emulator(self) -> list[str]:
+        """What goes before its programs to run them here; empty where this machine runs them itself.
+
+        InputError without the emulator.
+        """
+        if not self.qemu:
+            return []
+        program = find_program(self.qemu[0])
+        if program is None:
+            raise InputError(f"needs {self.qemu[0]}: on Debian or Ubuntu 'apt-get install {QEMU}'")
+        return [program, *self.qemu[1:], *(() if self.static else ("-L", str(self.sysroot)))]
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -98,3 +124,14 @@ def target_named(name: str) -> Target:
     if name not in TARGETS:
         raise InputError(f"target: unknown '{name}'{suggestion(name, TARGETS)}")
     return TARGETS[name]
+
+
+def cache_dir() -> Path:
+    """Where sysroots, libraries and archives are kept from one build to the next."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(cache) / "edgerecall" / "cross"
+
+
+def find_program(name: str) -> str | None:
+    """A program on PATH; an emulator also under its static build's name."""
+    return shutil.which(name) or shutil.which(f"{name}-static")

@@ -1,0 +1,306 @@
+"""Rows measured on another machine: push what changed, run the stand-alone program there, pull, check, merge."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..runtimes.bundle import MANIFEST, Bundle
+from ..runtimes.predictor import NATIVE, artifact_runtime
+from ..runtimes.spec import Frozen
+from ..runtimes.verify import TENSOR_TOLERANCE
+from .device import Device, DeviceLost, quoted
+from .device_program import PROGRAM, DeviceProgram, find_program
+from .options import BenchOptions
+from .rows import SCHEMA, Row
+from .sweep_state import Measured
+
+Progress = Callable[[str, float], None]
+RUN, RESULT = "run", "bench.json"
+QUICK_S = 60.0
+VALID_EXITS = (0, 1)  # 1: rows that do not hold say so themselves
+
+
+class DeviceReport(Frozen):
+    """`bench.json` of the stand-alone program. bad_images: index in the list, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    program: str
+    machine: dict[str, Any]
+    pixel_error: float
+    bad_images: tuple[tuple[int, str], ...]
+    weather: tuple[dict[str, Any], ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass
+class DeviceBench:
+    """A bundle's rows on a device. random: inputs beside the images, float32 `(n, 3, H, W)`.
+
+    programs: archives of `edgerecall cross` to choose from.
+    """
+
+    device: Device
+    bundle: Bundle
+    options: BenchOptions
+    random: NDArray[np.float32]
+    programs: Sequence[Path] = ()
+    group: int = 0
+
+    def prepare(self) -> None:
+        """Reaches the device, when nothing is measured yet. InputError when there is no program for it."""
+        with contextlib.suppress(DeviceLost):  # told in its row
+            self._find_program()
+
+    def _find_program(self) -> tuple[str, DeviceProgram]:
+        machine = self.device.machine
+        program = find_program(machine, self.device.name.startswith("adb"), self.programs)
+        self.device.target = program.target
+        return machine, program
+
+    def measure(self, images: Sequence[Path], progress: Progress) -> Measured:
+        """Its rows on the images. A device that fails as a whole is one row with its reason."""
+        try:
+            return self._measure(images, progress)
+        except DeviceLost as error:
+            name = f"@ {self.device.name}"
+            lost = Row(runtime="device", name=name, device=self.device.name, emulated=self.device.emulated)
+            lost.group = self.group
+            lost.fail("failed", str(error))
+            return Measured([lost], {}, {}, [])
+
+    def _measure(self, images: Sequence[Path], progress: Progress) -> Measured:
+        device = self.device
+        progress(f"reaching {device.name}", 0.0)
+        machine, program = self._find_program()
+        with tempfile.TemporaryDirectory(prefix="edgerecall-device-") as scratch:
+            staged = Staged(Path(scratch), self.bundle, program, images, self.random, machine)
+            progress(f"copying to {device.name}", 0.1)
+            staged.push(device)
+            progress(f"running on {device.name}", 0.3)
+            runtimes = self._runtimes(staged)
+            output = Path(scratch) / "pulled"
+            self._run(staged, runtimes)
+            device.pull(RUN, output)
+            return self._merge(read_report(output, device), output, runtimes, images)
+
+    def _runtimes(self, staged: Staged) -> list[str]:
+        """Those of the program that the bundle has an artifact for and that were asked for."""
+        text = self.device.shell(staged.program(self.device, "info"), QUICK_S)
+        try:
+            built = list(json.loads(text)["runtimes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DeviceLost(f"{self.device.name}: {PROGRAM} info gave something else than JSON") from error
+        have = {artifact.runtime for artifact in staged.artifacts}
+        found = [name for name in built if name in have]
+        asked = {artifact_runtime(name) for name in self.options.runtimes}
+        # "all" is what the host runs; a device's own ncnn is not among it.
+        chosen = [name for name in found if name in asked or name == "ncnn"]
+        if not chosen:
+            raise DeviceLost(
+                f"{self.device.name}: its program has {', '.join(built) or 'no runtime'}, the bundle's artifacts for it"
+                f" {', '.join(sorted(have)) or 'none'}, and {', '.join(sorted(asked))} was asked for"
+            )
+        return chosen
+
+    def _run(self, staged: Staged, runtimes: Sequence[str]) -> None:
+        options = self.options
+        rows = len(runtimes) * len(options.threads) * len(options.precision) * len(options.batch)
+        root = self.device.root
+        arguments = ["--out", f"{root}/{RUN}", "--list", f"{root}/{staged.list_name}", "--until-eof"]
+        arguments += ["--inputs", f"{root}/{staged.inputs_name}", "--cpus", options.device_cpus]
+        for name, values in (
+            ("runtime", runtimes),
+            ("threads", options.threads),
+            ("precision", options.precision),
+            ("batch", options.batch),
+            ("samples", [options.samples]),
+            ("rounds", [options.rounds]),
+            ("seconds", [options.seconds]),
+            ("timeout-s", [options.timeout_s]),
+        ):
+            arguments += [f"--{name}", ",".join(map(str, values))]
+        if not options.pin:
+            arguments.append("--no-pin")
+        steps = 8 + options.rounds + len(staged.listed) // 8
+        self.device.shell(f"rm -rf {quoted(f'{root}/{RUN}')}", QUICK_S)
+        script = staged.program(self.device, "bench", f"{root}/{staged.bundle_name}", *arguments)
+        self.device.shell(script, rows * steps * options.timeout_s, VALID_EXITS)
+
+    def _merge(self, report: DeviceReport, folder: Path, runtimes: Sequence[str], images: Sequence[Path]) -> Measured:
+        device, rows = self.device, []
+        embeddings: dict[str, NDArray[np.float32]] = {}
+        random: dict[str, NDArray[np.float32]] = {}
+        for index, fields in enumerate(report.rows):
+            try:
+                row = TypeAdapter(Row).validate_python(fields)
+            except ValidationError as error:
+                told = error.errors()[0]["msg"]
+                raise DeviceLost(f"{device.name}: row {index} of {RESULT} is none: {told}") from error
+            row.name = f"{NATIVE}{row.name} @ {device.name}"
+            row.runtime, row.group = NATIVE + row.runtime, self.group
+            row.device, row.emulated = device.name, device.emulated
+            row.detail = {**row.detail, **report.machine, "weather": list(report.weather)}
+            if row.measured:
+                self._take(row, index, report, folder, images, embeddings, random)
+            rows.append(row)
+        expected = len(runtimes) * len(self.options.threads) * len(self.options.precision) * len(self.options.batch)
+        if len(rows) != expected:
+            raise DeviceLost(f"{device.name}: expected {expected} rows, got {len(rows)}")
+        return Measured(rows, embeddings, random, [])
+
+    def _take(
+        self,
+        row: Row,
+        index: int,
+        report: DeviceReport,
+        folder: Path,
+        images: Sequence[Path],
+        embeddings: dict[str, NDArray[np.float32]],
+        random: dict[str, NDArray[np.float32]],
+    ) -> None:
+        """A row's arrays, or the reason why they cannot be used."""
+        try:
+            if report.bad_images:
+                number, reason = report.bad_images[0]
+                raise DeviceLost(
+                    f"{len(report.bad_images)} images cannot be read there (it reads JPEG and PNG), the first:"
+                    f" {images[number] if 0 <= number < len(images) else number}: {reason}"
+                )
+            dim = self.bundle.spec.embedding_dim
+            own = read_array(folder / f"row-{index}.npy", (len(images), dim))
+            others = read_array(folder / f"row-{index}-inputs.npy", (len(self.random), dim))
+        except DeviceLost as error:
+            row.status, row.reason = "failed", str(error)
+            return
+        embeddings[row.name], random[row.name] = own, others
+        if report.pixel_error > TENSOR_TOLERANCE:
+            row.fail("parity", f"preprocessing differs there from the golden tensors by {report.pixel_error:.1e}")
+
+
+class Staged:
+    """What a device needs, under names that change with the content: what is there already is not pushed again."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        bundle: Bundle,
+        program: DeviceProgram,
+        images: Sequence[Path],
+        random: NDArray[np.float32],
+        machine: str,
+    ) -> None:
+        self.folder = scratch / "staged"
+        self.folder.mkdir()
+        self.files: dict[str, Path] = {}
+        self.program_name = f"program-{program.mark}"
+        self._unpacked = scratch / "program"
+        program.unpack(self._unpacked)
+        self._add_folder(self.program_name, self._unpacked)
+        self.artifacts = [a for a in bundle.manifest.artifacts if {machine, "any"} & set(a.targets)]
+        self.bundle_name = f"bundle-{digest((bundle.root / MANIFEST).read_bytes())}"
+        kept = [MANIFEST, *(file.path for file in bundle.manifest.golden)]
+        kept += [file.path for artifact in self.artifacts for file in artifact.files]
+        for path in kept:
+            self.files[f"{self.bundle_name}/{path}"] = bundle.root / path
+        listed = []
+        for image in images:
+            listed.append(f"images/{digest(image.read_bytes())}{image.suffix.lower()}")
+            self.files[listed[-1]] = image
+        self.listed = listed
+        self.inputs = scratch / "inputs.npy"
+        np.save(self.inputs, random)
+        self.inputs_name = f"inputs-{digest(self.inputs.read_bytes())}.npy"
+        self.files[self.inputs_name] = self.inputs
+        self.list_name = ""
+
+    def _add_folder(self, name: str, folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.files[f"{name}/{path.relative_to(folder).as_posix()}"] = path
+
+    def push(self, device: Device) -> None:
+        """Copies what is missing there, or of another size, in one go."""
+        text = "".join(f"{device.root}/{name}\n" for name in self.listed).encode()
+        self.list_name = f"list-{digest(text)}.txt"
+        listing = self.folder.parent / "list.txt"
+        listing.write_bytes(text)
+        self.files[self.list_name] = listing
+        there = sizes(device)
+        changed = [name for name, path in self.files.items() if there.get(name) != path.stat().st_size]
+        for name in changed:
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                os.link(self.files[name].resolve(), target)
+                continue
+            shutil.copyfile(self.files[name], target)
+        self.pushed = len(changed)
+        if changed:
+            device.push(self.folder)
+        device.shell(f"chmod 755 {quoted(f'{device.root}/{self.program_name}/{PROGRAM}')}", QUICK_S)
+
+    def program(self, device: Device, *arguments: str) -> str:
+        """The script that runs the program there."""
+        return quoted(*device.runner, f"{device.root}/{self.program_name}/{PROGRAM}", *arguments)
+
+
+def digest(data: bytes) -> str:
+    """A name for content."""
+    return hashlib.sha256(data).hexdigest()[:20]
+
+
+def sizes(device: Device) -> dict[str, int]:
+    """The files under a device's folder with their sizes; the folder is made where it is not there."""
+    root = quoted(device.root)
+    text = device.shell(f"mkdir -p {root} && cd {root} && find . -type f -exec wc -c {{}} +", QUICK_S)
+    found = {}
+    for line in text.splitlines():
+        size, _, name = line.strip().partition(" ")
+        if size.isdigit() and name.startswith("./"):
+            found[name[2:]] = int(size)
+    return found
+
+
+def read_report(folder: Path, device: Device) -> DeviceReport:
+    """The program's result. DeviceLost when it is not what it should be."""
+    path = folder / RESULT
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeviceLost(f"{device.name}: {RESULT} cannot be read: {error}") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise DeviceLost(
+            f"{device.name}: expected schema {SCHEMA} in {RESULT}, got {schema!r}: build the program again"
+        )
+    try:
+        return DeviceReport.model_validate(data)
+    except ValidationError as error:
+        raise DeviceLost(f"{device.name}: {RESULT}: {error.errors()[0]['msg']}") from error
+
+
+def read_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Embeddings that a device wrote. DeviceLost unless they are finite float32 of this shape."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DeviceLost(f"its embeddings cannot be read: {error}") from error
+    if array.shape != shape or array.dtype != np.float32:
+        raise DeviceLost(f"expected embeddings float32 {shape}, got {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise DeviceLost("its embeddings hold NaN or infinity")
+    return np.asarray(array)

@@ -1,0 +1,54 @@
+"""The stand-alone program for a device, out of the archive that `edgerecall cross` made."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtimes.errors import InputError
+from ..runtimes.files import sha256
+from ..runtimes.targets import TARGETS, Target
+
+PROGRAM = "edgerecall-device"
+ARCHIVES = Path("dist")
+
+
+@dataclass(frozen=True)
+class DeviceProgram:
+    """An archive and what it was built for; target: None for a name that `edgerecall cross` does not give."""
+
+    archive: Path
+    target: Target | None
+
+    @property
+    def mark(self) -> str:
+        """Tells it from other builds."""
+        return sha256(self.archive)[:16]
+
+    def unpack(self, folder: Path) -> None:
+        """Its files into a new folder. InputError when it is no such archive."""
+        try:
+            with tarfile.open(self.archive) as packed:
+                packed.extractall(folder.parent, filter="data")
+                (folder.parent / packed.getnames()[0].split("/")[0]).rename(folder)
+        except (OSError, tarfile.TarError, IndexError) as error:
+            raise InputError(f"{self.archive}: expected an archive of 'edgerecall cross': {error}") from error
+        if not (folder / PROGRAM).is_file():
+            raise InputError(f"{self.archive}: expected an archive of 'edgerecall cross', found no {PROGRAM} in it")
+
+
+def find_program(machine: str, android: bool, given: Sequence[Path]) -> DeviceProgram:
+    """The archive for a machine: of those given, else of those in dist/. InputError with the command that makes one."""
+    names = [target.name for target in TARGETS.values() if target.machine == machine and not android]
+    wanted = names or ([f"android-{machine}"] if android else [])
+    for name in wanted:
+        file_name = f"{PROGRAM}-{name}.tar.gz"
+        for archive in [*(path for path in given if path.name == file_name), ARCHIVES / file_name]:
+            if archive.is_file():
+                return DeviceProgram(archive, TARGETS.get(name))
+    if len(given) == 1 and not any(given[0].name == f"{PROGRAM}-{name}.tar.gz" for name in TARGETS):
+        return DeviceProgram(given[0], None)  # a user's own build
+    remedy = f"run 'edgerecall cross {names[0]}' here" if names else "see docs/arm.md"
+    raise InputError(f"no {PROGRAM} for {machine}: {remedy}, or name its archive with --device-program")
