@@ -15,7 +15,7 @@ namespace edgerecall::kernels::HWY_NAMESPACE {
 template <class D>
 HWY_INLINE void store_half([[maybe_unused]] D d, hwy::HWY_NAMESPACE::VFromD<D> values, std::uint16_t* out) {
   namespace hn = hwy::HWY_NAMESPACE;
-#if HWY_TARGET == HWY_NEON || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
+#if (HWY_TARGET == HWY_NEON && HWY_ARCH_ARM_A64) || (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
   const hn::Rebind<hwy::float16_t, D> half;
   const hn::Rebind<std::uint16_t, D> bits;
   hn::StoreU(hn::BitCast(bits, hn::DemoteTo(half, values)), bits, out);

@@ -20,7 +20,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using DF = hn::CappedTag<float, 16>;
 using DU = hn::Rebind<std::uint32_t, DF>;
 using DI = hn::Rebind<std::int32_t, DF>;
-using DD = hn::CappedTag<double, 8>;
 
 std::size_t Select(const float* values, std::size_t count, float low, float high, std::uint32_t* positions) {
   const DF df;
@@ -116,12 +115,15 @@ void Transpose(const float* values, std::size_t rows, std::size_t columns, float
 }
 
 double DotFloat64(const float* a, const float* b, std::size_t dim) {
+  alignas(64) double partial[8] = {};
+  std::size_t at = 0;
+#if HWY_HAVE_FLOAT64  // 32-bit ARM has no vectors of float64: the same sums, one by one
+  using DD = hn::CappedTag<double, 8>;
   const DD d;
   const hn::Rebind<float, DD> df;
   constexpr std::size_t kLanes = hn::MaxLanes(DD()), kSums = 8 / kLanes;
   hn::VFromD<DD> sums[kSums];
   for (auto& sum : sums) sum = hn::Zero(d);
-  std::size_t at = 0;
   for (; at + 8 <= dim; at += 8) {
     for (std::size_t part = 0; part < kSums; ++part) {
       const std::size_t from = at + part * kLanes;
@@ -130,8 +132,8 @@ double DotFloat64(const float* a, const float* b, std::size_t dim) {
       sums[part] = hn::Add(sums[part], product);
     }
   }
-  alignas(64) double partial[8];
   for (std::size_t part = 0; part < kSums; ++part) hn::Store(sums[part], d, partial + part * kLanes);
+#endif
   for (; at < dim; ++at) partial[at % 8] += static_cast<double>(a[at]) * static_cast<double>(b[at]);
   return ((partial[0] + partial[1]) + (partial[2] + partial[3])) +
          ((partial[4] + partial[5]) + (partial[6] + partial[7]));

@@ -22,6 +22,7 @@ from edgerecall.bench.options import BenchOptions
 from edgerecall.bench.runner import random_inputs, run_bench
 from edgerecall.runtimes.bundle import Bundle
 
+pytestmark = pytest.mark.device
 ACCOUNT = "edgerecall-test"
 SSHD = Path("/usr/sbin/sshd")
 

@@ -35,26 +35,38 @@ NCNN_OPTIONS = (
     "-DNCNN_PIXEL_DRAWING=OFF",
 )
 # In the order in which they need each other.
-IMAGE_SOURCES = {
+IMAGE_SOURCES: dict[str, tuple[str, ...]] = {
     "zlib": (),
     "libjpeg-turbo": ("-DENABLE_SHARED=OFF", "-DWITH_TURBOJPEG=OFF"),
     "libpng1.6": ("-DPNG_SHARED=OFF", "-DPNG_TESTS=OFF", "-DPNG_EXECUTABLES=OFF", "-DPNG_TOOLS=OFF"),
 }
+ZLIB = ("zlibstatic", ("libz.a", "zlib.h", "zconf.h"))  # its install wants a shared library too
 
 
 def cmake_library(
-    title: str, source: Path, options: tuple[str, ...], toolchain: list[str], prefix: Path, logs: Path
+    title: str,
+    source: Path,
+    options: tuple[str, ...],
+    toolchain: list[str],
+    prefix: Path,
+    logs: Path,
+    built: str = "install",
+    files: tuple[str, ...] = (),
 ) -> None:
-    """Configures, builds and installs a library into a prefix."""
+    """Configures and builds a library into a prefix. built: CMake's target, after which `files` are copied."""
     with tempfile.TemporaryDirectory(prefix="edgerecall-build-") as build:
-        common = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib"]
+        common = ["-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR:STRING=lib"]
         older = ["-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
         log = logs / title
         command = ["cmake", "-S", source, "-B", build, *common, *older, *toolchain, *options]
         run_logged(f"configuring {title}", command, log.with_suffix(".configure.log"))
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
-        build_command = ["cmake", "--build", build, "--parallel", jobs, "--target", "install"]
+        build_command = ["cmake", "--build", build, "--parallel", jobs, "--target", built]
         run_logged(f"building {title}", build_command, log.with_suffix(".build.log"))
+        for name in files:
+            place = prefix / ("lib" if name.endswith(".a") else "include")
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(next(path for path in (Path(build) / name, source / name) if path.is_file()), place / name)
 
 
 def marked(prefix: Path, mark: str) -> bool:
@@ -93,8 +105,7 @@ def build_image_libraries(
                     (source / "win32").mkdir(exist_ok=True)
                     (source / "win32" / "zlib1.rc").touch()
                 found = [f"-DCMAKE_PREFIX_PATH={folder}", f"-DCMAKE_FIND_ROOT_PATH={folder}"]
-                cmake_library(name, source, options, [*toolchain, *found], folder, logs)
-            for shared in folder.glob("lib/*.so*"):  # zlib builds both
-                shared.unlink()
+                only = ZLIB if name == "zlib" else ()
+                cmake_library(name, source, options, [*toolchain, *found], folder, logs, *only)
             (folder / STAMP).write_text(mark)
     return prefix

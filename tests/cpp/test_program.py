@@ -1,0 +1,244 @@
+"""`edgerecall-device` itself, as packed and under sanitizers: beside what Python gives for the same bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgerecall.bench.device_program import DeviceProgram
+from edgerecall.runtimes._native import Gallery
+from edgerecall.runtimes.bundle import MANIFEST, Bundle
+from edgerecall.runtimes.model import EmbeddingModel, l2_normalize, open_predictor
+
+pytestmark = pytest.mark.device
+Program = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", params=["packed", "sanitized"])
+def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Runs the program with arguments."""
+    folder = tmp_path_factory.mktemp("program") / "unpacked"
+    DeviceProgram(device_archive, None).unpack(folder)
+    if request.param == "sanitized":
+        for command in (["cmake", "--preset", "host-asan"], ["cmake", "--build", "build/host-asan", "--parallel", "2"]):
+            subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+        shutil.copyfile(ROOT / "build" / "host-asan" / "edgerecall-device", folder / "edgerecall-device")
+        (folder / "edgerecall-device").chmod(0o755)
+    # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.
+    strict = {"UBSAN_OPTIONS": "halt_on_error=1", "TBB_ENABLE_SANITIZERS": "1"}
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [str(folder / "edgerecall-device"), *map(str, arguments)]
+        result = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **strict}, check=False, timeout=120
+        )
+        assert "Sanitizer" not in result.stderr and "runtime error" not in result.stderr, result.stderr
+        return result
+
+    return run
+
+
+def one_line(result: subprocess.CompletedProcess[str], code: int, text: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert text in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("edgerecall-device: ")
+
+
+def expected(bundle: Bundle, images: list[Path]) -> np.ndarray:
+    with open_predictor(bundle, "onnxruntime") as predictor:
+        return EmbeddingModel(bundle.spec, [predictor]).embed_images(images)
+
+
+def test_is_small(device_archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "program"
+    DeviceProgram(device_archive, None).unpack(folder)
+    assert (folder / "edgerecall-device").stat().st_size < 1_000_000
+    needed = subprocess.run(["readelf", "-d", folder / "edgerecall-device"], capture_output=True, text=True).stdout
+    libraries = {line.split("[")[1].split("]")[0] for line in needed.splitlines() if "(NEEDED)" in line}
+    assert libraries <= {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2"}
+
+
+def test_verify(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    result = program("verify", device_bundle, "--json", tmp_path / "verdict.json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["pixel_error"] == 0 and {one["runtime"] for one in verdict["runtimes"]} == {
+        "onnxruntime",
+        "openvino",
+    }
+    assert all(one["holds"] and one["max_error"] < 1e-5 for one in verdict["runtimes"])
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "golden/golden.npz", "golden/00.png", "lite-aarch64/model.nb"])
+def test_one_changed_byte_is_refused(program: Program, device_bundle: Path, tmp_path: Path, name: str) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(device_bundle, bundle)
+    path = bundle / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    for verb in (("verify", bundle), ("bench", bundle, "--out", tmp_path / "out"), ("predict", bundle, bundle)):
+        one_line(program(*verb), 2, "changed since export")
+    assert not (tmp_path / "out" / "bench.json").exists()
+
+
+def test_a_bundle_with_some_artifacts_only(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    """A device gets those that it runs; the golden files all must be there."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(device_bundle, bundle)
+    shutil.rmtree(bundle / "onnx")
+    result = program("verify", bundle)
+    assert result.returncode == 0 and "openvino" in result.stdout and "onnxruntime" not in result.stdout
+    one_line(program("predict", bundle, bundle / "golden"), 2, "no artifact for runtime 'onnxruntime' on x86_64")
+    (bundle / "golden" / "01.jpg").unlink()
+    one_line(program("verify", bundle), 2, "golden/01.jpg: missing from the bundle")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda data: data.update(format_version=2), "reads bundle format 1"),
+        (lambda data: data.update(surprise=1), "unknown key 'surprise'"),
+        (lambda data: data["spec"].update(embedding_dim=0), "embedding_dim: expected a whole number from 1"),
+        (lambda data: data["spec"].update(input_shape=[3, 1, 1]), "input_shape: expected what the preprocessing gives"),
+        (lambda data: data["spec"]["preprocess"]["ops"].pop(), "expected normalize last"),
+        (lambda data: data["golden"][0].update(path="../../etc/passwd"), "path: expected one inside the bundle"),
+        (lambda data: data.update(golden_images=["golden/99.png"]), "golden_images: expected files"),
+        (lambda data: data.pop("artifacts"), "'artifacts' is missing"),
+    ],
+)
+def test_manifests_that_make_no_sense(
+    program: Program, device_bundle: Path, tmp_path: Path, change: Callable[[dict], None], text: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(device_bundle, bundle)
+    data = json.loads((bundle / MANIFEST).read_text())
+    change(data)
+    (bundle / MANIFEST).write_text(json.dumps(data))
+    one_line(program("verify", bundle), 2, text)
+    (bundle / MANIFEST).write_text("{")
+    one_line(program("verify", bundle), 2, "not readable as JSON")
+
+
+def test_predict_equals_python(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    for batch in ("1", "3"):
+        out, lines = tmp_path / "e.npy", tmp_path / "lines.jsonl"
+        result = program(
+            "predict", device_bundle, device_bundle / "golden", "--out", out, "--json-lines", lines, "--batch", batch
+        )
+        assert result.returncode == 0, result.stderr
+        np.testing.assert_allclose(np.load(out), expected(bundle, images), rtol=0, atol=1e-6)
+        told = [json.loads(line) for line in lines.read_text().splitlines()]
+        assert [one["row"] for one in told] == [0, 1, 2, 3] and told[1]["image"] == str(images[1])
+    inside = [json.loads(line) for line in program("predict", device_bundle, *images).stdout.splitlines()]
+    np.testing.assert_allclose([one["embedding"] for one in inside], np.load(out), rtol=0, atol=1e-6)
+
+
+def test_bad_images_are_told_and_left_out(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(ROOT / "cpp" / "tests" / "fuzz" / "corpus" / "decode", bad)
+    golden = sorted((device_bundle / "golden").glob("0*"))
+    for index, cut in enumerate((0, 1, 100, 700)):
+        for image in golden[:2]:
+            (bad / f"cut-{index}{image.suffix}").write_bytes(image.read_bytes()[:cut])
+    (bad / "text.jpg").write_text("no image")
+    Image.new("RGB", (8, 8)).save(bad / "other.jpg", "WEBP")
+    (bad / "gone.jpg").symlink_to(bad / "nowhere")
+    paths = sorted(bad.iterdir())
+    listing = tmp_path / "list.txt"
+    listing.write_text("\n".join(map(str, [golden[0], *paths, golden[1]])) + "\n")
+    result = program("predict", device_bundle, "--list", listing, "--out", tmp_path / "e.npy")
+    assert result.returncode == 0
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(told) == len(paths) + 2 and "row" in told[0] and "row" in told[-1]
+    reasons = {Path(one["image"]).name: one.get("error") for one in told}
+    for name in ("cut-0.png", "cut-1.jpg", "cut-2.jpg", "text.jpg", "other.jpg", "gone.jpg"):
+        assert reasons[name] and "\n" not in reasons[name]
+    good = np.load(tmp_path / "e.npy")
+    assert len(good) == sum("row" in one for one in told)
+    np.testing.assert_allclose(good[[0, -1]], expected(Bundle.open(device_bundle), golden[:2]), rtol=0, atol=1e-6)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.png").write_text("no image")
+    none = program("predict", device_bundle, tmp_path / "none", "--out", tmp_path / "none.npy")
+    assert none.returncode == 2 and "none of the images could be read" in none.stderr
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_path: Path, storage: str) -> None:
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    rows = l2_normalize(np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32))
+    np.save(tmp_path / "gallery.npy", rows)
+    gallery = Gallery(8, storage)
+    gallery.add(rows)
+    found, similarities = gallery.search(expected(bundle, images), 5)
+    command = ["search", device_bundle, *images, "--gallery", tmp_path / "gallery.npy", "--storage", storage]
+    told = [json.loads(line) for line in program(*command, "--top", "5").stdout.splitlines()]
+    for line, nearest, near in zip(told, found, similarities, strict=True):
+        assert [one["row"] for one in line["neighbours"]] == nearest.tolist()
+        np.testing.assert_allclose([one["similarity"] for one in line["neighbours"]], near, atol=1e-5)
+    np.save(tmp_path / "wrong.npy", np.zeros((3, 5), np.float32))
+    one_line(program(*command[:3], "--gallery", tmp_path / "wrong.npy"), 2, "expected embeddings of 8 numbers")
+    np.save(tmp_path / "double.npy", np.zeros((3, 8)))
+    one_line(program(*command[:3], "--gallery", tmp_path / "double.npy"), 2, "expected a float32 array")
+
+
+def test_bench(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("".join(f"{path}\n" for path in sorted((device_bundle / "golden").glob("0*"))))
+    result = program(
+        *("bench", device_bundle, "--out", tmp_path / "out", "--list", listing, "--threads", "1,2"),
+        *("--samples", "7", "--rounds", "3", "--runtime", "onnxruntime,openvino"),
+    )
+    assert result.returncode == 0, result.stdout
+    told = json.loads((tmp_path / "out" / "bench.json").read_text())
+    names = [row["name"] for row in told["rows"]]
+    assert names == ["onnxruntime 1t", "openvino 1t", "onnxruntime 2t", "openvino 2t"]
+    for index, row in enumerate(told["rows"]):
+        samples = np.asarray(row["samples_ns"])
+        assert row["status"] == "ok" and len(samples) == 7 and len(row["round_medians_ns"]) == 3
+        assert row["latency_p50_ms"] == pytest.approx(np.median(samples) / 1e6)
+        assert row["latency_p99_ms"] == pytest.approx(np.percentile(samples, 99) / 1e6)
+        assert row["peak_rss_mb"] > 5 and row["golden_max_error"] < 1e-5 and row["repeat_max_error"] < 1e-6
+        reference = expected(Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*")))
+        np.testing.assert_allclose(np.load(tmp_path / "out" / f"row-{index}.npy"), reference, rtol=0, atol=1e-5)
+    assert told["rows"][1]["precision_source"] == "OpenVINO's profile"
+    assert told["pixel_error"] == 0 and len(told["weather"]) >= 4 and told["bad_images"] == []
+
+
+def test_a_row_that_cannot_run_is_a_row(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    result = program("bench", device_bundle, "--out", tmp_path, "--runtime", "onnxruntime,ncnn", "--samples", "2")
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert result.returncode == 1 and [row["status"] for row in rows] == ["ok", "missing"]
+    assert "not in this build of the core" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["frobnicate"], "there is no verb 'frobnicate'"),
+        (["verify"], "expected the folder of a bundle"),
+        (["verify", "BUNDLE", "--threads", "0"], "--threads: expected a whole number from 1 on"),
+        (["verify", "BUNDLE", "--precision", "fp8"], "expected one of fp32, fp16, bf16"),
+        (["verify", "BUNDLE", "--cpus", "9999"], "cpus: expected all, big, little or a list"),
+        (["verify", "BUNDLE", "--nothing"], "there is no option --nothing"),
+        (["predict", "BUNDLE"], "expected images"),
+        (["predict", "BUNDLE", "--runtime"], "a value is missing behind --runtime"),
+        (["predict", "BUNDLE", "BUNDLE", "--runtime", "tflite"], "no artifact for runtime 'tflite'"),
+        (["bench", "BUNDLE"], "expected --out FOLDER"),
+        (["search", "BUNDLE", "BUNDLE"], "expected --gallery FILE.npy"),
+        (["verify", "/nowhere"], "found no bundle.json in it"),
+    ],
+)
+def test_mistakes(program: Program, device_bundle: Path, arguments: list[str], text: str) -> None:
+    result = program(*(str(device_bundle) if word == "BUNDLE" else word for word in arguments))
+    assert text in result.stderr + result.stdout and result.returncode in (1, 2)
+    assert "usage" in program("--help").stdout and "BUNDLE" in program("verify", "--help").stdout
