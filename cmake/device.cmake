@@ -14,7 +14,7 @@ set_source_files_properties(cpp/src/json_text.cpp cpp/src/spec_json.cpp cpp/src/
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_link_options(edgerecall-device PRIVATE -static-libstdc++ -static-libgcc)
 endif()
-target_link_options(edgerecall-device PRIVATE -Wl,--gc-sections)
+target_link_options(edgerecall-device PRIVATE -Wl,--gc-sections $<$<CONFIG:Release>:-s>)
 if(NOT EDGERECALL_SANITIZE)
   set_target_properties(edgerecall-device edgerecall_predictors edgerecall_core PROPERTIES INTERPROCEDURAL_OPTIMIZATION ON)
 endif()

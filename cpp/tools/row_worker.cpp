@@ -18,7 +18,7 @@ namespace {
 
 // As the host's bench (bench/contender.py, bench/statistics.py, bench/stages.py).
 constexpr std::size_t kWindow = 5, kMostWindows = 20, kDiscarded = 2, kStageSamples = 20, kNeighbours = 10;
-constexpr double kWarmUpS = 10, kSteady = 0.02;
+constexpr double kWarmUpS = 10, kSteady = 0.03;
 
 bool is_steady(const std::vector<double>& medians) {
   if (medians.size() < 3) return false;

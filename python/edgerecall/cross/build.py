@@ -118,11 +118,7 @@ class CrossBuild:
         """The folder that is packed: program, script, licences, libraries."""
         shutil.rmtree(self.package, ignore_errors=True)
         self.package.mkdir(parents=True)
-        built = self.build / "cmake" / PROGRAM
-        shutil.copyfile(built, self.package / PROGRAM)
-        strip = [f"{self.target.triplet}-strip"] if self.target.qemu and not self.target.zig else ["strip"]
-        if not self.target.zig:
-            run_logged("strip", [*strip, self.package / PROGRAM], self.logs / "strip.log")
+        shutil.copyfile(self.build / "cmake" / PROGRAM, self.package / PROGRAM)
         (self.package / "run.sh").write_text(RUN_SCRIPT)
         for name in (PROGRAM, "run.sh"):
             (self.package / name).chmod(0o755)
@@ -137,9 +133,7 @@ class CrossBuild:
                 shutil.copyfile(self.cache / f"ncnn-{self.target.name}" / "LICENSE.txt", self.package / "LICENSE.ncnn")
                 continue
             self.say(f"{runtime}'s library")
-            work = self.cache / "wheels"
-            into = self.package / "lib" / runtime
-            runtime_libraries(runtime, self.target.platforms, into, work, self.logs)
+            runtime_libraries(runtime, self.target.platforms, self.package / "lib" / runtime, self.logs)
 
     def _test(self) -> None:
         """The core's tests, then the packed program: golden images in every runtime, good and damaged images."""

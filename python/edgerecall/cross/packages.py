@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -34,30 +35,30 @@ def same_version(package: str) -> str:
 
 
 def pip_download(requirement: str, into: Path, log: Path, *options: str) -> Path:
-    """One file of one package, without what it needs."""
-    into.mkdir(parents=True, exist_ok=True)
+    """One file of one package, without what it needs, into an empty folder."""
+    into.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", into]
     run_logged(f"downloading {requirement}", [*command, *options, requirement], log)
-    name = requirement.partition("=")[0]
-    found = sorted(into.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    found = list(into.iterdir())
+    if len(found) != 1:
         raise InputError(f"pip downloaded no file of {requirement}; see {log}")
-    return found[-1]
+    return found[0]
 
 
-def runtime_libraries(runtime: str, platforms: Sequence[str], into: Path, work: Path, logs: Path) -> list[str]:
+def runtime_libraries(runtime: str, platforms: Sequence[str], into: Path, logs: Path) -> list[str]:
     """Unpacks a runtime's shared libraries and licences from its wheel for a platform; their names."""
     options = ["--only-binary=:all:", *(part for name in platforms for part in ("--platform", name))]
-    wheel = pip_download(same_version(runtime), work, logs / f"pip-{runtime}.log", *options)
     into.mkdir(parents=True)
     names = []
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.namelist():
-            name = Path(member).name
-            library = any(part in member for part in LIBRARIES[runtime]) and ".so" in name
-            if library or any(name.startswith(mark) for mark in LICENCES):
-                (into / name).write_bytes(archive.read(member))
-                names += [name] if library else []
+    with tempfile.TemporaryDirectory(prefix="edgerecall-wheel-") as work:
+        wheel = pip_download(same_version(runtime), Path(work), logs / f"pip-{runtime}.log", *options)
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                name = Path(member).name
+                library = any(part in member for part in LIBRARIES[runtime]) and ".so" in name
+                if library or any(name.startswith(mark) for mark in LICENCES):
+                    (into / name).write_bytes(archive.read(member))
+                    names += [name] if library else []
     if not names:
         raise InputError(f"{wheel.name} holds no library of {runtime}")
     return names
@@ -68,7 +69,7 @@ def ncnn_source(into: Path, logs: Path) -> Path:
     to ask: the older resolver does not.
     """
     options = ("--no-binary=ncnn", "--use-deprecated=legacy-resolver")
-    sdist = pip_download(same_version("ncnn"), into, logs / "pip-ncnn.log", *options)
+    sdist = pip_download(same_version("ncnn"), into / "sdist", logs / "pip-ncnn.log", *options)
     with tarfile.open(sdist) as archive:
         archive.extractall(into, filter="data")
     return into / sdist.name.removesuffix(".tar.gz")
