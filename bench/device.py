@@ -66,10 +66,10 @@ class Device(ABC):
         """As `uname -m` says."""
         return self.shell("uname -m", 60).strip()
 
-    def shell(self, script: str, timeout_s: float, good: tuple[int, ...] = (0,)) -> str:
-        """Runs a script there; its output. DeviceLost when it cannot, takes too long, or ends with another code."""
+    def shell(self, script: str, timeout_s: float) -> str:
+        """Runs a script there; its output. DeviceLost when it cannot, takes too long, or fails."""
         code, output, errors = self._run(self.command(script), timeout_s)
-        if code not in good:
+        if code != 0:
             raise DeviceLost(f"{self.name}: {failure(code, errors or output)}")
         return output
 

@@ -20,6 +20,7 @@ endif()
 
 # A linked library by its headers and one file: NAME, the folder given, where the header and the library are in it.
 function(edgerecall_link name folder header library source)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .so .a)
   find_path(EDGERECALL_${name}_INCLUDE ${header} PATHS "${folder}" PATH_SUFFIXES include paddle/include
             NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH REQUIRED)
   find_library(EDGERECALL_${name}_LIBRARY ${library} PATHS "${folder}" PATH_SUFFIXES lib paddle/lib

@@ -154,8 +154,9 @@ class CrossBuild:
         program = [*self.target.emulator, self.package / PROGRAM]
         command = [*program, "verify", bundle, "--runtime", ",".join(wanted)]
         run_logged(f"{PROGRAM} verify {bundle.name}", command, self.logs / "verify.log")
-        for line in (self.logs / "verify.log").read_text().splitlines():
-            self.say(f"  {line}")
+        for line in (self.logs / "verify.log").read_text(errors="replace").splitlines():
+            if line.split(" ")[0] in ("pixels", *wanted):  # runtimes print too
+                self.say(f"  {line}")
 
     def _pack(self) -> Path:
         name = f"{PROGRAM}-{self.target.name}"

@@ -1,0 +1,40 @@
+"""Rows of an emulated 64-bit ARM machine beside the host's: what `edgerecall cross` built, run by QEMU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgerecall.bench.image_set import ImageSet
+from edgerecall.bench.options import BenchOptions
+from edgerecall.bench.runner import run_bench
+from edgerecall.runtimes.bundle import Bundle
+
+pytestmark = pytest.mark.device
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def archive() -> Path:
+    command = [sys.executable, "-m", "edgerecall", "cross", "linux-aarch64", "--runtime", "onnxruntime"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    return ROOT / "dist" / "edgerecall-device-linux-aarch64.tar.gz"
+
+
+def test_one_table_with_the_emulated_rows(archive: Path, real_bundle: Path, data: Path) -> None:
+    """A trained bundle and labelled images: recall is the host's to the last digit."""
+    options = BenchOptions(
+        runtimes=("onnxruntime",), samples=4, rounds=2, devices=("qemu:aarch64",), device_programs=(str(archive),)
+    )
+    result = run_bench(Bundle.open(real_bundle), ImageSet.find(data), options, "tests", lambda what, share: None)
+    here, there = result.rows
+    assert (there.status, there.reason, result.exit_code) == ("ok", None, 0)
+    assert there.emulated and there.device == "qemu:aarch64" and there.name == "native:onnxruntime @ qemu:aarch64"
+    assert there.delta_recall1 == 0.0 and there.recall1 == here.recall1
+    assert there.golden_max_error is not None and there.golden_max_error < 1e-4
+    assert result.cross_recall is not None and len(result.cross_recall.names) == 2
+    assert result.speeds == []
