@@ -11,7 +11,7 @@ FUZZ_SECONDS := 30
 CPP_TEST := -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON
 BLAS = $(shell $(BIN)/python -c "import scipy_openblas32 as b; print(f'{b.get_lib_dir()}/lib{b.get_library()}.so')")
 
-.PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz cpp-arm benchmarks clean
+.PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: demo/report.md
@@ -63,8 +63,8 @@ cpp-test: setup
 pytest: setup
 	$(BIN)/pytest
 
-# The core once more: threads checked, by clang, for ARM under QEMU, and fuzzed. Needs clang 14 and the cross-compiler.
-cpp-all: cpp-thread cpp-clang cpp-fuzz cpp-arm
+# The core once more: threads checked, by clang, and fuzzed. Needs clang 14.
+cpp-all: cpp-thread cpp-clang cpp-fuzz
 
 cpp-thread: setup
 	$(CMAKE) -S . -B build/thread -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=thread
@@ -86,10 +86,10 @@ cpp-fuzz: setup
 	    -dict=../../cpp/tests/fuzz/spec.dict -print_final_stats=1 -verbosity=0 $$target-new \
 	    ../../cpp/tests/fuzz/corpus/$$target || exit 1; done
 
-cpp-arm: setup
-	$(CMAKE) -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/toolchains/aarch64-linux-gnu.cmake $(CPP_TEST)
-	$(CMAKE) --build build/aarch64 --parallel
-	$(CTEST) --test-dir build/aarch64 --output-on-failure
+# The stand-alone program: packed, sanitized, over ssh, and for ARM under QEMU with the core's tests. Needs the
+# cross-compiler, QEMU and sshd.
+devices: setup
+	$(BIN)/pytest -m device
 
 benchmarks: setup
 	$(BIN)/python benchmarks/startup.py

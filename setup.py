@@ -1,6 +1,7 @@
 """Builds the package: five top-level folders become one importable name, plus one CMake-built extension."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ class CMakeBuild(build_ext):
             "-DEDGERECALL_BUILD_PYTHON=ON",
             f"-DEDGERECALL_PYTHON_OUTPUT_DIR={output.parent}",
             f"-DPython_EXECUTABLE={sys.executable}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         subprocess.run(configure, check=True)
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))

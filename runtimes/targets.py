@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +133,12 @@ def cache_dir() -> Path:
     return Path(cache) / "edgerecall" / "cross"
 
 
+def program_path() -> str:
+    """PATH with this interpreter's own programs first: a virtual environment need not be active for its cmake."""
+    return os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+
+
 def find_program(name: str) -> str | None:
     """A program on PATH; an emulator also under its static build's name."""
-    return shutil.which(name) or shutil.which(f"{name}-static")
+    path = program_path()
+    return shutil.which(name, path=path) or shutil.which(f"{name}-static", path=path)

@@ -10,7 +10,7 @@ namespace {
 class PaddlePredictor : public Predictor {
  public:
   PaddlePredictor(const Files& files, const ModelIO& io, const RunOptions& options)
-      : Predictor(io, {"paddle", paddle_infer::GetVersion(), "fp32", options.threads, {}}) {
+      : Predictor(io, {"paddle", version(), "fp32", options.threads, {}}) {
     only_fp32("paddle", options);
     paddle_infer::Config config(file_of(files, "model"), file_of(files, "params"));
     config.DisableGpu();
@@ -21,12 +21,18 @@ class PaddlePredictor : public Predictor {
   }
 
  private:
+  /// The number alone: the library tells its commit and branch on more lines.
+  static std::string version() {
+    const std::string line = one_line(paddle_infer::GetVersion()), mark = "version: ";
+    return line.compare(0, mark.size(), mark) == 0 ? line.substr(mark.size()) : line;
+  }
+
   std::vector<float> run(const float* batch, std::size_t count) override {
     const auto input = predictor_->GetInputHandle(predictor_->GetInputNames().at(0));
     input->Reshape({static_cast<int>(count), static_cast<int>(io_.input_shape[0]), static_cast<int>(io_.input_shape[1]),
                     static_cast<int>(io_.input_shape[2])});
     input->CopyFromCpu(batch);
-    predictor_->Run();
+    if (!predictor_->Run()) throw RuntimeFailed("paddle: the inference failed");
     const auto output = predictor_->GetOutputHandle(predictor_->GetOutputNames().at(0));
     std::size_t size = 1;
     for (const int side : output->shape()) size *= static_cast<std::size_t>(side);

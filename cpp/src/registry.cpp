@@ -1,4 +1,9 @@
 // Which runtimes this build has: every question about that is answered here.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "backends.h"
 #include "edgerecall/error.h"
 
@@ -55,6 +60,8 @@ std::unique_ptr<Predictor> open_predictor(const std::string& runtime, const File
     if (runtime != entry.name) continue;
     if (entry.make == nullptr)
       throw Unavailable("runtime '" + runtime + "' is not in this build of the core: " + entry.remedy);
+    for (const auto& [role, path] : files)  // not every runtime says so itself
+      if (access(path.c_str(), R_OK) != 0) throw InputError(path + ": cannot be read: " + std::strerror(errno));
     return translated(runtime, [&] { return entry.make(files, io, options); });
   }
   throw InputError("runtime: expected one of " + names + ", got '" + one_line(runtime) + "'");

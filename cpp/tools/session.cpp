@@ -126,7 +126,7 @@ std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<floa
 std::vector<std::string> find_images(const std::vector<std::string>& places, const std::string& list) {
   std::vector<std::string> images;
   if (!list.empty()) {
-    struct stat found {};
+    struct stat found{};
     if (stat(list.c_str(), &found) == 0 && found.st_size == 0)
       throw InputError(list + ": expected a path on each line, got an empty file");
     const std::vector<std::uint8_t> bytes = read_file(list);

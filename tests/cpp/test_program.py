@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edgerecall.bench.device_program import DeviceProgram
+from edgerecall.cross.commands import run_logged
 from edgerecall.runtimes._native import Gallery
 from edgerecall.runtimes.bundle import MANIFEST, Bundle
 from edgerecall.runtimes.model import EmbeddingModel, l2_normalize, open_predictor
@@ -29,8 +30,9 @@ def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_facto
     folder = tmp_path_factory.mktemp("program") / "unpacked"
     DeviceProgram(device_archive, None).unpack(folder)
     if request.param == "sanitized":
-        for command in (["cmake", "--preset", "host-asan"], ["cmake", "--build", "build/host-asan", "--parallel", "2"]):
-            subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+        build = ["--build", "build/host-asan", "--parallel", "2", "--target", "edgerecall-device"]
+        for command in (["--preset", "host-asan"], build):
+            run_logged("host-asan", ["cmake", *command], folder.parent / "cmake.log", ROOT)
         shutil.copyfile(ROOT / "build" / "host-asan" / "edgerecall-device", folder / "edgerecall-device")
         (folder / "edgerecall-device").chmod(0o755)
     # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import write_error
-from ..runtimes.targets import find_program
+from ..runtimes.targets import find_program, program_path
 
+CMAKE = ("cmake", "cmake")
 ERROR_MARKS = ("error:", "Error", "ERROR", "E: ", "fatal", "***Failed", "undefined reference")
 
 
 def require_tools(tools: Sequence[tuple[str, str]]) -> None:
     """InputError with one command that brings all that is missing."""
-    missing = [(program, package) for program, package in tools if find_program(program) is None]
+    missing = [(program, package) for program, package in (*tools, CMAKE) if find_program(program) is None]
     if missing:
         programs = ", ".join(program for program, _ in missing)
         packages = " ".join(dict.fromkeys(package for _, package in missing))
@@ -33,7 +34,7 @@ def run_logged(
             result = subprocess.run(
                 [str(part) for part in command],
                 cwd=folder,
-                env={**os.environ, **environment},
+                env={**os.environ, "PATH": program_path(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
