@@ -41,13 +41,12 @@ class DeviceProgram:
 
 def find_program(machine: str, android: bool, given: Sequence[Path]) -> DeviceProgram:
     """The archive for a machine: of those given, else of those in dist/. InputError with the command that makes one."""
-    names = [target.name for target in TARGETS.values() if target.machine == machine and not android]
-    wanted = names or ([f"android-{machine}"] if android else [])
-    for name in wanted:
-        file_name = f"{PROGRAM}-{name}.tar.gz"
-        for archive in [*(path for path in given if path.name == file_name), ARCHIVES / file_name]:
-            if archive.is_file():
-                return DeviceProgram(archive, TARGETS.get(name))
+    names = [t.name for t in TARGETS.values() if t.machine == machine and (t.static or not android)]
+    wanted = {f"{PROGRAM}-{name}.tar.gz": name for name in [f"android-{machine}"] * android + names}
+    fitting = [path for path in given if path.name in wanted] or [ARCHIVES / name for name in wanted]
+    for archive in fitting:
+        if archive.is_file():
+            return DeviceProgram(archive, TARGETS.get(wanted[archive.name]))
     if len(given) == 1 and not any(given[0].name == f"{PROGRAM}-{name}.tar.gz" for name in TARGETS):
         return DeviceProgram(given[0], None)  # a user's own build
     remedy = f"run 'edgerecall cross {names[0]}' here" if names else "see docs/arm.md"

@@ -11,6 +11,10 @@ namespace edgerecall {
 
 using MakePredictor = std::unique_ptr<Predictor> (*)(const Files&, const ModelIO&, const RunOptions&);
 
+/// Throws Unavailable when the library of a runtime that is opened at run time is not there.
+void find_onnxruntime(const RunOptions& options);
+void find_openvino(const RunOptions& options);
+
 std::unique_ptr<Predictor> make_onnxruntime(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_openvino(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_ncnn(const Files& files, const ModelIO& io, const RunOptions& options);

@@ -11,6 +11,10 @@ constexpr char kRemedy[] =
     "put ONNX Runtime's libonnxruntime.so (1.8 or newer) into lib/ beside the program, or name it in "
     "EDGERECALL_ONNXRUNTIME";
 
+SharedLibrary open_library(const RunOptions& options) {
+  return {library_path(options.library, "EDGERECALL_ONNXRUNTIME", "libonnxruntime.so"), kRemedy};
+}
+
 const ort::ApiBase* base_of(const SharedLibrary& library) {
   const ort::ApiBase* (*get_base)() = nullptr;
   library.get(get_base, "OrtGetApiBase");
@@ -27,7 +31,7 @@ class OnnxRuntimePredictor : public Predictor {
  public:
   OnnxRuntimePredictor(const Files& files, const ModelIO& io, const RunOptions& options)
       : Predictor(io, {"onnxruntime", "", "", options.threads, {}}),
-        library_(library_path(options.library, "EDGERECALL_ONNXRUNTIME", "libonnxruntime.so"), kRemedy),
+        library_(open_library(options)),
         base_(base_of(library_)),
         api_(table_of(base_)) {
     only_fp32("onnxruntime", options);
@@ -126,6 +130,8 @@ class OnnxRuntimePredictor : public Predictor {
 };
 
 }  // namespace
+
+void find_onnxruntime(const RunOptions& options) { open_library(options); }
 
 std::unique_ptr<Predictor> make_onnxruntime(const Files& files, const ModelIO& io, const RunOptions& options) {
   return std::make_unique<OnnxRuntimePredictor>(files, io, options);

@@ -16,6 +16,10 @@ constexpr char kRemedy[] =
     "EDGERECALL_OPENVINO";
 constexpr std::size_t kPrepared = 4;  // batch sizes kept compiled
 
+SharedLibrary open_library(const RunOptions& options) {
+  return {library_path(options.library, "EDGERECALL_OPENVINO", "libopenvino_c.so"), kRemedy};
+}
+
 const char* hint_of(Precision precision) {
   switch (precision) {
     case Precision::fp16: return "f16";
@@ -63,7 +67,7 @@ class OpenVinoPredictor : public Predictor {
  public:
   OpenVinoPredictor(const Files& files, const ModelIO& io, const RunOptions& options)
       : Predictor(io, {"openvino", "", "", options.threads, {}}),
-        library_(library_path(options.library, "EDGERECALL_OPENVINO", "libopenvino_c.so"), kRemedy),
+        library_(open_library(options)),
         api_(library_),
         model_(file_of(files, "model")),
         weights_(file_of(files, "weights")),
@@ -183,6 +187,8 @@ class OpenVinoPredictor : public Predictor {
 };
 
 }  // namespace
+
+void find_openvino(const RunOptions& options) { open_library(options); }
 
 std::unique_ptr<Predictor> make_openvino(const Files& files, const ModelIO& io, const RunOptions& options) {
   return std::make_unique<OpenVinoPredictor>(files, io, options);

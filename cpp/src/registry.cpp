@@ -10,17 +10,18 @@
 namespace edgerecall {
 namespace {
 
-/// make: null when it was not built; then `remedy` says how to.
+/// make: null when it was not built; then `remedy` says how to. find: looks for its library, where it is opened.
 struct Entry {
   const char* name;
   MakePredictor make;
   const char* remedy;
+  void (*find)(const RunOptions&) = nullptr;
 };
 
 constexpr Entry kRuntimes[] = {
 #ifdef EDGERECALL_WITH_LOADED_RUNTIMES
-    {"onnxruntime", make_onnxruntime, ""},
-    {"openvino", make_openvino, ""},
+    {"onnxruntime", make_onnxruntime, "", find_onnxruntime},
+    {"openvino", make_openvino, "", find_openvino},
 #else
     {"onnxruntime", nullptr, "a static binary loads no library: take a target with glibc"},
     {"openvino", nullptr, "a static binary loads no library: take a target with glibc"},
@@ -49,6 +50,16 @@ std::vector<std::string> built_runtimes() {
   for (const Entry& entry : kRuntimes)
     if (entry.make != nullptr) names.emplace_back(entry.name);
   return names;
+}
+
+std::string runtime_problem(const std::string& runtime, const RunOptions& options) {
+  try {
+    for (const Entry& entry : kRuntimes)
+      if (runtime == entry.name && entry.find != nullptr) entry.find(options);
+  } catch (const Unavailable& problem) {
+    return problem.what();
+  }
+  return "";
 }
 
 std::unique_ptr<Predictor> open_predictor(const std::string& runtime, const Files& files, const ModelIO& io,

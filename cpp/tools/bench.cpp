@@ -176,7 +176,6 @@ class Weather {
 std::vector<RowPlan> plans_of(const Arguments& arguments, const Bundle& bundle, const std::string& folder) {
   const bool chosen = !arguments.text("runtime").empty();
   const std::vector<std::string> runtimes = chosen ? arguments.list("runtime") : runtimes_for(bundle);
-  if (runtimes.empty()) throw InputError("the bundle has no artifact for a runtime of this program");
   const std::vector<int> cpus = cpus_of(arguments.text("cpus"));
   const auto precisions = arguments.list("precision");
   const auto threads = arguments.counts("threads"), batches = arguments.counts("batch");

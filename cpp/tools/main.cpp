@@ -16,13 +16,20 @@ namespace edgerecall::device {
 namespace {
 
 int info(const Arguments&) {
-  Json runtimes = Json::object();
-  for (const std::string& name : built_runtimes()) runtimes[name] = run_options(name, 1, "fp32", 1).library;
+  const std::vector<std::string> usable = usable_runtimes();  // asked first: nothing is loaded here yet
+  Json missing = Json::object();
+  for (const std::string& name : built_runtimes())
+    if (const std::string problem = runtime_problem(name, run_options(name, 1, "fp32", 1)); !problem.empty())
+      missing[name] = problem;
   Json clusters = Json::object();
   for (const char* name : {"all", "big", "little"}) clusters[name] = shown(cpus_of(name));
-  const Json told = {{"version", EDGERECALL_VERSION}, {"machine", Bundle::machine()},
-                     {"model", machine_model()},      {"cpus", clusters},
-                     {"runtimes", runtimes},          {"temperatures_c", temperatures_c()}};
+  const Json told = {{"version", EDGERECALL_VERSION},
+                     {"machine", Bundle::machine()},
+                     {"model", machine_model()},
+                     {"cpus", clusters},
+                     {"runtimes", usable},
+                     {"missing", missing},
+                     {"temperatures_c", temperatures_c()}};
   std::printf("%s\n", to_text(told, 2).c_str());
   return 0;
 }

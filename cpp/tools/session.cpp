@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "edgerecall/decode.h"
+#include "row_process.h"
 
 namespace edgerecall::device {
 namespace {
@@ -69,13 +70,28 @@ RunOptions run_options(const std::string& runtime, int threads, const std::strin
   return options;
 }
 
+std::vector<std::string> usable_runtimes() {
+  constexpr double kTimeoutS = 120;
+  // In a process of its own: a library that was opened once would count in every row's memory.
+  RowProcess prober([]() -> Answer {
+    return [](const Json&) {
+      Json names = Json::array();
+      for (const std::string& name : built_runtimes())
+        if (runtime_problem(name, run_options(name, 1, "fp32", 1)).empty()) names.push_back(name);
+      return Json{{"names", names}};
+    };
+  });
+  return prober.ask(Json::object(), kTimeoutS).at("names").get<std::vector<std::string>>();
+}
+
 std::vector<std::string> runtimes_for(const Bundle& bundle) {
   std::vector<std::string> names;
-  for (const std::string& name : built_runtimes()) {
+  for (const std::string& name : usable_runtimes()) {
     const auto& all = bundle.artifacts();
     if (std::any_of(all.begin(), all.end(), [&](const Artifact& one) { return one.runtime == name; }))
       names.push_back(name);
   }
+  if (names.empty()) throw InputError("the bundle has no artifact for a runtime that this program can use here");
   return names;
 }
 

@@ -17,7 +17,10 @@ std::string library_folder();
 /// What is asked of a runtime, its library looked for in `library_folder` first.
 RunOptions run_options(const std::string& runtime, int threads, const std::string& precision, std::size_t batch);
 
-/// The runtimes built in that the bundle has an artifact for.
+/// The runtimes built in whose libraries, if they are opened, are here.
+std::vector<std::string> usable_runtimes();
+
+/// Those of them that the bundle has an artifact for. Throws InputError when there is none.
 std::vector<std::string> runtimes_for(const Bundle& bundle);
 
 /// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.

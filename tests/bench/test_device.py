@@ -31,7 +31,7 @@ from edgerecall.runtimes.errors import InputError
 Make = Callable[..., Bundle]
 # A program of the same words: `info`, and `bench`, which takes its results from a folder.
 PROGRAM = """#!/bin/sh
-if [ "$1" = info ]; then echo '{{"runtimes": {{"fake": ""}}}}'; exit 0; fi
+if [ "$1" = info ]; then echo '{{"runtimes": ["fake"]}}'; exit 0; fi
 {before}
 while [ $# -gt 0 ]; do [ "$1" = --out ] && out="$2"; shift; done
 mkdir -p "$out" && cp "{results}"/* "$out" && exit {code}
@@ -229,6 +229,17 @@ def test_a_board_that_goes_away_is_a_row(
 
 
 @pytest.mark.parametrize(
+    ("told", "machine"),
+    [("aarch64\n64", "aarch64"), ("aarch64\n32", "armv7l"), ("armv7l\n32", "armv7l"), ("armv8l", "armv7l"),
+     ("aarch64", "aarch64"), ("x86_64\n64", "x86_64")],
+)  # fmt: skip
+def test_what_programs_a_board_runs(monkeypatch: pytest.MonkeyPatch, told: str, machine: str) -> None:
+    device = open_device("ssh://board")
+    monkeypatch.setattr(device, "shell", lambda script, timeout_s: told + "\n")
+    assert device.machine == machine
+
+
+@pytest.mark.parametrize(
     "name", ["qemu", "qemu:z80", "ssh://", "ssh://-oProxyCommand=x", "ssh://a:b", "adb:", "adb:-x", "phone", "adbx"]
 )
 def test_devices_that_are_none(name: str) -> None:
@@ -252,8 +263,13 @@ def test_programs_are_found_by_machine(tmp_path: Path, monkeypatch: pytest.Monke
     better = tmp_path / "edgerecall-device-linux-aarch64.tar.gz"
     better.write_bytes(b"")
     assert find_program("aarch64", False, [better]).archive == better
+    (tmp_path / "dist" / better.name).write_bytes(b"")
+    given = tmp_path / musl.name
+    given.write_bytes(b"")
+    assert find_program("aarch64", False, [given]).archive == given  # what is named goes before what is found
     with pytest.raises(InputError, match="expected an archive of 'edgerecall cross'"):
         find_program("aarch64", False, [better]).unpack(tmp_path / "new" / "program")
+    assert find_program("aarch64", True, [better]).archive.name == musl.name  # Android has no glibc
     with pytest.raises(InputError, match=r"see docs/arm\.md"):
         find_program("riscv64", False, ())
 

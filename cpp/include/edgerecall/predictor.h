@@ -85,6 +85,9 @@ using Files = std::map<std::string, std::string>;
 /// The runtimes this build has a predictor for.
 std::vector<std::string> built_runtimes();
 
+/// Why a runtime of this build cannot be used on this machine (its library is not there); empty when it can.
+std::string runtime_problem(const std::string& runtime, const RunOptions& options);
+
 /// Loads an artifact's files into a runtime. Throws Unavailable (the runtime is not in this build, or its library not
 /// on this machine), RuntimeFailed (it does not take the model), InputError.
 std::unique_ptr<Predictor> open_predictor(const std::string& runtime, const Files& files, const ModelIO& io,
