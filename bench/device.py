@@ -67,8 +67,8 @@ class Device(ABC):
         told = self.shell("uname -m; getconf LONG_BIT 2>/dev/null || true", 60).split()
         if not told:
             raise DeviceLost(f"{self.name}: 'uname -m' says nothing")
-        narrow = told[0].startswith("arm") or told[1:] == ["32"]
-        return "armv7l" if narrow and (told[0].startswith("armv") or told[0] == "aarch64") else told[0]
+        narrow = told[0].startswith(("armv7", "armv8")) or (told[0] == "aarch64" and told[1:] == ["32"])
+        return "armv7l" if narrow else told[0]
 
     def shell(self, script: str, timeout_s: float) -> str:
         """Runs a script there; its output. DeviceLost when it cannot, takes too long, or fails."""

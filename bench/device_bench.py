@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..runtimes.bundle import MANIFEST, Bundle
-from ..runtimes.predictor import NATIVE, artifact_runtime
+from ..runtimes.predictor import NATIVE, RUNTIMES, artifact_runtime
 from ..runtimes.spec import Frozen
 from ..runtimes.verify import TENSOR_TOLERANCE
 from .device import Device, DeviceLost, quoted
@@ -28,7 +29,7 @@ from .rows import SCHEMA, Row
 from .sweep_state import Measured
 
 Progress = Callable[[str, float], None]
-RUN, RESULT = "run", "bench.json"
+RESULT = "bench.json"
 QUICK_S = 60.0
 
 
@@ -62,7 +63,9 @@ class DeviceBench:
     def prepare(self) -> None:
         """Reaches the device, when nothing is measured yet. InputError when there is no program for it."""
         with contextlib.suppress(DeviceLost):  # told in its row
-            self._find_program()
+            _, program = self._find_program()
+            with tempfile.TemporaryDirectory(prefix="edgerecall-device-") as scratch:
+                program.unpack(Path(scratch) / "program")
 
     def _find_program(self) -> tuple[str, DeviceProgram]:
         machine = self.device.machine
@@ -91,9 +94,13 @@ class DeviceBench:
             staged.push(device)
             progress(f"running on {device.name}", 0.3)
             runtimes = self._runtimes(staged)
-            output = Path(scratch) / "pulled"
-            self._run(staged, runtimes)
-            device.pull(RUN, output)
+            output, run = Path(scratch) / "pulled", f"run-{secrets.token_hex(8)}"  # no other bench's
+            try:
+                self._run(staged, runtimes, run)
+                device.pull(run, output)
+            finally:
+                with contextlib.suppress(DeviceLost):
+                    device.shell(f"rm -rf {quoted(f'{device.root}/{run}')}", QUICK_S)
             return self._merge(read_report(output, device), output, runtimes, images)
 
     def _runtimes(self, staged: Staged) -> list[str]:
@@ -106,8 +113,9 @@ class DeviceBench:
         have = {artifact.runtime for artifact in staged.artifacts}
         found = [name for name in built if name in have]
         asked = {artifact_runtime(name) for name in self.options.runtimes}
-        # "all" is what the host runs; a device's own ncnn is not among it.
-        chosen = [name for name in found if name in asked or name == "ncnn"]
+        if self.options.runtimes == RUNTIMES:  # not chosen by name: all that it has
+            asked |= set(found)
+        chosen = [name for name in found if name in asked]
         if not chosen:
             raise DeviceLost(
                 f"{self.device.name}: its program has {', '.join(built) or 'no runtime'}, the bundle's artifacts for it"
@@ -115,11 +123,11 @@ class DeviceBench:
             )
         return chosen
 
-    def _run(self, staged: Staged, runtimes: Sequence[str]) -> None:
+    def _run(self, staged: Staged, runtimes: Sequence[str], run: str) -> None:
         options = self.options
         rows = len(runtimes) * len(options.threads) * len(options.precision) * len(options.batch)
         root = self.device.root
-        arguments = ["--out", f"{root}/{RUN}", "--list", f"{root}/{staged.list_name}", "--until-eof"]
+        arguments = ["--out", f"{root}/{run}", "--list", f"{root}/{staged.list_name}", "--until-eof"]
         arguments += ["--inputs", f"{root}/{staged.inputs_name}", "--cpus", options.device_cpus]
         for name, values in (
             ("runtime", runtimes),
@@ -135,9 +143,8 @@ class DeviceBench:
         if not options.pin:
             arguments.append("--no-pin")
         steps = 8 + options.rounds + len(staged.listed) // 8
-        self.device.shell(f"rm -rf {quoted(f'{root}/{RUN}')}", QUICK_S)
         script = staged.program(self.device, "bench", f"{root}/{staged.bundle_name}", *arguments)
-        result = quoted(f"{root}/{RUN}/{RESULT}")
+        result = quoted(f"{root}/{run}/{RESULT}")
         # 1: rows that do not hold, which say so themselves, if it came so far.
         told = f"{script}; code=$?; [ $code -le 1 ] && [ -f {result} ] && exit 0; exit $((code > 0 ? code : 1))"
         self.device.shell(told, rows * steps * options.timeout_s)
@@ -250,7 +257,6 @@ class Staged:
                 os.link(self.files[name].resolve(), target)
                 continue
             shutil.copyfile(self.files[name], target)
-        self.pushed = len(changed)
         if changed:
             device.push(self.folder)
         device.shell(f"chmod 755 {quoted(f'{device.root}/{self.program_name}/{PROGRAM}')}", QUICK_S)
@@ -298,8 +304,9 @@ def read_report(folder: Path, device: Device) -> DeviceReport:
 def read_array(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Embeddings that a device wrote. DeviceLost unless they are finite float32 of this shape."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DeviceLost(f"its embeddings cannot be read: {error}") from error
     if array.shape != shape or array.dtype != np.float32:
         raise DeviceLost(f"expected embeddings float32 {shape}, got {array.dtype} {array.shape}")

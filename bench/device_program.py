@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ ARCHIVES = Path("dist")
 
 @dataclass(frozen=True)
 class DeviceProgram:
-    """An archive and what it was built for; target: None for a name that `edgerecall cross` does not give."""
+    """An archive and what it was built for, None where that is none of ours (Android)."""
 
     archive: Path
     target: Target | None
@@ -33,7 +34,7 @@ class DeviceProgram:
             with tarfile.open(self.archive) as packed:
                 packed.extractall(folder.parent, filter="data")
                 (folder.parent / packed.getnames()[0].split("/")[0]).rename(folder)
-        except (OSError, tarfile.TarError, IndexError) as error:
+        except (OSError, EOFError, zlib.error, tarfile.TarError, IndexError) as error:
             raise InputError(f"{self.archive}: expected an archive of 'edgerecall cross': {error}") from error
         if not (folder / PROGRAM).is_file():
             raise InputError(f"{self.archive}: expected an archive of 'edgerecall cross', found no {PROGRAM} in it")
@@ -41,13 +42,14 @@ class DeviceProgram:
 
 def find_program(machine: str, android: bool, given: Sequence[Path]) -> DeviceProgram:
     """The archive for a machine: of those given, else of those in dist/. InputError with the command that makes one."""
-    names = [t.name for t in TARGETS.values() if t.machine == machine and (t.static or not android)]
-    wanted = {f"{PROGRAM}-{name}.tar.gz": name for name in [f"android-{machine}"] * android + names}
-    fitting = [path for path in given if path.name in wanted] or [ARCHIVES / name for name in wanted]
-    for archive in fitting:
+    fitting = [t for t in TARGETS.values() if t.machine == machine and (t.static or not android)]
+    wanted: dict[str, Target | None] = {f"{PROGRAM}-android-{machine}.tar.gz": None} if android else {}
+    wanted |= {f"{PROGRAM}-{target.name}.tar.gz": target for target in fitting}
+    for archive in [path for path in given if path.name in wanted] if given else [ARCHIVES / name for name in wanted]:
         if archive.is_file():
-            return DeviceProgram(archive, TARGETS.get(wanted[archive.name]))
-    if len(given) == 1 and not any(given[0].name == f"{PROGRAM}-{name}.tar.gz" for name in TARGETS):
-        return DeviceProgram(given[0], None)  # a user's own build
-    remedy = f"run 'edgerecall cross {names[0]}' here" if names else "see docs/arm.md"
+            return DeviceProgram(archive, wanted[archive.name])
+    known = {f"{PROGRAM}-{name}.tar.gz" for name in TARGETS}
+    if len(given) == 1 and given[0].name not in known:  # a user's own build
+        return DeviceProgram(given[0], next(iter(fitting), None))
+    remedy = f"run 'edgerecall cross {fitting[0].name}' here" if fitting else "see docs/arm.md"
     raise InputError(f"no {PROGRAM} for {machine}: {remedy}, or name its archive with --device-program")

@@ -64,6 +64,9 @@ class Run:
         self.groups = options.groups()
         self.noise = random_inputs(bundle)
         self.devices = [self._device_bench(index, name) for index, name in enumerate(options.devices)]
+        names = [bench.device.name for bench in self.devices]
+        if len(set(names)) < len(names):
+            raise InputError(f"--device: expected each device once, got {', '.join(names)}")
         self._progress, self._done = progress, 0.0
         _, self.golden, self.reference = bundle.golden()
         # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.

@@ -57,7 +57,9 @@ class Target:
     @property
     def runtimes(self) -> tuple[str, ...]:
         """Those that it is packed with unless told otherwise."""
-        return ("onnxruntime", "openvino", "ncnn") if self.platforms else ("ncnn",)
+        if not self.platforms:
+            return ("ncnn",)
+        return ("onnxruntime", "ncnn") if self.zig else ("onnxruntime", "openvino", "ncnn")  # OpenVINO wants glibc 2.35
 
 
 CORTEX_A72 = ("qemu-aarch64", "-cpu", "cortex-a72")  # the default CPU has SVE, with which OpenVINO is silently wrong

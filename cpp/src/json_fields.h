@@ -11,7 +11,7 @@ namespace edgerecall {
 
 using Json = nlohmann::json;
 
-/// Discarded where the text is no JSON.
+/// Discarded where the text is no JSON, or nested more than 64 deep.
 Json parse_json(const std::string& text);
 
 /// On one line, or indented. Bytes that are no UTF-8, as a file's name may hold, are replaced.

@@ -163,8 +163,7 @@ std::optional<double> memory_mb(const char* field) {
 }
 
 std::string machine_model() {
-  std::string board = first_line("/proc/device-tree/model");
-  while (!board.empty() && board.back() == '\0') board.pop_back();
+  const std::string board = first_line("/proc/device-tree/model");
   if (!board.empty()) return board;
   for (const char* field : {"Hardware", "model name", "Model"})
     if (const std::string text = value_in("/proc/cpuinfo", field); !text.empty()) return text;

@@ -8,7 +8,7 @@ namespace edgerecall {
 namespace {
 
 constexpr char kRemedy[] =
-    "put ONNX Runtime's libonnxruntime.so (1.8 or newer) into lib/ beside the program, or name it in "
+    "put ONNX Runtime's libonnxruntime.so (1.8 or newer) into lib/onnxruntime/ beside the program, or name it in "
     "EDGERECALL_ONNXRUNTIME";
 
 SharedLibrary open_library(const RunOptions& options) {

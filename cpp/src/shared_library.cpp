@@ -11,12 +11,13 @@
 #include "edgerecall/error.h"
 
 namespace edgerecall {
-namespace {
 
 bool is_folder(const std::string& path) {
   struct stat found{};
   return stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
 }
+
+namespace {
 
 /// The first file, by name, in a folder whose name begins with `stem`; the folder's own name with `stem` when none.
 std::string file_in(const std::string& folder, const std::string& stem) {

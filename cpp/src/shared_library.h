@@ -33,6 +33,8 @@ class SharedLibrary {
   void* handle_;
 };
 
+bool is_folder(const std::string& path);
+
 /// What to open: `given` (a file, or a folder that holds one whose name begins with `stem`), else the file or folder
 /// that the environment's `variable` names, else `stem` itself, for the system's search.
 std::string library_path(const std::string& given, const char* variable, const std::string& stem);

@@ -280,7 +280,7 @@ int bench(const Arguments& arguments) {
       {"bad_images", bad},
       {"weather", weather.looks()},
       {"rows", Json::array()}};
-  bool holds = pixels <= 1e-6;
+  bool holds = pixels <= kPixelTolerance;
   std::printf("%-28s %9s %9s %9s %8s  %s\n", "row", "p50 ms", "p99 ms", "images/s", "MB", "");
   for (const auto& row : rows) {
     if (!slowed.empty()) row->warn(slowed);

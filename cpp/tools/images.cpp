@@ -8,9 +8,9 @@
 namespace edgerecall::device {
 
 Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vector<std::string>& images,
-                      std::size_t batch, int threads, const std::function<void(std::size_t)>& after_batch) {
+                      std::size_t batch, int threads) {
   const std::size_t size = bundle.io().input_size();
-  std::vector<float> tensors(batch * size);
+  std::vector<float> tensors(batch_size(bundle.io(), batch));
   Embedded result;
   result.reason.resize(images.size());
   for (std::size_t begin = 0; begin < images.size(); begin += batch) {
@@ -36,7 +36,6 @@ Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vec
       result.rows.insert(result.rows.end(), rows.begin(),
                          rows.begin() + static_cast<std::ptrdiff_t>(kept * (rows.size() / batch)));
     }
-    if (after_batch) after_batch(begin + count);
   }
   return result;
 }

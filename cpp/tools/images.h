@@ -1,6 +1,5 @@
 // Images to embeddings, batch by batch.
 #pragma once
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,8 +13,8 @@ struct Embedded {
   std::vector<std::string> reason;  ///< for every image: why it is bad; empty where it is good
 };
 
-/// Embeds images in batches, preprocessing on `threads` threads. A bad image is left out and told. after_batch(done).
+/// Embeds images in batches, preprocessing on `threads` threads. A bad image is left out and told.
 Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vector<std::string>& images,
-                      std::size_t batch, int threads, const std::function<void(std::size_t)>& after_batch = {});
+                      std::size_t batch, int threads);
 
 }  // namespace edgerecall::device

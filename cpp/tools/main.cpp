@@ -16,11 +16,14 @@ namespace edgerecall::device {
 namespace {
 
 int info(const Arguments&) {
-  const std::vector<std::string> usable = usable_runtimes();  // asked first: nothing is loaded here yet
-  Json missing = Json::object();
-  for (const std::string& name : built_runtimes())
-    if (const std::string problem = runtime_problem(name, run_options(name, 1, "fp32", 1)); !problem.empty())
+  Json usable = Json::array(), missing = Json::object();
+  for (const auto& [name, problem] : runtime_problems()) {
+    if (problem.empty()) {
+      usable.push_back(name);
+    } else {
       missing[name] = problem;
+    }
+  }
   Json clusters = Json::object();
   for (const char* name : {"all", "big", "little"}) clusters[name] = shown(cpus_of(name));
   const Json told = {{"version", EDGERECALL_VERSION},
@@ -86,7 +89,9 @@ int main(int argc, char** argv) {
   // A library built for speed alone (Paddle Lite's) has denormal numbers flushed to zero as soon as it is loaded.
   std::fesetenv(FE_DFL_ENV);
   try {
-    return edgerecall::device::run(argc, argv);
+    const int code = edgerecall::device::run(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return failed("cannot write to standard output", 2);
+    return code;
   } catch (const edgerecall::RuntimeFailed& error) {
     return failed(error.what(), 1);
   } catch (const std::bad_alloc&) {

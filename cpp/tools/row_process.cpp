@@ -10,16 +10,13 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <ctime>
+
+#include "clock.h"
 
 namespace edgerecall::device {
 namespace {
 
-double now_s() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
-}
+double now_s() { return static_cast<double>(now_ns()) / 1e9; }
 
 /// All of `size` bytes, or as many as come before the end or, where there is one, the deadline.
 std::size_t read_all(int pipe, void* data, std::size_t size, double deadline_s, bool& late) {
@@ -86,7 +83,13 @@ Json answered(const Answer& answer, const Json& command) {
 [[noreturn]] void serve(int commands, int answers, const std::function<Answer()>& make) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   dup2(STDERR_FILENO, STDOUT_FILENO);  // what runtimes print is no result
-  const Answer answer = make();
+  Answer answer;
+  try {
+    answer = make();
+  } catch (const std::exception& problem) {  // unwinding further would end the other rows' processes
+    const std::string text = problem.what();
+    answer = [text](const Json&) -> Json { throw RuntimeFailed(text); };
+  }
   Json command;
   bool late = false;
   while (receive(commands, command, 0, late))

@@ -38,9 +38,8 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
 
 RowWorker::RowWorker(const Bundle& bundle, const Golden& golden, const RowPlan& plan)
     : bundle_(bundle), golden_(golden), plan_(plan) {
-  const std::size_t size = bundle.io().input_size();
-  for (std::size_t at = 0; at < static_cast<std::size_t>(plan.batch) * size; ++at)
-    batch_.push_back(golden.tensors[at % golden.tensors.size()]);
+  batch_.resize(batch_size(bundle.io(), static_cast<std::size_t>(plan.batch)));
+  for (std::size_t at = 0; at < batch_.size(); ++at) batch_[at] = golden.tensors[at % golden.tensors.size()];
 }
 
 Json RowWorker::answer(const Json& command) {

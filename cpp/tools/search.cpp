@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 
 #include "edgerecall/machine.h"
@@ -39,7 +40,8 @@ int search(const Arguments& arguments) {
   Embedded found = embed_images(bundle, *predictor, images, 1, threads);
   const std::size_t count = found.good.size();
   if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), count, dim);
-  const auto top = static_cast<std::size_t>(arguments.count("top"));
+  const std::size_t top =
+      std::min(static_cast<std::size_t>(arguments.count("top")), std::max<std::size_t>(gallery.size(), 1));
   std::vector<std::int64_t> indices(count * top);
   std::vector<float> similarities(count * top);
   if (count > 0) gallery.search(found.rows.data(), count, top, threads, indices.data(), similarities.data(), {});

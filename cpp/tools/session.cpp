@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 
 #include "edgerecall/decode.h"
 #include "row_process.h"
+#include "shared_library.h"
 
 namespace edgerecall::device {
 namespace {
@@ -24,17 +26,14 @@ bool ends_with(const std::string& text, const char* end) {
   return text.size() >= size && strcasecmp(text.c_str() + text.size() - size, end) == 0;
 }
 
-bool is_folder(const std::string& path) {
-  struct stat found{};
-  return stat(path.c_str(), &found) == 0 && S_ISDIR(found.st_mode);
-}
-
 void add_folder(const std::string& folder, std::vector<std::string>& images) {
   const std::unique_ptr<DIR, int (*)(DIR*)> listing(opendir(folder.c_str()), closedir);
   if (!listing) throw InputError(folder + ": cannot be listed: " + std::strerror(errno));
   std::vector<std::string> names;
+  errno = 0;
   while (const dirent* entry = readdir(listing.get()))
     if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  if (errno != 0) throw InputError(folder + ": cannot be listed: " + std::strerror(errno));
   std::sort(names.begin(), names.end());
   for (const std::string& name : names) {
     const std::string path = folder + "/" + name;
@@ -70,26 +69,29 @@ RunOptions run_options(const std::string& runtime, int threads, const std::strin
   return options;
 }
 
-std::vector<std::string> usable_runtimes() {
+std::map<std::string, std::string> runtime_problems() {
   constexpr double kTimeoutS = 120;
-  // In a process of its own: a library that was opened once would count in every row's memory.
-  RowProcess prober([]() -> Answer {
-    return [](const Json&) {
-      Json names = Json::array();
-      for (const std::string& name : built_runtimes())
-        if (runtime_problem(name, run_options(name, 1, "fp32", 1)).empty()) names.push_back(name);
-      return Json{{"names", names}};
-    };
-  });
-  return prober.ask(Json::object(), kTimeoutS).at("names").get<std::vector<std::string>>();
+  std::map<std::string, std::string> problems;
+  for (const std::string& name : built_runtimes()) {
+    // In a process of its own: a library once opened would count in every row's memory, and one may crash.
+    RowProcess prober([&name]() -> Answer {
+      return [&name](const Json&) { return Json{{"problem", runtime_problem(name, run_options(name, 1, "fp32", 1))}}; };
+    });
+    try {
+      problems[name] = prober.ask(Json::object(), kTimeoutS).value("problem", "");
+    } catch (const RowLost& lost) {
+      problems[name] = std::string("opening its library: ") + lost.what();
+    }
+  }
+  return problems;
 }
 
 std::vector<std::string> runtimes_for(const Bundle& bundle) {
   std::vector<std::string> names;
-  for (const std::string& name : usable_runtimes()) {
+  for (const auto& [runtime, problem] : runtime_problems()) {
     const auto& all = bundle.artifacts();
-    if (std::any_of(all.begin(), all.end(), [&](const Artifact& one) { return one.runtime == name; }))
-      names.push_back(name);
+    const auto fits = [name = runtime](const Artifact& one) { return one.runtime == name; };
+    if (problem.empty() && std::any_of(all.begin(), all.end(), fits)) names.push_back(runtime);
   }
   if (names.empty()) throw InputError("the bundle has no artifact for a runtime that this program can use here");
   return names;
@@ -127,6 +129,12 @@ double golden_pixel_error(const Bundle& bundle, const Golden& golden) {
       worst = std::max(worst, static_cast<double>(std::abs(tensor[at] - expected[at])));
   }
   return worst;
+}
+
+std::size_t batch_size(const ModelIO& io, std::size_t batch) {
+  if (batch > SIZE_MAX / sizeof(float) / io.input_size())
+    throw InputError("batch: " + std::to_string(batch) + " images do not fit into this machine's memory");
+  return batch * io.input_size();
 }
 
 std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<float>& tensors) {

@@ -1,5 +1,6 @@
 // What the verbs share: opening a model as the command line says, and judging its embeddings.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,10 @@ std::string library_folder();
 /// What is asked of a runtime, its library looked for in `library_folder` first.
 RunOptions run_options(const std::string& runtime, int threads, const std::string& precision, std::size_t batch);
 
-/// The runtimes built in whose libraries, if they are opened, are here.
-std::vector<std::string> usable_runtimes();
+/// The runtimes built in, and why one cannot be used here (its library is not there); empty where it can.
+std::map<std::string, std::string> runtime_problems();
 
-/// Those of them that the bundle has an artifact for. Throws InputError when there is none.
+/// Those that can be used and that the bundle has an artifact for. Throws InputError when there is none.
 std::vector<std::string> runtimes_for(const Bundle& bundle);
 
 /// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.
@@ -35,6 +36,11 @@ Comparison compare(const std::vector<float>& output, const std::vector<float>& r
 
 /// Golden images preprocessed here: how far from the golden tensors, 0 when bit for bit the same.
 double golden_pixel_error(const Bundle& bundle, const Golden& golden);
+
+/// How many numbers a batch of tensors has. Throws InputError when that is more than this machine can count.
+std::size_t batch_size(const ModelIO& io, std::size_t batch);
+
+constexpr double kPixelTolerance = 1e-6;  ///< of golden tensors, as in runtimes/verify.py
 
 /// One tensor as many times as asked for.
 std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<float>& tensors);

@@ -9,8 +9,6 @@
 namespace edgerecall::device {
 namespace {
 
-constexpr double kPixelTolerance = 1e-6;  // as in runtimes/verify.py
-
 Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runtime, const RunOptions& options) {
   const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(), options);
   const std::size_t dim = bundle.io().embedding_dim;

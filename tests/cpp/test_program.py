@@ -49,6 +49,10 @@ def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_facto
     return run
 
 
+def nested(levels: int) -> list:
+    return [nested(levels - 1)] if levels else []
+
+
 def one_line(result: subprocess.CompletedProcess[str], code: int, text: str) -> None:
     assert result.returncode == code, result.stderr
     assert text in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("edgerecall-device: ")
@@ -115,6 +119,7 @@ def test_a_bundle_with_some_artifacts_only(program: Program, device_bundle: Path
         (lambda data: data["golden"][0].update(path="../../etc/passwd"), "path: expected one inside the bundle"),
         (lambda data: data.update(golden_images=["golden/99.png"]), "golden_images: expected files"),
         (lambda data: data.pop("artifacts"), "'artifacts' is missing"),
+        (lambda data: data["spec"].update(preprocess=nested(100)), "not readable as JSON"),
     ],
 )
 def test_manifests_that_make_no_sense(
@@ -189,6 +194,8 @@ def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_pa
         np.testing.assert_allclose([one["similarity"] for one in line["neighbours"]], near, atol=1e-5)
     np.save(tmp_path / "wrong.npy", np.zeros((3, 5), np.float32))
     one_line(program(*command[:3], "--gallery", tmp_path / "wrong.npy"), 2, "expected embeddings of 8 numbers")
+    everything = json.loads(program(*command, "--top", "1000000").stdout.splitlines()[0])
+    assert len(everything["neighbours"]) == 50
     np.save(tmp_path / "double.npy", np.zeros((3, 8)))
     one_line(program(*command[:3], "--gallery", tmp_path / "double.npy"), 2, "expected a float32 array")
 

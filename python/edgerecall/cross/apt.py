@@ -100,6 +100,8 @@ class PrivateApt:
             fetch()
         except RuntimeFailed:
             self._release_only()
+            for part in into.iterdir():
+                part.unlink()
             fetch()
         (description,) = into.glob("*.dsc")
         target = into / package
