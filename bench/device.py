@@ -20,7 +20,7 @@ DEVICES = {
     "ssh": "device_ssh:SshDevice",
     "adb": "device_adb:AdbDevice",
 }
-TRANSFER_TIMEOUT_S = 900.0
+QUICK_S, TRANSFER_TIMEOUT_S = 60.0, 900.0
 TAIL = 300
 # What a reader should know of an error that the device's own programs print, by a part of it.
 REASONS = (
@@ -64,7 +64,7 @@ class Device(ABC):
     @property
     def machine(self) -> str:
         """As `uname -m` says, but for programs: boards with a 64-bit kernel may have 32-bit programs only."""
-        told = self.shell("uname -m; getconf LONG_BIT 2>/dev/null || true", 60).split()
+        told = self.shell("uname -m; getconf LONG_BIT 2>/dev/null || true", QUICK_S).split()
         if not told:
             raise DeviceLost(f"{self.name}: 'uname -m' says nothing")
         narrow = told[0].startswith(("armv7", "armv8")) or (told[0] == "aarch64" and told[1:] == ["32"])

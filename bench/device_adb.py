@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..runtimes.errors import InputError
-from .device import Device
+from .device import QUICK_S, Device
 
 FOLDER = "/data/local/tmp/edgerecall"  # where programs may be run without root
 
@@ -25,7 +25,7 @@ class AdbDevice(Device):
         return [*self._adb, "shell", script]
 
     def push(self, folder: Path) -> None:
-        self.shell(f"mkdir -p {self.root}", 60)
+        self.shell(f"mkdir -p {self.root}", QUICK_S)
         for path in sorted(folder.iterdir()):
             self.transfer(*self._adb, "push", str(path), f"{self.root}/")
 

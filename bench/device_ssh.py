@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..runtimes.errors import InputError
-from .device import Device, quoted
+from .device import QUICK_S, Device, quoted
 
 DEFAULT_FOLDER = ".cache/edgerecall/bench"  # from the home folder there
 OWN = "edgerecall-bench"
@@ -45,7 +45,7 @@ class SshDevice(Device):
         return f"{user}{at}[{bare}]:{path}" if ":" in bare else f"{host}:{path}"
 
     def push(self, folder: Path) -> None:
-        self.shell(f"mkdir -p {quoted(self.root)}", 60)
+        self.shell(f"mkdir -p {quoted(self.root)}", QUICK_S)
         entries = [str(path) for path in sorted(folder.iterdir())]
         if entries:
             self.transfer(*self._scp, "--", *entries, self._place(self.root))

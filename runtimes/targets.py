@@ -67,6 +67,7 @@ CORTEX_A15 = ("qemu-arm", "-cpu", "cortex-a15")
 AARCH64 = ("manylinux_2_35_aarch64", "manylinux_2_31_aarch64", "manylinux_2_28_aarch64", "manylinux_2_27_aarch64")
 X86_64 = ("manylinux_2_35_x86_64", "manylinux_2_31_x86_64", "manylinux_2_28_x86_64", "manylinux_2_27_x86_64")
 QEMU = "qemu-user-static"
+DPKG = ("dpkg-source", "dpkg-dev")  # unpacks the sources of the image libraries
 TARGETS = {
     target.name: target
     for target in (
@@ -93,7 +94,7 @@ TARGETS = {
             "aarch64",
             "arm64",
             "aarch64-linux-musl",
-            (("qemu-aarch64", QEMU),),
+            (("qemu-aarch64", QEMU), DPKG),
             CORTEX_A72,
             zig="aarch64-linux-musl",
             loads=False,
@@ -103,7 +104,7 @@ TARGETS = {
             "armv7l",
             "armhf",
             "arm-linux-musleabihf",
-            (("qemu-arm", QEMU),),
+            (("qemu-arm", QEMU), DPKG),
             CORTEX_A15,
             zig="arm-linux-musleabihf",
             loads=False,
@@ -113,7 +114,7 @@ TARGETS = {
             "aarch64",
             "arm64",
             "aarch64-linux-gnu",
-            (("qemu-aarch64", QEMU),),
+            (("qemu-aarch64", QEMU), DPKG),
             CORTEX_A72,
             zig="aarch64-linux-gnu.2.28",
             platforms=AARCH64,

@@ -232,9 +232,19 @@ def device_bundle() -> Path:
 
 
 @pytest.fixture(scope="session")
-def device_archive() -> Path:
-    """The stand-alone program for this machine, built and packed as `edgerecall cross` does."""
-    command = [sys.executable, "-m", "edgerecall", "cross", "linux-x86_64", "--runtime", "onnxruntime,openvino"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert result.returncode == 0, result.stderr
-    return ROOT / "dist" / "edgerecall-device-linux-x86_64.tar.gz"
+def cross() -> Callable[[str, str], Path]:
+    """Builds the stand-alone program for a target with runtimes, as a user does; its archive."""
+
+    def build(target: str, runtimes: str) -> Path:
+        command = [sys.executable, "-m", "edgerecall", "cross", target, "--runtime", runtimes]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        assert result.returncode == 0, result.stderr
+        return ROOT / "dist" / f"edgerecall-device-{target}.tar.gz"
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def device_archive(cross: Callable[[str, str], Path]) -> Path:
+    """The program for this machine."""
+    return cross("linux-x86_64", "onnxruntime,openvino")

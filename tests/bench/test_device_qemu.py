@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,11 @@ from edgerecall.bench.runner import run_bench
 from edgerecall.runtimes.bundle import Bundle
 
 pytestmark = pytest.mark.device
-ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def archive() -> Path:
-    command = [sys.executable, "-m", "edgerecall", "cross", "linux-aarch64", "--runtime", "onnxruntime"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert result.returncode == 0, result.stderr
-    return ROOT / "dist" / "edgerecall-device-linux-aarch64.tar.gz"
-
-
-def test_one_table_with_the_emulated_rows(archive: Path, real_bundle: Path, data: Path) -> None:
+def test_one_table_with_the_emulated_rows(cross: Callable[[str, str], Path], real_bundle: Path, data: Path) -> None:
     """A trained bundle and labelled images: recall is the host's to the last digit."""
+    archive = cross("linux-aarch64", "onnxruntime")
     options = BenchOptions(
         runtimes=("onnxruntime",), samples=4, rounds=2, devices=("qemu:aarch64",), device_programs=(str(archive),)
     )

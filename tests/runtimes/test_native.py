@@ -40,17 +40,6 @@ def test_holds_on_the_golden_images(real_bundle: Path, runtime: str) -> None:
     assert verdict.problem is None and verdict.check is not None and verdict.check.min_cosine > 0.99999
 
 
-@pytest.mark.parametrize("runtime", BUILT)
-def test_an_output_survives_the_next_call(real_bundle: Path, runtime: str) -> None:
-    bundle = Bundle.open(real_bundle)
-    _, tensors, _ = bundle.golden()
-    with open_predictor(bundle, runtime) as predictor:
-        first = predictor.embed(tensors[:1])
-        kept = first.copy()
-        predictor.embed(tensors[1:2])
-    np.testing.assert_array_equal(first, kept)
-
-
 def test_openvino_takes_more_batch_sizes_than_it_keeps(real_bundle: Path) -> None:
     bundle = Bundle.open(real_bundle)
     _, tensors, reference = bundle.golden()

@@ -71,7 +71,7 @@ def test_batch_of_many_equals_many_of_one(real_bundle: Path, runtime: str) -> No
     np.testing.assert_allclose(many, one, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", (*RUNTIMES, "native:onnxruntime", "native:openvino"))
 def test_an_output_survives_the_next_call(real_bundle: Path, runtime: str) -> None:
     bundle = Bundle.open(real_bundle)
     _, tensors, _ = bundle.golden()
