@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "dot_product_arm.h"
 #include "edgerecall/error.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -267,6 +268,7 @@ void dots_float16(const float* query, const std::uint16_t* rows, std::size_t cou
 }
 void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
                std::int32_t* out) {
+  if (has_dot_product()) return dots_int8_by_instruction(query, rows, count, dim, out);
   HWY_DYNAMIC_DISPATCH(DotsInt8)(query, rows, count, dim, out);
 }
 void to_float16(const float* values, std::size_t count, std::uint16_t* out) {
