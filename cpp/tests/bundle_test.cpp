@@ -65,15 +65,15 @@ TEST_CASE("arrays: what is written is read again, what is damaged is refused") {
     text.replace(text.find(from), from.size(), to);
     return text;
   };
-  for (const auto& [from, to] : {std::pair{"<f4", "<f8"},
-                                 {"False", "True "},
-                                 {"'shape'", "'shore'"},
-                                 {"(1, 2", "(9, 9"},
-                                 {"(1, 2", "(-1,2"},
-                                 {"(1, 2", "(x, 2"},
-                                 {"\x93NUMPY", "\x93NUMPX"}}) {
-    CAPTURE(to);
-    const std::string text = changed(from, to);
+  for (const auto& change : {std::pair{"<f4", "<f8"},
+                             {"False", "True "},
+                             {"'shape'", "'shore'"},
+                             {"(1, 2", "(9, 9"},
+                             {"(1, 2", "(-1,2"},
+                             {"(1, 2", "(x, 2"},
+                             {"\x93NUMPY", "\x93NUMPX"}}) {
+    CAPTURE(change.second);
+    const std::string text = changed(change.first, change.second);
     CHECK_THROWS_AS(parse_npy(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()), InputError);
   }
   CHECK_THROWS_AS(write_npy("/nowhere/a.npy", {1}, values.data()), InputError);
