@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_facto
         return result
 
     return run
+
+
+def test_the_archive_has_every_licence(device_archive: Path) -> None:
+    with tarfile.open(device_archive) as packed:
+        sizes = {name.partition("/")[2]: packed.getmember(name).size for name in packed.getnames()}
+    linked = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev")
+    assert all(sizes[f"licences/{name}.txt"] > 500 for name in linked) and sizes["LICENSE"] > 5000
+    assert {"lib/onnxruntime/LICENSE", "lib/onnxruntime/ThirdPartyNotices.txt"} <= set(sizes)
 
 
 def nested(levels: int) -> list:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ from ..runtimes.files import atomic_file
 from ..runtimes.targets import CORTEX_A72, Target, cache_dir
 from .commands import require_tools, run_logged
 from .libraries import build_image_libraries, build_ncnn
-from .packages import runtime_libraries
+from .licences import copy_licences
+from .packages import runtime_libraries, zig_folder
 from .sysroot import make_sysroot
 
 Say = Callable[[str], None]
@@ -87,7 +86,7 @@ class CrossBuild:
         emulator = ";".join(target.emulator)
         options = [
             f"-DCMAKE_TOOLCHAIN_FILE={folder / 'zig.cmake'}",
-            f"-DEDGERECALL_ZIG={zig_program()}",
+            f"-DEDGERECALL_ZIG={zig_folder() / 'zig'}",
             f"-DEDGERECALL_ZIG_TARGET={target.zig}",
             f"-DEDGERECALL_QEMU={emulator}",
         ]
@@ -128,10 +127,9 @@ class CrossBuild:
             into.mkdir(parents=True)
             for library in self.lite_dir.glob("lib/libpaddle_light_api_shared.so*"):
                 shutil.copyfile(library, into / library.name)
-        for runtime in self.runtimes:
-            if runtime == "ncnn":
-                shutil.copyfile(self.cache / f"ncnn-{self.target.name}" / "LICENSE.txt", self.package / "LICENSE.ncnn")
-                continue
+        ncnn = self.cache / f"ncnn-{self.target.name}" if "ncnn" in self.runtimes else None
+        copy_licences(self.target, ncnn, self.package / "licences", self.say)
+        for runtime in (name for name in self.runtimes if name != "ncnn"):
             self.say(f"{runtime}'s library")
             runtime_libraries(runtime, self.target.platforms, self.package / "lib" / runtime, self.logs)
 
@@ -168,15 +166,6 @@ class CrossBuild:
         with atomic_file(archive) as temporary, tarfile.open(temporary, "w:gz") as packed:
             packed.add(self.package, arcname=name)
         return archive
-
-
-def zig_program() -> Path:
-    """zig inside the package ziglang."""
-    spec = importlib.util.find_spec("ziglang")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "zig").is_file():
-            return Path(place) / "zig"
-    raise InputError(f"needs zig: run '{Path(sys.executable).name} -m pip install ziglang'")
 
 
 def program_size(package: Path) -> int:

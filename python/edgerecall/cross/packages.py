@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tarfile
 import tempfile
@@ -73,3 +74,12 @@ def ncnn_source(into: Path, logs: Path) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(into, filter="data")
     return into / sdist.name.removesuffix(".tar.gz")
+
+
+def zig_folder() -> Path:
+    """The package ziglang, with the program `zig` in it. InputError when it is not installed."""
+    spec = importlib.util.find_spec("ziglang")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / "zig").is_file():
+            return Path(place)
+    raise InputError(f"needs zig: run '{Path(sys.executable).name} -m pip install ziglang'")
