@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,17 +210,22 @@ def noisy_cores(result: BenchResult) -> float:
 
 
 def test_a_busy_loop_beside_is_noise(fake_bundle: Make, data: Path) -> None:
-    quiet = bench(fake_bundle("a", sleep_ms=4), data, samples=200)
+    bundle = fake_bundle(sleep_ms=4)
+    for _ in range(10):  # another job beside the tests may take the whole machine for a while
+        quiet = bench(bundle, data, samples=200)
+        if noisy_cores(quiet) < 1.0:
+            break
+        time.sleep(5)
     # On a large machine one process is no noise.
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(1 + os.cpu_count() // 20)]  # type: ignore[operator]
     try:
-        noisy = bench(fake_bundle("b", sleep_ms=4), data, samples=200)
+        noisy = bench(bundle, data, samples=200)
     finally:
         for loop in loops:
             loop.kill()
             loop.wait()
     assert noisy_cores(noisy) > 0.7
-    assert noisy_cores(quiet) < noisy_cores(noisy) - 0.3  # not zero: something else may run beside the tests
+    assert noisy_cores(quiet) < noisy_cores(noisy) - 0.3
 
 
 def test_rows_fed_otherwise_are_judged_against_the_bundle(fake_bundle: Make, data: Path) -> None:
