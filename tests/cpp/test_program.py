@@ -56,6 +56,7 @@ def test_the_archive_has_every_licence(device_archive: Path) -> None:
     linked = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev")
     assert all(sizes[f"licences/{name}.txt"] > 500 for name in linked) and sizes["LICENSE"] > 5000
     assert {"lib/onnxruntime/LICENSE", "lib/onnxruntime/ThirdPartyNotices.txt"} <= set(sizes)
+    assert {"lib/openvino/LICENSE", "lib/openvino/onednn_third-party-programs.txt"} <= set(sizes)
 
 
 def nested(levels: int) -> list:

@@ -57,7 +57,7 @@ def runtime_libraries(runtime: str, platforms: Sequence[str], into: Path, logs: 
             for member in archive.namelist():
                 name = Path(member).name
                 library = any(part in member for part in LIBRARIES[runtime]) and ".so" in name
-                if library or any(name.startswith(mark) for mark in LICENCES):
+                if library or any(mark in name for mark in LICENCES):
                     (into / name).write_bytes(archive.read(member))
                     names += [name] if library else []
     if not names:
