@@ -18,6 +18,7 @@ from edgerecall.bench.device_program import DeviceProgram
 from edgerecall.cross.commands import run_logged
 from edgerecall.runtimes._native import Gallery
 from edgerecall.runtimes.bundle import MANIFEST, Bundle
+from edgerecall.runtimes.files import sha256
 from edgerecall.runtimes.model import EmbeddingModel, l2_normalize, open_predictor
 
 pytestmark = pytest.mark.device
@@ -91,6 +92,34 @@ def test_verify(program: Program, device_bundle: Path, tmp_path: Path) -> None:
         "openvino",
     }
     assert all(one["holds"] and one["max_error"] < 1e-5 for one in verdict["runtimes"])
+
+
+def test_what_does_not_hold_is_said(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    """Whole files, wrong in what they say: another resize, another embedding."""
+    for name in ("pixels", "embeddings"):
+        shutil.copytree(device_bundle, tmp_path / name)
+        data = json.loads((tmp_path / name / MANIFEST).read_text())
+        if name == "pixels":
+            data["spec"]["preprocess"]["ops"][1]["filter"] = "bicubic"
+        else:
+            vectors = tmp_path / name / "golden" / "golden.npz"
+            with np.load(vectors) as held:
+                arrays = dict(held)
+            arrays["embeddings"][1, 3] += 1e-3 * np.abs(arrays["embeddings"]).max()
+            np.savez(vectors, **arrays)
+            entry = next(file for file in data["golden"] if file["path"] == "golden/golden.npz")
+            entry.update(bytes=vectors.stat().st_size, sha256=sha256(vectors))
+        (tmp_path / name / MANIFEST).write_text(json.dumps(data))
+    result = program("verify", tmp_path / "pixels")
+    assert result.returncode == 1 and "bit for bit" not in result.stdout and result.stdout.count(": ok") == 2
+    assert program("bench", tmp_path / "pixels", "--out", tmp_path / "out", "--samples", "2").returncode == 1
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["pixel_error"] > 1e-3
+    result = program("verify", tmp_path / "embeddings")
+    assert result.returncode == 1 and "bit for bit" in result.stdout and result.stdout.count("does not hold") == 2
+    result = program("bench", tmp_path / "embeddings", "--out", tmp_path / "out", "--samples", "2")
+    rows = json.loads((tmp_path / "out" / "bench.json").read_text())["rows"]
+    assert result.returncode == 1 and {row["status"] for row in rows} == {"parity"}
+    assert rows[0]["reason"].startswith("embeddings differ from the reference")
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "golden/golden.npz", "golden/00.png", "lite-aarch64/model.nb"])
@@ -238,6 +267,9 @@ def test_a_row_that_cannot_run_is_a_row(program: Program, device_bundle: Path, t
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert result.returncode == 1 and [row["status"] for row in rows] == ["ok", "missing"]
     assert "not in this build of the core" in rows[1]["reason"]
+    result = program("bench", device_bundle, "--out", tmp_path, "--runtime", "onnxruntime", "--timeout-s", "0.00001")
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert result.returncode == 1 and row["status"] == "failed" and "no answer within 1e-05 s" in row["reason"]
 
 
 @pytest.mark.parametrize(
