@@ -13,7 +13,7 @@ int whole(const std::string& name, const std::string& text) {
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
   if (text.empty() || *end != '\0' || value < 1 || value > kMost)
-    throw UsageError("--" + name + ": expected a whole number from 1 on, got '" + text + "'");
+    throw UsageError("--" + name + ": expected a whole number from 1 to 1000000, got '" + text + "'");
   return static_cast<int>(value);
 }
 
