@@ -212,6 +212,9 @@ def test_bad_images_are_told_and_left_out(program: Program, device_bundle: Path,
     good = np.load(tmp_path / "e.npy")
     assert len(good) == sum("row" in one for one in told)
     np.testing.assert_allclose(good[[0, -1]], expected(Bundle.open(device_bundle), golden[:2]), rtol=0, atol=1e-6)
+    again = program("predict", device_bundle, "--list", listing, "--out", tmp_path / "e3.npy", "--batch", "3")
+    assert again.returncode == 0
+    np.testing.assert_allclose(np.load(tmp_path / "e3.npy"), good, rtol=0, atol=1e-6)
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.png").write_text("no image")
     none = program("predict", device_bundle, tmp_path / "none", "--out", tmp_path / "none.npy")
@@ -258,6 +261,7 @@ def test_bench(program: Program, device_bundle: Path, tmp_path: Path) -> None:
         assert row["peak_rss_mb"] > 5 and row["golden_max_error"] < 1e-5 and row["repeat_max_error"] < 1e-6
         reference = expected(Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*")))
         np.testing.assert_allclose(np.load(tmp_path / "out" / f"row-{index}.npy"), reference, rtol=0, atol=1e-5)
+    assert told["rows"][0]["cpus"] == str(max(os.sched_getaffinity(0)))
     assert told["rows"][1]["precision_source"] == "OpenVINO's profile"
     assert told["pixel_error"] == 0 and len(told["weather"]) >= 4 and told["bad_images"] == []
 
