@@ -19,6 +19,7 @@ from rich.console import Console
 from edgerecall.bench import report, runner
 from edgerecall.bench.device import Device, open_device
 from edgerecall.bench.device_program import find_program
+from edgerecall.bench.gates import Gates
 from edgerecall.bench.html_report import html_report
 from edgerecall.bench.image_set import ImageSet
 from edgerecall.bench.options import BenchOptions
@@ -152,6 +153,25 @@ def test_emulated_rows_are_marked_and_not_shipped(board: Callable[..., BenchResu
     assert there.name not in verdict(result) and there.delta_recall1 == 0.0
     page = html_report(result)
     assert there.name in page and "is emulated" in page
+    drawn = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert drawn and not any("qemu" in plot or "ssh://" in plot for plot in drawn)
+
+
+def test_times_of_an_emulated_machine_decide_nothing(board: Callable[..., BenchResult]) -> None:
+    def two_rows(told: dict[str, Any], results: Path) -> None:
+        told["rows"].append({**told["rows"][0], "name": "fake 2t", "peak_rss_mb": 1e6})
+        for name in ("", "-inputs"):
+            shutil.copyfile(results / f"row-0{name}.npy", results / f"row-1{name}.npy")
+
+    limits = Gates(max_p50_ms=1e-6, max_peak_rss_mb=1e5)
+    result = board(two_rows, emulated=True, threads=(1, 2), gates=limits)
+    there = [row for row in result.rows if row.emulated]
+    assert [row.status for row in there] == ["ok", "ok"]
+    assert not any("ssh://" in speed.slow + speed.fast for speed in result.speeds)
+    result = board(two_rows, threads=(1, 2), gates=limits)  # a real one's do
+    there = [row for row in result.rows if row.device == "ssh://board"]
+    assert [row.status for row in there] == ["parity", "parity"]
+    assert any("ssh://" in speed.slow for speed in result.speeds)
 
 
 def test_a_board_that_embeds_otherwise_fails_its_row(board: Callable[..., BenchResult]) -> None:
@@ -247,6 +267,8 @@ def test_what_programs_a_board_runs(monkeypatch: pytest.MonkeyPatch, told: str, 
         "qemu:z80",
         "ssh://",
         "ssh://-oProxyCommand=x",
+        "ssh://-l@host",
+        "ssh://-4",
         "ssh://a:b",
         "adb:",
         "adb:-x",
