@@ -2,6 +2,7 @@
 #include <paddle_api.h>
 
 #include <cstring>
+
 #include "backends.h"
 #include "edgerecall/error.h"
 

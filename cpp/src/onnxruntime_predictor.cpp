@@ -1,6 +1,7 @@
 // ONNX Runtime, CPU execution provider, from whatever libonnxruntime.so is at hand.
 #include "backends.h"
 #include "edgerecall/error.h"
+#include "held.h"
 #include "onnxruntime_abi.h"
 #include "shared_library.h"
 
@@ -37,7 +38,7 @@ class OnnxRuntimePredictor : public Predictor {
     only_fp32("onnxruntime", options);
     info_.version = base_->get_version();
     check(api_.create_env(ort::kLogError, "edgerecall", &env_.pointer));
-    Held<ort::SessionOptions> settings{nullptr, api_.release_session_options};
+    Held<ort::SessionOptions> settings(api_.release_session_options);
     check(api_.create_session_options(&settings.pointer));
     check(api_.set_log_level(settings.pointer, ort::kLogError));
     check(api_.set_optimization(settings.pointer, ort::kOptimizeAll));
@@ -49,18 +50,6 @@ class OnnxRuntimePredictor : public Predictor {
   }
 
  private:
-  template <typename T>
-  struct Held {
-    T* pointer;
-    void (*release)(T*);
-    Held(T* p, void (*r)(T*)) : pointer(p), release(r) {}
-    Held(const Held&) = delete;
-    Held& operator=(const Held&) = delete;
-    ~Held() {
-      if (pointer != nullptr) release(pointer);
-    }
-  };
-
   void check(ort::Status* status) const {
     if (status == nullptr) return;
     const std::string message = one_line(api_.get_error_message(status));
@@ -85,7 +74,7 @@ class OnnxRuntimePredictor : public Predictor {
     };
     input_ = take(api_.input_name);
     output_ = take(api_.output_name);
-    Held<ort::TypeInfo> type{nullptr, api_.release_type};
+    Held<ort::TypeInfo> type(api_.release_type);
     check(api_.input_type(session_.pointer, 0, &type.pointer));
     const ort::TensorInfo* tensor = nullptr;  // belongs to `type`
     check(api_.cast_to_tensor_info(type.pointer, &tensor));
@@ -100,14 +89,14 @@ class OnnxRuntimePredictor : public Predictor {
     const std::int64_t shape[] = {static_cast<std::int64_t>(count), io_.input_shape[0], io_.input_shape[1],
                                   io_.input_shape[2]};
     const std::size_t bytes = count * io_.input_size() * sizeof(float);
-    Held<ort::Value> input{nullptr, api_.release_value}, output{nullptr, api_.release_value};
+    Held<ort::Value> input(api_.release_value), output(api_.release_value);
     // The interface takes no pointer to const; inputs are not written to.
     check(api_.create_tensor(memory_.pointer, const_cast<float*>(batch), bytes, shape, 4, ort::kFloat, &input.pointer));
     const char* const input_names[] = {input_.c_str()};
     const char* const output_names[] = {output_.c_str()};
     const ort::Value* const inputs[] = {input.pointer};
     check(api_.run(session_.pointer, nullptr, input_names, inputs, 1, output_names, 1, &output.pointer));
-    Held<ort::TensorInfo> info{nullptr, api_.release_tensor_info};
+    Held<ort::TensorInfo> info(api_.release_tensor_info);
     check(api_.tensor_info(output.pointer, &info.pointer));
     int element = 0;
     std::size_t size = 0;
@@ -123,9 +112,9 @@ class OnnxRuntimePredictor : public Predictor {
   SharedLibrary library_;
   const ort::ApiBase* base_;
   ort::Api api_;
-  Held<ort::Env> env_{nullptr, api_.release_env};
-  Held<ort::MemoryInfo> memory_{nullptr, api_.release_memory};
-  Held<ort::Session> session_{nullptr, api_.release_session};
+  Held<ort::Env> env_{api_.release_env};
+  Held<ort::MemoryInfo> memory_{api_.release_memory};
+  Held<ort::Session> session_{api_.release_session};
   std::string input_, output_;
 };
 

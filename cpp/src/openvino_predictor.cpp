@@ -5,6 +5,7 @@
 
 #include "backends.h"
 #include "edgerecall/error.h"
+#include "held.h"
 #include "openvino_abi.h"
 #include "shared_library.h"
 
@@ -45,23 +46,6 @@ bool is_heavy(const std::string& kind) {
     if (kind.find(heavy) != std::string::npos) return true;
   return false;
 }
-
-/// Something of OpenVINO's, freed with its own function.
-template <typename T>
-class Held {
- public:
-  explicit Held(void (*release)(T*)) : release_(release) {}
-  Held(Held&& other) noexcept : pointer(other.pointer), release_(other.release_) { other.pointer = nullptr; }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
-  ~Held() {
-    if (pointer != nullptr) release_(pointer);
-  }
-  T* pointer = nullptr;
-
- private:
-  void (*release_)(T*);
-};
 
 class OpenVinoPredictor : public Predictor {
  public:
