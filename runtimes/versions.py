@@ -12,6 +12,8 @@ RELEVANT = (
     "paddle2onnx",
     "onnxruntime",
     "openvino",
+    "ncnn",
+    "pnnx",
     "numpy",
     "pillow",
     "mlcommons-loadgen",

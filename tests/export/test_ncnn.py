@@ -13,6 +13,7 @@ from edgerecall.export.exporter import ALL, FORMATS
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import RuntimeUnavailable
 from edgerecall.runtimes.predictor import RunOptions, open_files
+from edgerecall.runtimes.versions import installed_versions
 
 
 def context(real_bundle: Path, folder: Path) -> Context:
@@ -41,6 +42,10 @@ def test_matches_the_framework(real_bundle: Path, tmp_path: Path) -> None:
 
 def test_is_made_by_name_only() -> None:
     assert "ncnn" in FORMATS and "ncnn" not in ALL
+
+
+def test_bundles_and_results_tell_its_versions() -> None:
+    assert {"ncnn", "pnnx"} <= installed_versions().keys()
 
 
 def test_without_the_converter(real_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
