@@ -127,7 +127,7 @@ def notes(result: BenchResult) -> list[str]:
         )
     unproven = [row.name for row in result.rows if row.measured and row.precision and not row.precision_source]
     if unproven:
-        lines.append(f"*: {', '.join(unproven)} does not record what ran; the precision is as configured")
+        lines.append(f"*: {', '.join(unproven)}: what ran is not recorded there; the precision is as configured")
     if not result.labelled and not any("recall is not measured" in warning for warning in result.warnings):
         lines.append("no labels (no test_list.txt in the folder): recall is not measured")
     if result.bad_images:
