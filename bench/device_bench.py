@@ -86,14 +86,14 @@ class DeviceBench:
         progress(f"reaching {device.name}", 0.0)
         machine, program = self._find_program()
         with tempfile.TemporaryDirectory(prefix="edgerecall-device-") as scratch:
-            staged = Staged(Path(scratch), self.bundle, program, images, self.random, machine)
+            staged = Staged(device, Path(scratch), self.bundle, program, images, self.random, machine)
             progress(f"copying to {device.name}", 0.1)
-            staged.push(device)
+            staged.push()
             progress(f"running on {device.name}", 0.3)
             runtimes = self._runtimes(staged)
             output, run = Path(scratch) / "pulled", f"run-{secrets.token_hex(8)}"  # no other bench's
             try:
-                self._run(staged, runtimes, run)
+                self._run(staged, runtimes, run, len(images))
                 device.pull(run, output)
             finally:
                 with contextlib.suppress(DeviceLost):
@@ -102,7 +102,7 @@ class DeviceBench:
 
     def _runtimes(self, staged: Staged) -> list[str]:
         """Those of the program that the bundle has an artifact for and that were asked for."""
-        text = self.device.shell(staged.program(self.device, "info"), QUICK_S)
+        text = self.device.shell(staged.program("info"), QUICK_S)
         try:
             built = list(json.loads(text)["runtimes"])
         except (ValueError, KeyError, TypeError) as error:
@@ -120,7 +120,7 @@ class DeviceBench:
             )
         return chosen
 
-    def _run(self, staged: Staged, runtimes: Sequence[str], run: str) -> None:
+    def _run(self, staged: Staged, runtimes: Sequence[str], run: str, images: int) -> None:
         options = self.options
         rows = len(runtimes) * len(options.threads) * len(options.precision) * len(options.batch)
         root = self.device.root
@@ -139,8 +139,8 @@ class DeviceBench:
             arguments += [f"--{name}", ",".join(map(str, values))]
         if not options.pin:
             arguments.append("--no-pin")
-        steps = 8 + options.rounds + len(staged.listed) // 8
-        script = staged.program(self.device, "bench", f"{root}/{staged.bundle_name}", *arguments)
+        steps = 8 + options.rounds + images // 8
+        script = staged.program("bench", f"{root}/{staged.bundle_name}", *arguments)
         result = quoted(f"{root}/{run}/{RESULT}")
         # 1: rows that do not hold, which say so themselves, if it came so far.
         told = f"{script}; code=$?; [ $code -le 1 ] && [ -f {result} ] && exit 0; exit $((code > 0 ? code : 1))"

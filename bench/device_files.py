@@ -22,6 +22,7 @@ class Staged:
 
     def __init__(
         self,
+        device: Device,
         scratch: Path,
         bundle: Bundle,
         program: DeviceProgram,
@@ -29,13 +30,15 @@ class Staged:
         random: NDArray[np.float32],
         machine: str,
     ) -> None:
-        self.folder = scratch / "staged"
+        self.device, self.folder = device, scratch / "staged"
         self.folder.mkdir()
         self.files: dict[str, Path] = {}
         self.program_name = f"program-{program.mark}"
-        self._unpacked = scratch / "program"
-        program.unpack(self._unpacked)
-        self._add_folder(self.program_name, self._unpacked)
+        unpacked = scratch / "program"
+        program.unpack(unpacked)
+        for file in unpacked.rglob("*"):
+            if file.is_file():
+                self.files[f"{self.program_name}/{file.relative_to(unpacked).as_posix()}"] = file
         self.artifacts = [a for a in bundle.manifest.artifacts if {machine, "any"} & set(a.targets)]
         self.bundle_name = f"bundle-{digest((bundle.root / MANIFEST).read_bytes())}"
         kept = [MANIFEST, *(file.path for file in bundle.manifest.golden)]
@@ -46,25 +49,18 @@ class Staged:
         for image in images:
             listed.append(f"images/{digest(image.read_bytes())}{image.suffix.lower()}")
             self.files[listed[-1]] = image
-        self.listed = listed
-        self.inputs = scratch / "inputs.npy"
-        np.save(self.inputs, random)
-        self.inputs_name = f"inputs-{digest(self.inputs.read_bytes())}.npy"
-        self.files[self.inputs_name] = self.inputs
-        self.list_name = ""
-
-    def _add_folder(self, name: str, folder: Path) -> None:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                self.files[f"{name}/{path.relative_to(folder).as_posix()}"] = path
-
-    def push(self, device: Device) -> None:
-        """Copies what is missing there, or of another size, in one go."""
-        text = "".join(f"{device.root}/{name}\n" for name in self.listed).encode()
-        self.list_name = f"list-{digest(text)}.txt"
-        listing = self.folder.parent / "list.txt"
-        listing.write_bytes(text)
+        listing = scratch / "list.txt"
+        listing.write_text("".join(f"{device.root}/{name}\n" for name in listed), encoding="utf-8")
+        self.list_name = f"list-{digest(listing.read_bytes())}.txt"
         self.files[self.list_name] = listing
+        inputs = scratch / "inputs.npy"
+        np.save(inputs, random)
+        self.inputs_name = f"inputs-{digest(inputs.read_bytes())}.npy"
+        self.files[self.inputs_name] = inputs
+
+    def push(self) -> None:
+        """Copies what is missing there, or of another size, in one go."""
+        device = self.device
         there = sizes(device)
         changed = [name for name, path in self.files.items() if there.get(name) != path.stat().st_size]
         for name in changed:
@@ -78,9 +74,9 @@ class Staged:
             device.push(self.folder)
         device.shell(f"chmod 755 {quoted(f'{device.root}/{self.program_name}/{PROGRAM}')}", QUICK_S)
 
-    def program(self, device: Device, *arguments: str) -> str:
+    def program(self, *arguments: str) -> str:
         """The script that runs the program there."""
-        return quoted(*device.runner, f"{device.root}/{self.program_name}/{PROGRAM}", *arguments)
+        return quoted(*self.device.runner, f"{self.device.root}/{self.program_name}/{PROGRAM}", *arguments)
 
 
 def digest(data: bytes) -> str:

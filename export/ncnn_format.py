@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
+from ..runtimes.package_folders import package_folders
 from .context import Context, FormatFailed, run_step
 from .onnx_format import any_onnx
 
 
 def pnnx_program() -> Path:
     """The converter inside pnnx's wheel. Its Python side, which needs torch, is left alone."""
-    spec = importlib.util.find_spec("pnnx")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        program = Path(place) / "pnnx"
-        if program.is_file():
-            return program
+    for place in package_folders("pnnx"):
+        if (place / "pnnx").is_file():
+            return place / "pnnx"
     raise FormatFailed("needs pnnx: run 'pip install --no-deps pnnx'")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .errors import InputError, RuntimeFailed, RuntimeUnavailable
+from .package_folders import package_folders
 from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, artifact_runtime
 
 
@@ -20,9 +19,8 @@ def wheel_library(package: str, folder: str, stem: str, variable: str, remedy: s
     """
     if os.environ.get(variable):
         return ""
-    spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for path in sorted(Path(place, folder).glob(f"{stem}*")):
+    for place in package_folders(package):
+        for path in sorted((place / folder).glob(f"{stem}*")):
             return str(path)
     raise RuntimeUnavailable(f"needs {stem}: {remedy}, or name it in {variable}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import select
 import subprocess
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from . import errors
 from .errors import EdgeRecallError, RuntimeFailed, RuntimeUnavailable
+from .package_folders import package_folders
 from .predictor import Executed, InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo, predictor_class
 from .wire import receive, send, shared_memory
 
@@ -55,10 +55,8 @@ def sidecar_command(python: str, module: str, cpus: Sequence[int] = ()) -> list[
     """Runs `edgerecall.<folder>.<module>`'s main() in an interpreter that has nothing of ours installed."""
     package = module.rpartition(".")[0]
     here = Path(__file__).resolve().parent
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
     packages = {"edgerecall": str(here.parent), "edgerecall.runtimes": str(here)}
-    packages[package] = next(iter(spec.submodule_search_locations))
+    packages[package] = str(package_folders(package)[0])
     start = PIN.format(cpus=tuple(cpus)) + SIDECAR_START.format(packages=packages, module=module)
     return [python, "-s", "-c", start]
 

@@ -50,13 +50,7 @@ TEST_CASE("arrays: what is written is read again, what is damaged is refused") {
     CHECK(array.shape == shape);
     CHECK(array.values == values);
   }
-  const std::vector<std::uint8_t> bytes = [&] {
-    std::FILE* file = std::fopen(path.c_str(), "rb");
-    std::vector<std::uint8_t> all(4096);
-    all.resize(std::fread(all.data(), 1, all.size(), file));
-    std::fclose(file);
-    return all;
-  }();
+  const std::vector<std::uint8_t> bytes = read_file(path);
   std::remove(path.c_str());
   CHECK(bytes.size() % 64 == values.size() * sizeof(float) % 64);  // the header is aligned as the format asks
   for (std::size_t size = 0; size < bytes.size(); ++size) CHECK_THROWS_AS(parse_npy(bytes.data(), size), InputError);

@@ -174,8 +174,7 @@ class Weather {
 };
 
 std::vector<RowPlan> plans_of(const Arguments& arguments, const Bundle& bundle, const std::string& folder) {
-  const bool chosen = !arguments.text("runtime").empty();
-  const std::vector<std::string> runtimes = chosen ? arguments.list("runtime") : runtimes_for(bundle);
+  const std::vector<std::string> runtimes = chosen_runtimes(arguments, bundle);
   const std::vector<int> cpus = cpus_of(arguments.text("cpus"));
   const auto precisions = arguments.list("precision");
   const auto threads = arguments.counts("threads"), batches = arguments.counts("batch");

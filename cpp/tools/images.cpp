@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "edgerecall/error.h"
+#include "edgerecall/machine.h"
 #include "session.h"
 
 namespace edgerecall::device {
@@ -38,6 +39,18 @@ Embedded embed_images(const Bundle& bundle, Predictor& predictor, const std::vec
     }
   }
   return result;
+}
+
+Embedded embed_as_asked(const Arguments& arguments, const Bundle& bundle, const std::vector<std::string>& images,
+                        std::size_t batch) {
+  bind_to(cpus_of(arguments.text("cpus")));
+  const int threads = arguments.count("threads");
+  const std::string& runtime = arguments.text("runtime");
+  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(),
+                                        run_options(runtime, threads, arguments.text("precision"), batch));
+  Embedded found = embed_images(bundle, *predictor, images, batch, threads);
+  if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), found.good.size(), bundle.io().embedding_dim);
+  return found;
 }
 
 }  // namespace edgerecall::device

@@ -1,6 +1,5 @@
 #include <cstdio>
 
-#include "edgerecall/machine.h"
 #include "edgerecall/npy.h"
 #include "images.h"
 #include "json_fields.h"
@@ -14,15 +13,9 @@ int predict(const Arguments& arguments) {
   const Bundle bundle(arguments.bundle());
   const std::vector<std::string> images =
       find_images({arguments.rest().begin() + 1, arguments.rest().end()}, arguments.text("list"));
-  bind_to(cpus_of(arguments.text("cpus")));
-  const int threads = arguments.count("threads");
   const auto batch = static_cast<std::size_t>(arguments.count("batch"));
-  const std::string& runtime = arguments.text("runtime");
-  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(),
-                                        run_options(runtime, threads, arguments.text("precision"), batch));
-  Embedded found = embed_images(bundle, *predictor, images, batch, threads);
+  const Embedded found = embed_as_asked(arguments, bundle, images, batch);
   const std::size_t dim = bundle.io().embedding_dim;
-  if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), found.good.size(), dim);
 
   const bool inside = !arguments.flag("out");
   std::string lines;

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "edgerecall/machine.h"
 #include "edgerecall/npy.h"
 #include "edgerecall/search.h"
 #include "images.h"
@@ -29,22 +28,16 @@ int search(const Arguments& arguments) {
     throw InputError(arguments.text("gallery") + ": expected embeddings of " + std::to_string(dim) + " numbers");
   const std::vector<std::string> images =
       find_images({arguments.rest().begin() + 1, arguments.rest().end()}, arguments.text("list"));
-  bind_to(cpus_of(arguments.text("cpus")));
+  const Embedded found = embed_as_asked(arguments, bundle, images, 1);
+  const std::size_t count = found.good.size();
   Gallery gallery(dim, storage);
   gallery.add(rows.values.data(), rows.shape[0]);
-
-  const int threads = arguments.count("threads");
-  const std::string& runtime = arguments.text("runtime");
-  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(),
-                                        run_options(runtime, threads, arguments.text("precision"), 1));
-  Embedded found = embed_images(bundle, *predictor, images, 1, threads);
-  const std::size_t count = found.good.size();
-  if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), count, dim);
   const std::size_t top =
       std::min(static_cast<std::size_t>(arguments.count("top")), std::max<std::size_t>(gallery.size(), 1));
   std::vector<std::int64_t> indices(count * top);
   std::vector<float> similarities(count * top);
-  if (count > 0) gallery.search(found.rows.data(), count, top, threads, indices.data(), similarities.data(), {});
+  if (count > 0)
+    gallery.search(found.rows.data(), count, top, arguments.count("threads"), indices.data(), similarities.data(), {});
   std::size_t row = 0;
   for (std::size_t index = 0; index < images.size(); ++index) {
     Json line = {{"image", images[index]}};

@@ -86,7 +86,8 @@ std::map<std::string, std::string> runtime_problems() {
   return problems;
 }
 
-std::vector<std::string> runtimes_for(const Bundle& bundle) {
+std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle) {
+  if (!arguments.text("runtime").empty()) return arguments.list("runtime");
   std::vector<std::string> names;
   for (const auto& [runtime, problem] : runtime_problems()) {
     const auto& all = bundle.artifacts();

@@ -21,8 +21,9 @@ RunOptions run_options(const std::string& runtime, int threads, const std::strin
 /// The runtimes built in, and why one cannot be used here (its library is not there); empty where it can.
 std::map<std::string, std::string> runtime_problems();
 
-/// Those that can be used and that the bundle has an artifact for. Throws InputError when there is none.
-std::vector<std::string> runtimes_for(const Bundle& bundle);
+/// Those of --runtime; without it those that can be used and that the bundle has an artifact for. Throws InputError
+/// when there is none.
+std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle);
 
 /// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.
 struct Comparison {

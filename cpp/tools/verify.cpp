@@ -37,10 +37,8 @@ int verify(const Arguments& arguments) {
   Json result = {{"bundle", bundle.root()}, {"images", golden.images.size()}, {"pixel_error", pixels}};
   bool holds = pixels <= kPixelTolerance;
   std::printf("%-12s max difference %.1e%s\n", "pixels", pixels, pixels == 0 ? ", bit for bit" : "");
-  const bool chosen = !arguments.text("runtime").empty();
-  const std::vector<std::string> runtimes = chosen ? arguments.list("runtime") : runtimes_for(bundle);
   result["runtimes"] = Json::array();
-  for (const std::string& runtime : runtimes) {
+  for (const std::string& runtime : chosen_runtimes(arguments, bundle)) {
     Json one;
     try {
       one = verdict(bundle, golden, runtime,

@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from edgerecall.bench import report, runner
-from edgerecall.bench.device import Device, open_device
+from edgerecall.bench.device import open_device
 from edgerecall.bench.device_program import find_program
+from edgerecall.bench.device_qemu import QemuDevice
 from edgerecall.bench.gates import Gates
 from edgerecall.bench.html_report import html_report
 from edgerecall.bench.image_set import ImageSet
@@ -39,25 +40,14 @@ mkdir -p "$out" && cp "{results}"/* "$out" && exit {code}
 """
 
 
-class FolderDevice(Device):
-    """This machine in the part of another: scripts run here, `root` is a folder."""
+class FolderDevice(QemuDevice):
+    """This machine in the part of a board: scripts run here, programs too, `root` is a folder."""
 
-    def __init__(self, root: Path, machine: str = "aarch64", emulated: bool = False) -> None:
-        super().__init__("ssh://board", str(root))
-        self._machine, self.emulated = machine, emulated
+    runner = ()
 
-    @property
-    def machine(self) -> str:
-        return self._machine
-
-    def command(self, script: str) -> list[str]:
-        return ["sh", "-c", script]
-
-    def push(self, folder: Path) -> None:
-        shutil.copytree(folder, self.root, dirs_exist_ok=True)
-
-    def pull(self, name: str, folder: Path) -> None:
-        shutil.copytree(Path(self.root) / name, folder)
+    def __init__(self, root: Path, emulated: bool = False) -> None:
+        super().__init__("qemu:aarch64")
+        self.name, self.root, self.emulated = "ssh://board", str(root), emulated
 
 
 def archive(folder: Path, results: Path, code: int = 0, before: str = "") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,6 @@ def test_bundles_and_results_tell_its_versions() -> None:
 
 
 def test_without_the_converter(real_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ncnn_format.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FormatFailed, match="pip install --no-deps pnnx"):
         ncnn_format.ncnn(context(real_bundle, tmp_path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from ..runtimes.bundle import Bundle
 from ..runtimes.errors import InputError
 from ..runtimes.files import atomic_file
 from ..runtimes.targets import CORTEX_A72, Target, cache_dir
-from .commands import require_tools, run_logged
+from .commands import cmake_build, require_tools, run_logged
 from .libraries import build_image_libraries, build_ncnn
 from .licences import copy_licences
 from .packages import runtime_libraries, zig_folder
@@ -109,9 +108,7 @@ class CrossBuild:
             *options,
         ]
         run_logged("configuring", configure, self.logs / "configure.log", self.source)
-        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
-        command = ["cmake", "--build", self.build / "cmake", "--parallel", jobs]
-        run_logged("building", command, self.logs / "build.log", self.source)
+        cmake_build("building", self.build / "cmake", self.logs / "build.log")
 
     def _assemble(self) -> None:
         """The folder that is packed: program, script, licences, libraries."""

@@ -48,6 +48,12 @@ def run_logged(
         raise RuntimeFailed(f"{title} failed: {telling_line(log)}; all of it: {log}")
 
 
+def cmake_build(title: str, folder: Path, log: Path, *options: str) -> None:
+    """Builds what was configured in a folder, on as many cores as CMAKE_BUILD_PARALLEL_LEVEL says, else all."""
+    jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
+    run_logged(title, ["cmake", "--build", folder, "--parallel", jobs, *options], log)
+
+
 def telling_line(log: Path) -> str:
     """The first line that looks like the reason, else the last."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]

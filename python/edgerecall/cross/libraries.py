@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from ..runtimes.files import atomic_folder
 from ..runtimes.targets import Target
 from .apt import PrivateApt
-from .commands import run_logged
+from .commands import cmake_build, run_logged
 from .packages import ncnn_source, same_version
 
 STAMP = "edgerecall-library"
@@ -60,9 +59,7 @@ def cmake_library(
         log = logs / title
         command = ["cmake", "-S", source, "-B", build, *common, *older, *toolchain, *options]
         run_logged(f"configuring {title}", command, log.with_suffix(".configure.log"))
-        jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 1))
-        build_command = ["cmake", "--build", build, "--parallel", jobs, "--target", built]
-        run_logged(f"building {title}", build_command, log.with_suffix(".build.log"))
+        cmake_build(f"building {title}", Path(build), log.with_suffix(".build.log"), "--target", built)
         for name in files:
             place = prefix / ("lib" if name.endswith(".a") else "include")
             place.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tarfile
 import tempfile
@@ -12,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..runtimes.errors import InputError
+from ..runtimes.package_folders import package_folders
 from .commands import run_logged
 
 # Of OpenVINO's libraries those that run an IR model on CPU.
@@ -78,8 +78,7 @@ def ncnn_source(into: Path, logs: Path) -> Path:
 
 def zig_folder() -> Path:
     """The package ziglang, with the program `zig` in it. InputError when it is not installed."""
-    spec = importlib.util.find_spec("ziglang")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "zig").is_file():
-            return Path(place)
+    for place in package_folders("ziglang"):
+        if (place / "zig").is_file():
+            return place
     raise InputError(f"needs zig: run '{Path(sys.executable).name} -m pip install ziglang'")
