@@ -9,7 +9,6 @@ CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
 FUZZ_SECONDS := 30
 CPP_TEST := -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON
-BLAS = $(shell $(BIN)/python -c "import scipy_openblas32 as b; print(f'{b.get_lib_dir()}/lib{b.get_library()}.so')")
 
 .PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
 .DELETE_ON_ERROR:
@@ -58,7 +57,7 @@ lint: setup
 cpp-test: setup
 	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=address,undefined
 	$(CMAKE) --build build/cpp --parallel
-	EDGERECALL_BLAS=$(BLAS) UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --output-on-failure
+	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --output-on-failure
 
 pytest: setup
 	$(BIN)/pytest
@@ -69,13 +68,13 @@ cpp-all: cpp-thread cpp-clang cpp-fuzz
 cpp-thread: setup
 	$(CMAKE) -S . -B build/thread -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=thread
 	$(CMAKE) --build build/thread --parallel
-	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/thread --output-on-failure
+	$(CTEST) --test-dir build/thread --output-on-failure
 
 cpp-clang: setup
 	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST) -DEDGERECALL_BUILD_PYTHON=ON \
 	    -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(CMAKE) --build build/clang --parallel
-	EDGERECALL_BLAS=$(BLAS) $(CTEST) --test-dir build/clang --output-on-failure
+	$(CTEST) --test-dir build/clang --output-on-failure
 
 cpp-fuzz: setup
 	$(CMAKE) -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \

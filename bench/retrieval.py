@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes import _native
 from ..runtimes.cpus import usable_cpus
-from ..runtimes.errors import InputError, RuntimeUnavailable
+from ..runtimes.errors import InputError
 
 Embeddings = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -57,20 +54,6 @@ class RetrievalScores:
         return {**recalls, "mAP": self.mean_ap, "R-precision": self.r_precision, "mAP@R": self.map_at_r}
 
 
-@cache
-def load_blas() -> None:
-    """Gives the core its BLAS: the one that EDGERECALL_BLAS names, else the packaged OpenBLAS. RuntimeUnavailable."""
-    library = ""
-    if not os.environ.get("EDGERECALL_BLAS"):
-        import scipy_openblas32
-
-        library = str(Path(scipy_openblas32.get_lib_dir()) / f"lib{scipy_openblas32.get_library()}.so")
-    try:
-        _native.load_blas(library)
-    except _native.Unavailable as error:
-        raise RuntimeUnavailable(str(error)) from error
-
-
 def retrieval_scores(
     queries: Embeddings,
     query_labels: Labels,
@@ -86,11 +69,10 @@ def retrieval_scores(
 
     queries `(n, D)`, gallery `(m, D)`. Without a gallery the queries are their own, and each leaves itself out by
     index. With cameras, gallery images of the query's class and camera are left out too. Inner products are those of
-    float64, so that the scores do not depend on the CPU, the BLAS or `threads` (default: every CPU this process may
+    float64, so that the scores do not depend on the CPU or `threads` (default: every CPU this process may
     use). It is fast where rows are about equally long, as L2-normalised ones are. progress: called with the share done,
     0 to 1. Ctrl-C stops it.
     """
-    load_blas()
     ks = sorted(set(ks))
     try:
         found = _native.evaluate(

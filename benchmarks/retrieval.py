@@ -1,8 +1,8 @@
 """Exact recall@1/5/10 and mAP of the size of Stanford Online Products' test set, beside the bare matrix product.
 
 Each measurement is a fresh process; contenders take turns, figures are medians of the rounds. The matrix product is
-float32, in tiles of rows that fit memory, the best tile of each library: numpy, the packaged OpenBLAS, and any CBLAS
-given by --blas (Intel's libmkl_rt.so.2, say). Memory is the peak above what the process held with the data loaded.
+float32, in tiles of rows that fit memory, the best tile of each library: numpy's own BLAS, and any CBLAS given by
+--blas (Intel's libmkl_rt.so.2, say). Memory is the peak above what the process held with the data loaded.
 """
 
 from __future__ import annotations
@@ -63,9 +63,8 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
 
 def evaluate(x: Rows, labels: NDArray[np.int64]) -> dict[str, Any]:
     """This package's."""
-    from edgerecall.bench.retrieval import load_blas, retrieval_scores
+    from edgerecall.bench.retrieval import retrieval_scores
 
-    load_blas()
     retrieval_scores(x[:600], labels[:600] // 4)  # threads' buffers
 
     def run() -> dict[str, float]:
@@ -135,10 +134,7 @@ def run_worker(kind: str, folder: Path) -> dict[str, Any]:
 
 def compare(folder: Path, rounds: int, libraries: list[str]) -> None:
     """The time of the evaluation over that of the fastest product."""
-    import scipy_openblas32
-
-    packaged = str(Path(scipy_openblas32.get_lib_dir()) / f"lib{scipy_openblas32.get_library()}.so")
-    kinds = ["edgerecall", "numpy", packaged, *libraries]
+    kinds = ["edgerecall", "numpy", *libraries]
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind in kinds:

@@ -64,9 +64,6 @@ class Evaluation(TypedDict):
     nearest: NDArray[np.int64]
     average_precision: NDArray[np.float64]
 
-def load_blas(path: str) -> None:
-    """Loads the BLAS that `evaluate` multiplies with; the first one stays. Unavailable when it cannot."""
-
 def evaluate(
     queries: NDArray[np.float32],
     query_labels: NDArray[np.int64],

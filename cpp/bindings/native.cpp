@@ -5,7 +5,6 @@
 #include <cstring>
 #include <optional>
 
-#include "edgerecall/blas.h"
 #include "edgerecall/decode.h"
 #include "edgerecall/error.h"
 #include "edgerecall/predictor.h"
@@ -307,7 +306,6 @@ PYBIND11_MODULE(_native, module) {
       .def("run_batch", &py_run_batch, py::arg("sources"), py::arg("out").noconvert(), py::arg("threads"),
            py::arg("max_pixels"));
 
-  module.def("load_blas", &Blas::load, py::arg("path"));
   module.def("evaluate", &py_evaluate, py::arg("queries").noconvert(), py::arg("query_labels").noconvert(),
              py::arg("query_cameras").noconvert(), py::arg("gallery").noconvert(),
              py::arg("gallery_labels").noconvert(), py::arg("gallery_cameras").noconvert(), py::arg("ks"),

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "product_kernels.h"
 #include "rank_kernels.h"
 
 namespace edgerecall {
@@ -38,6 +39,7 @@ double Task::exact(size_t query, size_t image) const {
 
 Scratch::Scratch(size_t rows, size_t columns)
     : tile(rows * columns),
+      product(kernels::product_scratch(rows)),
       turned(rows * columns),
       kept(std::max(rows, columns) + kernels::kScanOverrun),
       positions(std::max(rows, columns) + kernels::kScanOverrun) {}

@@ -38,7 +38,7 @@ struct Task {
 /// Buffers of one worker, for pieces of at most `columns` similarities.
 struct Scratch {
   Scratch(std::size_t rows, std::size_t columns);
-  std::vector<float> tile, turned, kept;
+  std::vector<float> tile, product, turned, kept;
   std::vector<std::uint32_t> positions;
 };
 

@@ -6,10 +6,10 @@
 #include <mutex>
 #include <numeric>
 
-#include "edgerecall/blas.h"
 #include "edgerecall/error.h"
 #include "meter.h"
 #include "parallel.h"
+#include "product_kernels.h"
 #include "rank_kernels.h"
 #include "ranking.h"
 
@@ -64,7 +64,6 @@ void scan_rows(Block& block, const float* similarities, size_t width, size_t bas
 /// Ranks the queries of some blocks, together the whole set when `turned`, and writes their scores.
 void run_pass(const Task& task, std::vector<Block>& blocks, bool turned, int threads, Meter& meter,
               std::vector<QueryScore>& scores) {
-  const Blas& blas = Blas::get();
   parallel_for(blocks.size(), threads, [&](size_t index, int worker) {
     for (size_t number = blocks[index].begin; number < blocks[index].end; ++number)
       blocks[index].queries.emplace_back(task, number);
@@ -78,8 +77,9 @@ void run_pass(const Task& task, std::vector<Block>& blocks, bool turned, int thr
     Block& block = blocks[tiles[index].query];
     const size_t left = tiles[index].image * kTile, width = std::min(kTile, task.gallery.count - left);
     const size_t height = block.end - block.begin;
-    blas.multiply_transposed(height, width, task.dim, task.queries.rows + block.begin * task.dim,
-                             task.gallery.rows + left * task.dim, scratch->tile.data());
+    kernels::multiply_transposed(task.queries.rows + block.begin * task.dim, height,
+                                 task.gallery.rows + left * task.dim, width, task.dim, scratch->tile.data(),
+                                 scratch->product.data());
     scan_rows(block, scratch->tile.data(), width, left, *scratch);
     if (turned && tiles[index].query != tiles[index].image) {
       kernels::transpose(scratch->tile.data(), height, width, scratch->turned.data());

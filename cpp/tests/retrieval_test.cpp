@@ -7,6 +7,7 @@
 #include "edgerecall/retrieval.h"
 #include "edgerecall/search.h"
 #include "half.h"
+#include "product_kernels.h"
 #include "rank_kernels.h"
 #include "support.h"
 
@@ -250,4 +251,25 @@ TEST_CASE("small galleries, and what search refuses") {
                                       return true;
                                     }),
                        doctest::Contains("while it is searched"), InputError);
+}
+
+TEST_CASE("matrix products equal float64's within the bound, for every remainder of rows, columns and depth") {
+  std::mt19937 random(5);
+  std::uniform_real_distribution<float> number(-1.0f, 1.0f);
+  for (const std::size_t depth : {1, 3, 4, 127, 256, 257, 600})
+    for (const std::size_t rows : {1, 2, 11, 12, 13, 37})
+      for (const std::size_t columns : {1, 7, 31, 32, 33, 70}) {
+        std::vector<float> a(rows * depth), b(columns * depth), out(rows * columns, -9.0f);
+        for (auto* values : {&a, &b}) std::generate(values->begin(), values->end(), [&] { return number(random); });
+        std::vector<float> scratch(kernels::product_scratch(rows));
+        kernels::multiply_transposed(a.data(), rows, b.data(), columns, depth, out.data(), scratch.data());
+        for (std::size_t i = 0; i < rows; ++i)
+          for (std::size_t j = 0; j < columns; ++j) {
+            const float *left = a.data() + i * depth, *right = b.data() + j * depth;
+            const double exact = kernels::dot_float64(left, right, depth);
+            const double bound = kernels::float32_error(depth, std::sqrt(kernels::dot_float64(left, left, depth)),
+                                                        std::sqrt(kernels::dot_float64(right, right, depth)));
+            REQUIRE(std::fabs(static_cast<double>(out[i * columns + j]) - exact) <= bound);
+          }
+      }
 }

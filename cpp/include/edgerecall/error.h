@@ -15,7 +15,7 @@ class UnsupportedImage : public InputError {
   using InputError::InputError;
 };
 
-/// Something the core needs is not on this machine (a BLAS library, a runtime's); the message has the remedy.
+/// Something the core needs is not on this machine (a runtime's library); the message has the remedy.
 class Unavailable : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -25,16 +25,15 @@ struct QueryScore {
   double map_at_r = 0;     ///< mean over R of the precision at the relevant images among the first R
 };
 
-/// Scores of every query without ever holding all similarities: float32 tiles of a BLAS product decide what is clear,
+/// Scores of every query without ever holding all similarities: tiles of a float32 matrix product decide what is clear,
 /// the float64 product what lies within float32's error of a threshold.
 ///
 /// The ranking is by the inner product of the float32 rows, summed in float64 in a fixed order, highest first; equal
-/// ones by gallery index. It is the same whatever the CPU, the number of threads, and any BLAS that multiplies in
-/// float32. R-precision and mAP@R are those of Musgrave et al., "A Metric Learning Reality Check" (2020).
+/// ones by gallery index. It is the same whatever the CPU, and the number of threads. R-precision and mAP@R are those of Musgrave et al., "A Metric Learning Reality Check" (2020).
 ///
 /// Without a gallery the queries are their own, and each leaves itself out, by index. With cameras (of both sides),
 /// gallery images of the query's label and camera are left out too. Throws InputError (sizes, values that are not
-/// finite), Unavailable (no BLAS).
+/// finite).
 std::vector<QueryScore> score_queries(const EmbeddingSet& queries, const EmbeddingSet* gallery, std::size_t dim,
                                       int threads, const Progress& progress);
 

@@ -11,7 +11,7 @@ namespace edgerecall {
 /// How a gallery keeps its embeddings: 4, 2 or 1 byte a number (int8: and a float32 scale a row).
 enum class Storage { float32, float16, int8 };
 
-/// A gallery in memory, searched exactly: every row is looked at, no BLAS, no index to build.
+/// A gallery in memory, searched exactly: every row is looked at, no index to build.
 ///
 /// Similarity is the inner product of what is stored: float32 and float16 rows with the float32 query, summed in
 /// float64 as in `rank_relevant`; int8 codes with the query's int8 codes, exactly, times both scales. Codes are

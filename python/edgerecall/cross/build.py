@@ -7,8 +7,6 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import scipy_openblas32
-
 from ..runtimes.bundle import Bundle
 from ..runtimes.errors import InputError
 from ..runtimes.files import atomic_file
@@ -134,12 +132,9 @@ class CrossBuild:
         """The core's tests, then the packed program: golden images in every runtime, good and damaged images."""
         self.say("tests" + (" under QEMU" if self.target.qemu else ""))
         if self.preset != "zig":
-            blas = Path(scipy_openblas32.get_lib_dir()) / f"lib{scipy_openblas32.get_library()}.so"
-            if self.target.qemu:
-                blas = self.target.sysroot / "usr/lib" / self.target.triplet / "openblas-pthread/libopenblas.so.0"
             tests = self.build / "cmake"
             command = ["ctest", "--test-dir", tests, "--output-on-failure", "--no-tests=error"]
-            run_logged("tests", command, self.logs / "ctest.log", None, EDGERECALL_BLAS=str(blas))
+            run_logged("tests", command, self.logs / "ctest.log")
             if self.target.qemu == CORTEX_A72:  # once more where int8 products have their own instructions
                 newer = ["neoverse-n1" if part == CORTEX_A72[-1] else part for part in self.target.emulator]
                 command = [*newer, tests / "edgerecall_tests", "-tc=search equals*,small galleries*"]

@@ -15,7 +15,7 @@ STAMP = "edgerecall-sysroot"
 LINKED = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
 # What the tests and the runtimes' libraries load under QEMU. The cross-compiler's own C library does not do: with it,
 # starting a thread never ends under QEMU 7.2.
-LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libhwy1", "zlib1g", "libopenblas0-pthread", "libgfortran5")
+LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libhwy1", "zlib1g")
 # ONNX Runtime reads it at start; under QEMU it would see this machine's and crash.
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 108.00
