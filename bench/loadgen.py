@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..runtimes.errors import InputError, RuntimeFailed
 from ..runtimes.files import write_error
 from ..runtimes.load_test import DETAIL, SUMMARY
+from ..runtimes.versions import needs
 from .rows import Row, Scenario
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LoadSettings:
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}: expected more than 0, got {value:g}")
         if self.scenarios and importlib.util.find_spec("mlperf_loadgen") is None:
-            raise InputError("scenarios need MLPerf LoadGen: run \"pip install 'edgerecall[bench]'\"")
+            raise InputError(f"--scenario {needs('mlperf_loadgen')}")
         if self.logs is not None:
             try:
                 Path(self.logs).mkdir(parents=True, exist_ok=True)

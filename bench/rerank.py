@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.errors import InputError, RuntimeUnavailable
+from ..runtimes.versions import needs
 from .retrieval import Embeddings, Labels, RetrievalScores, left_out
 
 K1, K2, SHARE = 20, 6, 0.3
@@ -199,5 +200,5 @@ def _sparse() -> Any:
     try:
         from scipy import sparse
     except ImportError as error:
-        raise RuntimeUnavailable("re-ranking needs SciPy: run \"pip install 'edgerecall[train]'\"") from error
+        raise RuntimeUnavailable(f"re-ranking {needs('scipy')}") from error
     return sparse

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import RuntimeUnavailable
 from .files import atomic_file, write_text
+from .versions import needs
 
 
 class Writer(ABC):
@@ -88,7 +89,7 @@ class ParquetWriter(FileWriter):
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
-            raise RuntimeUnavailable("--format parquet needs pyarrow: run 'pip install edgerecall[parquet]'") from error
+            raise RuntimeUnavailable(f"--format parquet {needs('pyarrow')}") from error
         self.arrow = pyarrow
 
     def finish(self) -> None:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from .errors import InputError, RuntimeFailed, RuntimeUnavailable
 from .package_folders import package_folders
 from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, artifact_runtime
+from .versions import needs
 
 
-def wheel_library(package: str, folder: str, stem: str, variable: str, remedy: str) -> str:
+def wheel_library(package: str, folder: str, stem: str, variable: str) -> str:
     """A shared library inside an installed wheel, without importing it; empty when the environment names another.
 
     Raises RuntimeUnavailable with the remedy.
@@ -22,7 +23,7 @@ def wheel_library(package: str, folder: str, stem: str, variable: str, remedy: s
     for place in package_folders(package):
         for path in sorted((place / folder).glob(f"{stem}*")):
             return str(path)
-    raise RuntimeUnavailable(f"needs {stem}: {remedy}, or name it in {variable}")
+    raise RuntimeUnavailable(f"{needs(package)}, or name {stem} in {variable}")
 
 
 class NativePredictor(Predictor):
@@ -83,8 +84,7 @@ class NativeOnnxRuntime(NativePredictor):
     runtime = "native:onnxruntime"
 
     def library(self) -> str:
-        remedy = "run 'pip install edgerecall[onnx]'"
-        return wheel_library("onnxruntime", "capi", "libonnxruntime.so", "EDGERECALL_ONNXRUNTIME", remedy)
+        return wheel_library("onnxruntime", "capi", "libonnxruntime.so", "EDGERECALL_ONNXRUNTIME")
 
 
 class NativeOpenVino(NativePredictor):
@@ -94,8 +94,7 @@ class NativeOpenVino(NativePredictor):
     sized = True
 
     def library(self) -> str:
-        remedy = "run 'pip install edgerecall[openvino]'"
-        return wheel_library("openvino", "libs", "libopenvino_c.so", "EDGERECALL_OPENVINO", remedy)
+        return wheel_library("openvino", "libs", "libopenvino_c.so", "EDGERECALL_OPENVINO")
 
 
 class NativeNcnn(NativePredictor):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import RuntimeFailed, RuntimeUnavailable
 from .predictor import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .versions import needs
 
 
 class NcnnPredictor(Predictor):
@@ -21,7 +22,7 @@ class NcnnPredictor(Predictor):
         try:
             import ncnn
         except ImportError as error:
-            raise RuntimeUnavailable("runtime 'ncnn' needs ncnn: run 'pip install edgerecall[ncnn]'") from error
+            raise RuntimeUnavailable(f"runtime 'ncnn' {needs('ncnn')}") from error
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
         self.io, self._mat = io, ncnn.Mat

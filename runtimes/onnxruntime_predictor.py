@@ -22,6 +22,7 @@ from .predictor import (
     is_activation,
     precisions,
 )
+from .versions import needs
 
 HEAVY = ("Conv", "Gemm", "MatMul")
 
@@ -35,9 +36,7 @@ class OnnxRuntimePredictor(Predictor):
         try:
             import onnxruntime
         except ImportError as error:
-            raise RuntimeUnavailable(
-                "runtime 'onnxruntime' needs onnxruntime: run 'pip install edgerecall[onnx]'"
-            ) from error
+            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs('onnxruntime')}") from error
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
         onnxruntime.set_default_logger_severity(3)
@@ -87,9 +86,7 @@ class OnnxRuntimePredictor(Predictor):
         try:
             import onnx
         except ImportError as error:
-            raise RuntimeUnavailable(
-                "looking inside an ONNX graph needs onnx: run \"pip install 'edgerecall[export]'\""
-            ) from error
+            raise RuntimeUnavailable(f"looking inside an ONNX graph {needs('onnx')}") from error
         graph = onnx.load(self._model)
         constant = {tensor.name for tensor in graph.graph.initializer}
         kinds: dict[str, str] = {}

@@ -21,6 +21,7 @@ from .predictor import (
     is_activation,
     precisions,
 )
+from .versions import needs
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 HEAVY_LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
@@ -57,9 +58,7 @@ class OpenVinoPredictor(Predictor):
         try:
             import openvino
         except ImportError as error:
-            raise RuntimeUnavailable(
-                "runtime 'openvino' needs openvino: run 'pip install edgerecall[openvino]'"
-            ) from error
+            raise RuntimeUnavailable(f"runtime 'openvino' {needs('openvino')}") from error
         self.io, self._path, self._options = io, files["model"], options
         self._core, self._tensor = openvino.Core(), openvino.Tensor
         self._model = self._core.read_model(self._path)

@@ -22,6 +22,7 @@ from .predictor import (
     checked_output,
     is_activation,
 )
+from .versions import needs
 
 # Running means and variances, which a batch norm gives beside its output.
 PARAMETER = re.compile(r"\.[wb]_\d+$")
@@ -38,9 +39,7 @@ class PaddlePredictor(Predictor):
             import paddle
             from paddle import inference
         except ImportError as error:
-            raise RuntimeUnavailable(
-                "runtime 'paddle' needs paddlepaddle: run 'pip install edgerecall[paddle]'"
-            ) from error
+            raise RuntimeUnavailable(f"runtime 'paddle' {needs('paddle')}") from error
         if options.device == "gpu" and not paddle.is_compiled_with_cuda():
             raise RuntimeUnavailable("use_gpu: this Paddle is a CPU build: install paddlepaddle-gpu, or use the CPU")
         if options.precision == "fp16":

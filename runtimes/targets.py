@@ -110,6 +110,15 @@ TARGETS = {
             loads=False,
         ),
         Target(
+            "linux-x86_64-glibc2.28",
+            "x86_64",
+            "amd64",
+            "x86_64-linux-gnu",
+            (DPKG, ("nasm", "nasm")),
+            zig="x86_64-linux-gnu.2.28",
+            platforms=X86_64,
+        ),
+        Target(
             "linux-aarch64-glibc2.28",
             "aarch64",
             "arm64",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 RELEVANT = (
@@ -19,21 +21,52 @@ RELEVANT = (
     "mlcommons-loadgen",
 )
 
-# module -> (distribution, the extra that brings it)
-PROVIDERS = {
-    "paddle": ("paddlepaddle", "train"),
-    "paddle2onnx": ("paddle2onnx", "export"),
-    "onnxruntime": ("onnxruntime", "onnx"),
-    "openvino": ("openvino", "openvino"),
-    "scipy": ("scipy", "bench"),
-    "matplotlib": ("matplotlib", "bench"),
+
+@dataclass(frozen=True)
+class Package:
+    """An optional package. extra: of ours, which brings it. below: the first Python that it has no wheel for."""
+
+    distribution: str
+    extra: str
+    below: tuple[int, int] | None = None
+
+
+# By the module that is imported.
+PACKAGES = {
+    "paddle": Package("paddlepaddle", "paddle", (3, 14)),
+    "paddle2onnx": Package("paddle2onnx", "export", (3, 13)),
+    "onnx": Package("onnx", "export"),
+    "onnxruntime": Package("onnxruntime", "onnx"),
+    "openvino": Package("openvino", "openvino"),
+    "ncnn": Package("ncnn", "ncnn"),
+    "scipy": Package("scipy", "bench"),
+    "matplotlib": Package("matplotlib", "bench"),
+    "jinja2": Package("jinja2", "bench"),
+    "psutil": Package("psutil", "bench"),
+    "mlperf_loadgen": Package("mlcommons-loadgen", "bench", (3, 14)),
+    "pyarrow": Package("pyarrow", "parquet"),
+    "visualdl": Package("visualdl", "visualdl"),
 }
+TRAINING = {"paddle": "train"}  # of a verb that trains, which wants more than Paddle alone
+
+
+def needs(module: str, extra: str = "", python: tuple[int, int] = sys.version_info[:2]) -> str:
+    """ "needs PACKAGE", with how to install it, or why it cannot be installed under this Python.
+
+    extra: the one to name in place of the package's own.
+    """
+    package = PACKAGES[module]
+    if package.below is not None and python >= package.below:
+        last = f"{package.below[0]}.{package.below[1] - 1}"
+        mine = ".".join(map(str, python))
+        return f"needs {package.distribution}, which has no wheel for Python {mine}: use Python 3.10 to {last}"
+    return f"needs {package.distribution}: run \"pip install 'edgerecall[{extra or package.extra}]'\""
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:
     """One line with the remedy, when the missing module is of an optional package; else None."""
-    provider = PROVIDERS.get((error.name or "").split(".")[0])
-    return f"this needs {provider[0]}: run \"pip install 'edgerecall[{provider[1]}]'\"" if provider else None
+    module = (error.name or "").split(".")[0]
+    return f"this {needs(module, TRAINING.get(module, ''))}" if module in PACKAGES else None
 
 
 def installed_versions(names: Iterable[str] = RELEVANT) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..bench.retrieval import RetrievalScores
 from ..runtimes.errors import InputError, RuntimeUnavailable
 from ..runtimes.files import write_error, write_text
+from ..runtimes.versions import needs
 
 METRICS = "metrics.jsonl"
 KINDS = ("train", "eval")
@@ -131,9 +132,7 @@ def log_writer(folder: Path) -> Any:
     try:
         from visualdl import LogWriter
     except ImportError as error:
-        raise RuntimeUnavailable(
-            "Global.use_visualdl needs VisualDL: run \"pip install 'edgerecall[visualdl]'\", or use False"
-        ) from error
+        raise RuntimeUnavailable(f"Global.use_visualdl {needs('visualdl')}, or use False") from error
     try:
         return LogWriter(logdir=str(folder))
     except OSError as error:

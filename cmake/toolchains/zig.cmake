@@ -1,7 +1,8 @@
 # Any Linux that zig knows, from its one download: an old glibc (aarch64-linux-gnu.2.28) or none at all, in a static
 # program (aarch64-linux-musl). Needs 'pip install ziglang', -DEDGERECALL_ZIG=<its program zig>,
-# -DEDGERECALL_ZIG_TARGET=<triple> and -DEDGERECALL_QEMU=<emulator and arguments>; 'edgerecall cross' gives them all.
-foreach(_wanted ZIG ZIG_TARGET QEMU)
+# -DEDGERECALL_ZIG_TARGET=<triple> and, for another machine's programs, -DEDGERECALL_QEMU=<emulator and arguments>;
+# 'edgerecall cross' gives them all.
+foreach(_wanted ZIG ZIG_TARGET)
   if(NOT EDGERECALL_${_wanted})
     message(FATAL_ERROR "expected -DEDGERECALL_${_wanted}=...: run 'edgerecall cross', which gives it")
   endif()
@@ -12,6 +13,8 @@ string(REGEX REPLACE "-.*" "" CMAKE_SYSTEM_PROCESSOR "${EDGERECALL_ZIG_TARGET}")
 if(CMAKE_SYSTEM_PROCESSOR STREQUAL "arm")
   set(CMAKE_SYSTEM_PROCESSOR armv7l)
   set(_cpu "-mcpu=generic+v7a+neon")
+elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+  set(_cpu "-mcpu=x86_64_v2")
 else()
   set(_cpu "-mcpu=generic") # the ABI's floor: armv8-a
 endif()

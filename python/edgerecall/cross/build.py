@@ -12,10 +12,10 @@ from ..runtimes.errors import InputError
 from ..runtimes.files import atomic_file
 from ..runtimes.targets import CORTEX_A72, Target, cache_dir
 from .commands import cmake_build, require_tools, run_logged
-from .libraries import build_image_libraries, build_ncnn
+from .libraries import build_ncnn
 from .licences import copy_licences
-from .packages import runtime_libraries, zig_folder
-from .sysroot import make_sysroot
+from .packages import runtime_libraries
+from .toolchain import toolchain
 
 Say = Callable[[str], None]
 PROGRAM = "edgerecall-device"
@@ -52,11 +52,11 @@ class CrossBuild:
 
     def run(self) -> Path:
         """All steps; the archive."""
-        toolchain = self._toolchain()
-        options = list(toolchain)
+        compiler = toolchain(self.target, self.source, self.logs, self.say)
+        options = list(compiler)
         if "ncnn" in self.runtimes:
             self.say("ncnn from its source (minutes, the first time)")
-            options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, toolchain, self.cache, self.logs)}")
+            options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, compiler, self.cache, self.logs)}")
         if self.lite_dir:
             options.append(f"-DEDGERECALL_PADDLE_LITE_DIR={self.lite_dir.resolve()}")
         self._compile(options)
@@ -70,27 +70,6 @@ class CrossBuild:
         if self.target.zig:
             return "zig"
         return self.target.name if self.target.qemu else "host"
-
-    def _toolchain(self) -> list[str]:
-        """CMake's options that choose compiler and libraries; makes what they name."""
-        target, folder = self.target, self.source / "cmake" / "toolchains"
-        if not target.qemu:
-            return []
-        self.say("libraries of the target")
-        root = make_sysroot(target, self.logs, self.say)
-        if not target.zig:
-            return [f"-DCMAKE_TOOLCHAIN_FILE={folder / f'{target.name}.cmake'}", f"-DEDGERECALL_SYSROOT={root}"]
-        emulator = ";".join(target.emulator)
-        options = [
-            f"-DCMAKE_TOOLCHAIN_FILE={folder / 'zig.cmake'}",
-            f"-DEDGERECALL_ZIG={zig_folder() / 'zig'}",
-            f"-DEDGERECALL_ZIG_TARGET={target.zig}",
-            f"-DEDGERECALL_QEMU={emulator}",
-        ]
-        images = build_image_libraries(target, options, self.cache, self.logs, self.say)
-        headers = root / "usr"
-        roots = f"-DCMAKE_FIND_ROOT_PATH={images};{headers}"
-        return [*options, roots, f"-DEDGERECALL_LOADED_RUNTIMES={'ON' if target.loads else 'OFF'}"]
 
     def _compile(self, options: Sequence[str]) -> None:
         self.say("the program")

@@ -33,11 +33,19 @@ NCNN_OPTIONS = (
     "-DNCNN_PIXEL_AFFINE=OFF",
     "-DNCNN_PIXEL_DRAWING=OFF",
 )
-# In the order in which they need each other.
-IMAGE_SOURCES: dict[str, tuple[str, ...]] = {
+# Source packages, in the order in which they need each other.
+CORE_SOURCES: dict[str, tuple[str, ...]] = {
     "zlib": (),
     "libjpeg-turbo": ("-DENABLE_SHARED=OFF", "-DWITH_TURBOJPEG=OFF"),
     "libpng1.6": ("-DPNG_SHARED=OFF", "-DPNG_TESTS=OFF", "-DPNG_EXECUTABLES=OFF", "-DPNG_TOOLS=OFF"),
+    "highway": (
+        "-DBUILD_SHARED_LIBS=OFF",
+        "-DBUILD_TESTING=OFF",
+        "-DHWY_ENABLE_CONTRIB=OFF",
+        "-DHWY_ENABLE_EXAMPLES=OFF",
+        "-DHWY_ENABLE_TESTS=OFF",
+    ),
+    "nlohmann-json3": ("-DJSON_BuildTests=OFF",),
 }
 ZLIB = ("zlibstatic", ("libz.a", "zlib.h", "zconf.h"))  # its install wants a shared library too
 
@@ -86,23 +94,27 @@ def build_ncnn(target: Target, toolchain: list[str], cache: Path, logs: Path) ->
     return prefix
 
 
-def build_image_libraries(
+def build_core_libraries(
     target: Target, toolchain: list[str], cache: Path, logs: Path, say: Callable[[str], None]
 ) -> Path:
-    """zlib, libjpeg-turbo and libpng for a target whose C library is not Debian's."""
-    mark = hashlib.sha256(repr((target, IMAGE_SOURCES)).encode()).hexdigest()
-    prefix = cache / f"image-{target.name}"
+    """All that the core links, static, for a target whose C library is not Debian's; their licences in `licences/`."""
+    mark = hashlib.sha256(repr((target, CORE_SOURCES)).encode()).hexdigest()
+    prefix = cache / f"core-{target.name}"
     if not marked(prefix, mark):
         with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:
             apt = PrivateApt(Path(work) / "apt", target.debian, logs, say)
             apt.update()
-            for name, options in IMAGE_SOURCES.items():
+            (folder / "licences").mkdir()
+            for name, options in CORE_SOURCES.items():
                 source = apt.source(name, Path(work) / "sources" / name)
                 if name == "zlib":  # Debian leaves out what only Windows compiles, CMake wants to see it
                     (source / "win32").mkdir(exist_ok=True)
                     (source / "win32" / "zlib1.rc").touch()
                 found = [f"-DCMAKE_PREFIX_PATH={folder}", f"-DCMAKE_FIND_ROOT_PATH={folder}"]
+                if name == "libjpeg-turbo" and target.machine == "x86_64":
+                    options = (*options, "-DREQUIRE_SIMD=ON")  # without nasm it would be slow, and say nothing
                 only = ZLIB if name == "zlib" else ()
                 cmake_library(name, source, options, [*toolchain, *found], folder, logs, *only)
+                shutil.copyfile(source / "debian" / "copyright", folder / "licences" / f"{name}.txt")
             (folder / STAMP).write_text(mark)
     return prefix

@@ -7,18 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.errors import InputError
-from ..runtimes.targets import Target
+from ..runtimes.targets import Target, cache_dir
 from .packages import zig_folder
 
 PACKAGES = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev")
+SOURCES = ("libjpeg-turbo", "libpng1.6", "zlib", "highway", "nlohmann-json3")
 ZIG = {"zig": "LICENSE", "libcxx": "lib/libcxx/LICENSE.TXT", "libcxxabi": "lib/libcxxabi/LICENSE.TXT"}
 MUSL = {"musl": "lib/libc/musl/COPYRIGHT", "libunwind": "lib/libunwind/LICENSE.TXT"}
 
 
 def copy_licences(target: Target, ncnn: Path | None, into: Path, say: Callable[[str], None]) -> None:
     """A text per library into a new folder. ncnn: its installation, when it is linked."""
-    documents = (target.sysroot if target.qemu else Path("/")) / "usr" / "share" / "doc"
-    texts = {package: documents / package / "copyright" for package in PACKAGES}
+    if target.zig:
+        core = cache_dir() / f"core-{target.name}" / "licences"
+        texts = {name: core / f"{name}.txt" for name in SOURCES}
+    else:
+        documents = (target.sysroot if target.qemu else Path("/")) / "usr" / "share" / "doc"
+        texts = {package: documents / package / "copyright" for package in PACKAGES}
     if target.zig:
         texts |= {name: zig_folder() / path for name, path in {**ZIG, **(MUSL if target.static else {})}.items()}
     if ncnn is not None:

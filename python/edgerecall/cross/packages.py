@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from ..runtimes.errors import InputError
 from ..runtimes.package_folders import package_folders
+from ..runtimes.targets import find_program
 from .commands import run_logged
 
 # Of OpenVINO's libraries those that run an IR model on CPU.
@@ -65,12 +69,34 @@ def runtime_libraries(runtime: str, platforms: Sequence[str], into: Path, logs: 
     return names
 
 
+def sdist_url(requirement: str, log: Path) -> str:
+    """Where a pinned package's source archive lies, with its hash, as uv locks it (PEP 751); nothing is built."""
+    uv = find_program("uv")
+    if uv is None:
+        raise InputError("needs uv: run \"pip install 'edgerecall[cross]'\"")
+    with tempfile.TemporaryDirectory(prefix="edgerecall-lock-") as work:
+        asked, lock = Path(work) / "requirements.in", Path(work) / "pylock.toml"
+        asked.write_text(requirement + "\n")
+        command = [uv, "pip", "compile", asked, "--no-deps", "--no-header", "--python", sys.executable, *own_index()]
+        run_logged(f"locking {requirement}", [*command, "--format", "pylock.toml", "--output-file", lock], log)
+        text = lock.read_text()
+    found = re.search(r'^sdist = \{ url = "([^"]+)".*sha256 = "([0-9a-f]{64})"', text, re.MULTILINE)
+    if found is None:
+        raise InputError(f"{requirement}: the package index has no source archive of it; see {log}")
+    return f"{found[1]}#sha256={found[2]}"
+
+
+def own_index() -> list[str]:
+    """uv's options for the package index that pip is configured for, if one is."""
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    url = os.environ.get("PIP_INDEX_URL") or subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return ["--default-index", url.strip()] if url.strip() else []
+
+
 def ncnn_source(into: Path, logs: Path) -> Path:
-    """ncnn's source folder. Its sdist cannot say what it needs (no build is meant to come of it), so pip is told not
-    to ask: the older resolver does not.
-    """
-    options = ("--no-binary=ncnn", "--use-deprecated=legacy-resolver")
-    sdist = pip_download(same_version("ncnn"), into / "sdist", logs / "pip-ncnn.log", *options)
+    """ncnn's source folder. Its sdist says today's date for its version, so that pip takes it by its address alone."""
+    url = sdist_url(same_version("ncnn"), logs / "uv-ncnn.log")
+    sdist = pip_download(f"ncnn @ {url}", into / "sdist", logs / "pip-ncnn.log")
     with tarfile.open(sdist) as archive:
         archive.extractall(into, filter="data")
     return into / sdist.name.removesuffix(".tar.gz")
@@ -81,4 +107,4 @@ def zig_folder() -> Path:
     for place in package_folders("ziglang"):
         if (place / "zig").is_file():
             return place
-    raise InputError(f"needs zig: run '{Path(sys.executable).name} -m pip install ziglang'")
+    raise InputError("needs zig: run \"pip install 'edgerecall[cross]'\"")
