@@ -1,13 +1,19 @@
-"""Builds the package: five top-level folders become one importable name, plus one CMake-built extension."""
+"""Builds the package: top-level folders become one importable name, plus one CMake-built extension.
+
+Environment: CMAKE_ARGS (options for CMake), and for wheels that leave the machine (scripts/make_wheels.py)
+EDGERECALL_DEVICE_PROGRAM (the program to pack) and EDGERECALL_LICENCES (a folder of what is linked in).
+"""
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -15,6 +21,7 @@ PACKAGE_DIR = {
     "edgerecall": "python/edgerecall",
     "edgerecall.cli": "python/edgerecall/cli",
     "edgerecall.cross": "python/edgerecall/cross",
+    "edgerecall.configs": "configs",
     "edgerecall.train": "train",
     "edgerecall.train.backbones": "train/backbones",
     "edgerecall.train.data": "train/data",
@@ -22,6 +29,8 @@ PACKAGE_DIR = {
     "edgerecall.runtimes": "runtimes",
     "edgerecall.bench": "bench",
 }
+# What 'edgerecall cross' builds from where there is no checkout.
+SOURCES = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "cmake", "cpp", "tests/golden")
 
 
 class CMakeBuild(build_ext):
@@ -48,10 +57,32 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build_dir), "--parallel", jobs], check=True)
 
 
+class PackedBuild(build_py):
+    """Adds what is no Python: the core's source, the program for this machine, licences of what is linked in."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        package = Path(self.build_lib) / "edgerecall"
+        shutil.rmtree(package / "cross" / "source", ignore_errors=True)
+        for name in SOURCES:
+            target = package / "cross" / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, target)
+        program, licences = (os.environ.get(f"EDGERECALL_{name}") for name in ("DEVICE_PROGRAM", "LICENCES"))
+        if program:
+            (package / "bin").mkdir(parents=True, exist_ok=True)
+            shutil.copy2(program, package / "bin" / "edgerecall-device")
+        if licences:
+            shutil.copytree(licences, package / "licences", dirs_exist_ok=True)
+
+
 setup(
     packages=list(PACKAGE_DIR),
     package_dir=PACKAGE_DIR,
-    package_data={"edgerecall": ["py.typed"], "edgerecall.runtimes": ["*.pyi"]},
+    package_data={"edgerecall": ["py.typed"], "edgerecall.configs": ["*.yaml"], "edgerecall.runtimes": ["*.pyi"]},
     ext_modules=[Extension("edgerecall.runtimes._native", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": PackedBuild},
 )

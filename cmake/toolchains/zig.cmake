@@ -35,6 +35,7 @@ foreach(_prefix CMAKE CMAKE_C_COMPILER CMAKE_CXX_COMPILER)
   set(${_prefix}_AR "${CMAKE_BINARY_DIR}/zig-ar" CACHE FILEPATH "")
   set(${_prefix}_RANLIB "${CMAKE_BINARY_DIR}/zig-ranlib" CACHE FILEPATH "")
 endforeach()
+set(CMAKE_STRIP "" CACHE FILEPATH "") # this machine's knows no other machine's files: the linker strips
 # zig links undefined behaviour to a trap unless told not to.
 set(CMAKE_C_FLAGS_INIT "-fno-sanitize=undefined")
 set(CMAKE_CXX_FLAGS_INIT "-fno-sanitize=undefined")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -16,12 +17,17 @@ from .console import console
 @click.option(
     "--lite-dir", type=click.Path(path_type=Path), help="Paddle Lite's C++ library for the target (its cxx/)."
 )
-@click.option("--source", type=click.Path(path_type=Path), help="A checkout; default: the one around this folder.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="A checkout; default: the one around this folder, else the package's own source.",
+)
 def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | None, source: Path | None) -> int:
     """Build the stand-alone program for TARGET, test it there or under QEMU, and pack it into dist/.
 
     TARGET: linux-aarch64 (Raspberry Pi OS 64-bit and other boards), linux-armv7 (32-bit), linux-aarch64-musl and
-    linux-armv7-musl (static, for any Linux), linux-aarch64-glibc2.28 (older boards), linux-x86_64 (servers)."""
+    linux-armv7-musl (static, for any Linux), linux-aarch64-glibc2.28 (older boards), linux-x86_64 (this kind of
+    system), linux-x86_64-glibc2.28 (servers)."""
     from ..cross.build import CrossBuild, program_size, source_root
     from ..runtimes.errors import InputError
     from ..runtimes.targets import target_named
@@ -37,5 +43,5 @@ def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | Non
     if bundle is not None:
         build.verify(bundle)
     size = f"program {program_size(build.package) / 1e6:.2f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
-    out.print(f"{archive.relative_to(build.source)}: {size}")
+    out.print(f"{os.path.relpath(archive)}: {size}", soft_wrap=True)
     return 0

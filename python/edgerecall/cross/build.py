@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from ..runtimes.bundle import Bundle
@@ -20,6 +21,7 @@ from .toolchain import toolchain
 Say = Callable[[str], None]
 PROGRAM = "edgerecall-device"
 TEST_BUNDLE = Path("tests/golden/bundle")
+PACKED = Path(__file__).resolve().parent / "source"  # in an installed package
 RUN_SCRIPT = f"""#!/bin/sh
 # Runs the program from wherever this folder lies, with the libraries beside it.
 exec "$(dirname "$0")/{PROGRAM}" "$@"
@@ -27,8 +29,8 @@ exec "$(dirname "$0")/{PROGRAM}" "$@"
 
 
 def source_root(given: Path | None) -> Path:
-    """The checkout. InputError when there is none."""
-    for folder in [given] if given else [Path.cwd(), *Path.cwd().parents]:
+    """The checkout given or around this folder, else the source inside the installed package. InputError for none."""
+    for folder in [given] if given else [Path.cwd(), *Path.cwd().parents, PACKED]:
         if (folder / "CMakePresets.json").is_file() and (folder / "cpp" / "tools").is_dir():
             return folder.resolve()
     raise InputError(f"the program is built from a checkout of EdgeRecall: found none in {given or Path.cwd()}")
@@ -41,9 +43,10 @@ class CrossBuild:
         self, source: Path, target: Target, runtimes: Sequence[str], say: Say, lite_dir: Path | None = None
     ) -> None:
         self.source, self.target, self.runtimes, self.say, self.lite_dir = source, target, runtimes, say, lite_dir
-        self.build = source / "build" / "cross" / target.name
-        self.logs = self.build / "logs"
         self.cache = cache_dir()
+        self.build = (self.cache / "build" if source == PACKED else source / "build" / "cross") / target.name
+        self.dist = (Path.cwd() if source == PACKED else source) / "dist"
+        self.logs = self.build / "logs"
         self.package = self.build / "package"
         for runtime in runtimes:
             if runtime != "ncnn" and not target.platforms:
@@ -52,17 +55,31 @@ class CrossBuild:
 
     def run(self) -> Path:
         """All steps; the archive."""
-        compiler = toolchain(self.target, self.source, self.logs, self.say)
-        options = list(compiler)
-        if "ncnn" in self.runtimes:
-            self.say("ncnn from its source (minutes, the first time)")
-            options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, compiler, self.cache, self.logs)}")
-        if self.lite_dir:
-            options.append(f"-DEDGERECALL_PADDLE_LITE_DIR={self.lite_dir.resolve()}")
-        self._compile(options)
+        self.compile()
         self._assemble()
         self._test()
         return self._pack()
+
+    def compile(self) -> Path:
+        """The program alone."""
+        options = list(self.compiler)
+        if "ncnn" in self.runtimes:
+            self.say("ncnn from its source (minutes, the first time)")
+            options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, self.compiler, self.cache, self.logs)}")
+        if self.lite_dir:
+            options.append(f"-DEDGERECALL_PADDLE_LITE_DIR={self.lite_dir.resolve()}")
+        self.say("the program")
+        (self.build / "cmake" / "CMakeCache.txt").unlink(missing_ok=True)  # it would keep an earlier toolchain's flags
+        place = self.build / "cmake"
+        command = ["cmake", "--preset", self.preset, "-S", self.source, "-B", place, *options]
+        run_logged("configuring", command, self.logs / "configure.log", self.source)
+        cmake_build("building", place, self.logs / "build.log")
+        return place / PROGRAM
+
+    @cached_property
+    def compiler(self) -> list[str]:
+        """CMake's options that choose the compiler and the libraries; what they name is made first."""
+        return toolchain(self.target, self.source, self.logs, self.say)
 
     @property
     def preset(self) -> str:
@@ -70,22 +87,6 @@ class CrossBuild:
         if self.target.zig:
             return "zig"
         return self.target.name if self.target.qemu else "host"
-
-    def _compile(self, options: Sequence[str]) -> None:
-        self.say("the program")
-        (self.build / "cmake" / "CMakeCache.txt").unlink(missing_ok=True)  # it would keep an earlier toolchain's flags
-        configure = [
-            "cmake",
-            "--preset",
-            self.preset,
-            "-S",
-            self.source,
-            "-B",
-            self.build / "cmake",
-            *options,
-        ]
-        run_logged("configuring", configure, self.logs / "configure.log", self.source)
-        cmake_build("building", self.build / "cmake", self.logs / "build.log")
 
     def _assemble(self) -> None:
         """The folder that is packed: program, script, licences, libraries."""
@@ -133,7 +134,7 @@ class CrossBuild:
 
     def _pack(self) -> Path:
         name = f"{PROGRAM}-{self.target.name}"
-        archive = self.source / "dist" / f"{name}.tar.gz"
+        archive = self.dist / f"{name}.tar.gz"
         with atomic_file(archive) as temporary, tarfile.open(temporary, "w:gz") as packed:
             packed.add(self.package, arcname=name)
         return archive

@@ -1,0 +1,106 @@
+"""Wheels that leave the machine: manylinux_2_28, for x86-64 and 64-bit ARM, everything but libc inside.
+
+Usage: .venv/bin/python scripts/make_wheels.py [--machine x86_64] [--python 3.11]. Compiles with zig against glibc 2.28,
+for each CPython found (PATH, pyenv, uv), whose headers serve both machines: their ABI of Python is the same. Writes the
+source distribution and the wheels, checked by auditwheel, to dist/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from edgerecall.cross.build import CrossBuild
+from edgerecall.cross.commands import run_logged
+from edgerecall.cross.licences import copy_licences
+from edgerecall.runtimes.errors import EdgeRecallError, InputError
+from edgerecall.runtimes.targets import find_program, target_named
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK, DIST = ROOT / "build" / "wheels", ROOT / "dist"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+POLICY = "manylinux_2_28"
+INCLUDE = "import sysconfig; print(sysconfig.get_paths()['include'])"
+
+
+def uv(title: str, *arguments: object, **environment: str) -> None:
+    """Runs uv, output into a log."""
+    run_logged(title, [find_program("uv") or "uv", *arguments], WORK / "logs" / f"{title}.log", ROOT, **environment)
+
+
+def find_python(version: str) -> tuple[str, str] | None:
+    """An interpreter with headers, and where they are."""
+    candidates = [sys.executable, shutil.which(f"python{version}") or ""]
+    candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    command = [find_program("uv") or "uv", "python", "find", "--no-python-downloads", "--no-project", version]
+    candidates.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+    probe = f"import sys; assert sys.version_info[:2] == {tuple(map(int, version.split('.')))}; {INCLUDE}"
+    for python in filter(None, candidates):
+        found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
+        include = found.stdout.strip()
+        if found.returncode == 0 and (Path(include) / "Python.h").is_file():
+            return python, include
+    return None
+
+
+def make_wheel(build: CrossBuild, sdist: Path, version: str, python: str, include: str, packed: dict[str, str]) -> Path:
+    """One wheel, checked and tagged. packed: what setup.py adds, by its environment."""
+    machine = build.target.machine
+    suffix = f".cpython-{version.replace('.', '')}-{machine}-linux-gnu.so"
+    options = [*build.compiler, f"-DPYTHON_MODULE_EXTENSION={suffix}", f"-DPython_INCLUDE_DIR={include}"]
+    environment = {
+        **packed,
+        "CMAKE_ARGS": shlex.join(options),
+        "SETUPTOOLS_EXT_SUFFIX": suffix,
+        "_PYTHON_HOST_PLATFORM": f"linux-{machine}",
+    }
+    raw = WORK / "raw" / f"{machine}-{version}"
+    shutil.rmtree(raw, ignore_errors=True)
+    uv(f"wheel-{machine}-{version}", "build", "--wheel", sdist, "--python", python, "--out-dir", raw, **environment)
+    (wheel,) = raw.glob("*.whl")
+    command = [sys.executable, "-m", "auditwheel", "repair", "--only-plat", "--plat", f"{POLICY}_{machine}"]
+    run_logged("auditwheel", [*command, "--wheel-dir", DIST, wheel], WORK / "logs" / f"audit-{machine}-{version}.log")
+    return next(DIST.glob(f"edgerecall-*-cp{version.replace('.', '')}-*{POLICY}_{machine}.whl"))
+
+
+def main() -> None:
+    """Builds all that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--machine", action="append", choices=["x86_64", "aarch64"], help="default: both")
+    parser.add_argument("--python", action="append", choices=PYTHONS, help="default: every one that is found")
+    options = parser.parse_args()
+    shutil.rmtree(WORK / "sdist", ignore_errors=True)
+    uv("sdist", "build", "--sdist", "--out-dir", WORK / "sdist")
+    (sdist,) = (WORK / "sdist").glob("*.tar.gz")
+    DIST.mkdir(exist_ok=True)
+    for old in DIST.glob("edgerecall-*.whl"):
+        old.unlink()
+    shutil.copyfile(sdist, DIST / sdist.name)
+    found = {version: find_python(version) for version in options.python or PYTHONS}
+    if missing := [version for version in options.python or () if found[version] is None]:
+        raise InputError(f"no CPython {', '.join(missing)} with headers here: install it, by 'uv python install', say")
+    for machine in options.machine or ("x86_64", "aarch64"):
+        build = CrossBuild(ROOT, target_named(f"linux-{machine}-glibc2.28"), (), print)
+        licences = WORK / f"licences-{machine}"
+        shutil.rmtree(licences, ignore_errors=True)
+        packed = {"EDGERECALL_DEVICE_PROGRAM": str(build.compile()), "EDGERECALL_LICENCES": str(licences)}
+        copy_licences(build.target, None, licences, print)
+        for version, place in found.items():
+            if place is None:
+                print(f"{machine}: no CPython {version} with headers here: left out")
+                continue
+            wheel = make_wheel(build, sdist, version, *place, packed)
+            print(f"{os.path.relpath(wheel)}: {wheel.stat().st_size / 1e6:.2f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except EdgeRecallError as error:
+        sys.stderr.write(f"make_wheels: {error}\n")
+        raise SystemExit(2) from None
