@@ -8,7 +8,11 @@ CONFIG := configs/demo.yaml
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
 FUZZ_SECONDS := 30
-CPP_TEST := -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON
+# What the core is built with, where the system has no compiler or libraries of its own. zig has no address sanitizer.
+CORE = $(shell cat $(VENV)/edgerecall-cmake 2>/dev/null)
+SANITIZE = $(if $(findstring EDGERECALL_ZIG,$(CORE)),,-DEDGERECALL_SANITIZE=address$(comma)undefined)
+comma := ,
+CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
 .PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
 .DELETE_ON_ERROR:
@@ -55,7 +59,7 @@ lint: setup
 	PYTHONPATH=build/flat $(BIN)/lint-imports --no-cache
 
 cpp-test: setup
-	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=address,undefined
+	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) $(SANITIZE)
 	$(CMAKE) --build build/cpp --parallel
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --output-on-failure
 

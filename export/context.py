@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtimes.errors import EdgeRecallError, InputError
+from ..runtimes.errors import EdgeRecallError, InputError, RuntimeUnavailable
 from ..runtimes.predictor import one_line
+from ..runtimes.sidecar import Sidecar
 from ..runtimes.worker import own_command
 
 STEP_TIMEOUT_S = 900
@@ -90,6 +92,20 @@ def telling_line(output: str) -> str:
         if found:
             return one_line(found[-1].removeprefix("StepError: "))
     return one_line(lines[-1]) if lines else "no output"
+
+
+def sidecar_python(sidecar: Sidecar) -> str:
+    """The interpreter with a sidecar's package, this one if it has it; FormatFailed with the remedy when none has."""
+    try:
+        python = sidecar.find_python()
+    except RuntimeUnavailable as error:
+        raise FormatFailed(str(error)) from error
+    if python is None:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise FormatFailed(
+            f"needs {sidecar.package}, which Python {version} here lacks: run 'edgerecall doctor --fix {sidecar.name}'"
+        )
+    return python
 
 
 def own_step(name: str, *arguments: str | Path) -> list[str]:

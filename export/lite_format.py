@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-from ..runtimes.errors import RuntimeUnavailable
-from ..runtimes.sidecar import find_python
+from ..runtimes.sidecar import LITE
 from ..runtimes.worker import sidecar_command
-from .context import Context, FormatFailed, own_step, run_step
-
-
-def lite_python() -> str:
-    """The interpreter with paddlelite; FormatFailed with the remedy when there is none."""
-    try:
-        python = find_python()
-    except RuntimeUnavailable as error:
-        raise FormatFailed(str(error)) from error
-    if python is None:
-        version = ".".join(map(str, sys.version_info[:2]))
-        raise FormatFailed(f"needs paddlelite, which Python {version} here lacks: run 'edgerecall doctor --fix lite'")
-    return python
+from .context import Context, FormatFailed, own_step, run_step, sidecar_python
 
 
 def ready_model(context: Context) -> tuple[Path, Path]:
@@ -36,7 +22,7 @@ def ready_model(context: Context) -> tuple[Path, Path]:
 
 def convert(context: Context, target: str, places: str) -> dict[str, Path]:
     """One `.nb`. The optimiser may end with exit code 0 without a file, so the file is what counts."""
-    python = lite_python()
+    python = sidecar_python(LITE)
     model, params = ready_model(context)
     output = context.place(f"lite-{target}") / "model"
     command = sidecar_command(python, "edgerecall.export.lite_opt_main")

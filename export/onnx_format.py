@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .context import Context, own_step, run_step
+from ..runtimes.sidecar import PADDLE2ONNX
+from ..runtimes.worker import sidecar_command
+from .context import Context, own_step, run_step, sidecar_python
 
 
 def onnx(context: Context) -> dict[str, Path]:
-    """From the PIR form, else from the older one."""
+    """From the PIR form, else from the older one; in the sidecar where this Python cannot have paddle2onnx."""
+    python = sidecar_python(PADDLE2ONNX)
     model, params = context.model("pir", "pdmodel")
     target = context.place("onnx") / "model.onnx"
-    run_step(own_step("onnx", model, params, target), label="paddle2onnx")
+    command = own_step("onnx", model, params, target)
+    if python != sys.executable:
+        command = [*sidecar_command(python, "edgerecall.export.steps"), "onnx", *map(str, (model, params, target))]
+    run_step(command, label="paddle2onnx")
     return {"model": target}
 
 

@@ -17,7 +17,7 @@ from .bundle import Artifact, Bundle
 from .errors import ImageError, InputError
 from .predictor import PREDICTORS, Predictor, RunOptions, open_files, predictor_class
 from .preprocess import preprocess_batch, preprocess_file
-from .sidecar import find_python
+from .sidecar import LITE
 from .spec import Preprocess, Spec
 from .worker import WorkerPredictor
 
@@ -57,7 +57,7 @@ def open_predictor(
 
 def other_interpreter(runtime: str) -> str | None:
     """The sidecar's interpreter for a runtime that this one cannot load; None to use this one."""
-    python = find_python() if runtime == "lite" else None
+    python = LITE.find_python() if runtime == "lite" else None
     return None if python == sys.executable else python
 
 

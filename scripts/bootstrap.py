@@ -1,7 +1,9 @@
-"""Sets up the virtual environment, the C++ core and the Lite sidecar. Standard library only; names what is missing.
+"""Sets up the virtual environment, the C++ core and the sidecars. Standard library only; needs no root.
 
 Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success. A working
-environment is kept whatever interpreter calls this; remove it to change Python.
+environment is kept whatever interpreter calls this; remove it to change Python. Where the system has no C++17 compiler,
+zig from PyPI compiles; where it lacks the core's libraries, they come from its packages into a private folder. What
+only some runtimes need and cannot be had here is named, and left out.
 """
 
 from __future__ import annotations
@@ -9,15 +11,21 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = ("3.11", "3.12", "3.10")
-PROBE = "import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))"
+import flatten
+
+sys.path.insert(0, str(flatten.FLAT))
+ROOT = flatten.ROOT
+# Of those that PaddlePaddle has wheels for, the ones that paddle2onnx has too come first.
+VERSIONS = ("3.11", "3.12", "3.10", "3.13")
+SIDECARS = (("lite", "Paddle Lite"), ("paddle2onnx", "paddle2onnx"))
+COMPILER = "edgerecall-cmake"  # in the environment: the options that the core was built with, for the Makefile
 # What the core is built from: a header that proves the package, how it links, its names on Debian and on Fedora.
 LIBRARIES = (
     ("#include <cstdio>\n#include <jpeglib.h>", "-ljpeg", "libjpeg62-turbo-dev", "libjpeg-turbo-devel"),
@@ -43,40 +51,62 @@ def works(command: list[str]) -> bool:
 
 
 def find_python() -> str:
-    """This interpreter if it fits, else one on PATH or of a version manager."""
-    candidates = [sys.executable]
-    for version in VERSIONS:
-        candidates.append(shutil.which(f"python{version}") or "")
-        candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
-    for python in candidates:
-        if python and works([python, "-c", PROBE]):
-            return python
-    stop("needs Python 3.10, 3.11 or 3.12 with venv: on Debian or Ubuntu 'apt-get install python3 python3-venv'")
-    return ""
+    """This interpreter if it fits, else one on PATH, of a version manager, or one that uv brings."""
+    from edgerecall.runtimes.interpreters import find_interpreter
+
+    python = find_interpreter(VERSIONS)
+    if python is None:
+        stop("needs Python 3.10 to 3.13 with venv: on Debian or Ubuntu 'apt-get install python3 python3-venv'")
+    return str(python)
 
 
-def check_compiler() -> None:
-    """A C++17 compiler and the libraries of the core, by compiling and linking a program with each."""
-    compiler = os.environ.get("CXX") or next((c for c in ("c++", "g++", "clang++") if shutil.which(c)), None)
-    if compiler is None:
-        stop("needs a C++17 compiler: on Debian or Ubuntu 'apt-get install g++', on Fedora 'dnf install gcc-c++'")
+def compiles(compiler: str, code: str, *flags: str) -> bool:
+    """Whether a program builds."""
     with tempfile.TemporaryDirectory() as folder:
-        source, program = Path(folder) / "probe.cpp", Path(folder) / "probe"
-        source.write_text("int main() { if (int x = 0; x == 0) return 0; }\n")
-        level = ["-march=x86-64-v2"] if platform.machine() in ("x86_64", "AMD64") else []
-        if not works([str(compiler), "-std=c++17", *level, str(source), "-o", str(program)]):
-            stop(f"'{compiler}' does not compile C++17 for x86-64-v2: install g++ 11 or clang 12 or newer, or set CXX")
-        missing = []
-        for include, link, debian, fedora in LIBRARIES:
-            source.write_text(f"{include}\nint main() {{ return 0; }}\n")
-            flags = ["-std=c++17", str(source), "-o", str(program), *([link] if link else ["-c"])]
-            if not works([str(compiler), *flags]):
-                missing.append((debian, fedora))
-        if missing:
-            stop(
-                f"needs development packages: on Debian 'apt-get install {' '.join(d for d, _ in missing)}'"
-                f" (Ubuntu's JPEG: libjpeg-turbo8-dev), on Fedora 'dnf install {' '.join(f for _, f in missing)}'"
-            )
+        source = Path(folder) / "probe.cpp"
+        source.write_text(code)
+        return works([compiler, "-std=c++17", str(source), *flags, "-o", str(Path(folder) / "probe")])
+
+
+def find_compiler() -> str | None:
+    """A C++17 compiler of the system, or the one that CXX names; None where there is none that will do."""
+    level = ["-march=x86-64-v2"] if platform.machine() in ("x86_64", "AMD64") else []
+    named = os.environ.get("CXX")
+    for compiler in [named] if named else ["c++", "g++", "clang++"]:
+        if shutil.which(compiler) and compiles(compiler, "int main() { if (int x = 0; x == 0) return 0; }\n", *level):
+            return compiler
+    if named:
+        stop(f"CXX={named} does not compile C++17 for x86-64-v2: name g++ 11 or clang 12 or newer, or unset it")
+    return None
+
+
+def missing_libraries(compiler: str) -> list[tuple[str, str]]:
+    """Packages with what the core links, on Debian and on Fedora, that are not installed."""
+    return [
+        (debian, fedora)
+        for include, link, debian, fedora in LIBRARIES
+        if not compiles(compiler, f"{include}\nint main() {{ return 0; }}\n", *([link] if link else ["-c"]))
+    ]
+
+
+def core_options(python: Path, pip: list[str]) -> list[str]:
+    """CMake's options for the core: none where the system has all it needs."""
+    compiler = find_compiler()
+    missing = missing_libraries(compiler) if compiler else [(debian, fedora) for *_, debian, fedora in LIBRARIES]
+    if not missing:
+        return []
+    debian, fedora = (" ".join(names) for names in zip(*missing, strict=True))
+    if shutil.which("apt-get") is None or platform.system() != "Linux":
+        stop(f"needs development packages: on Debian 'apt-get install {debian}', on Fedora 'dnf install {fedora}'")
+    what = "libraries" if compiler else "compiler and libraries"
+    packages = ["cmake", "numpy", "pydantic", "pyyaml", *([] if compiler else ["ziglang"])]
+    run(f"the core's {what}, into private folders", [*pip, "install", "--quiet", *packages])
+    command = [str(python), "-m", "edgerecall.cross.host", "--libraries", *([] if compiler else ["--zig"])]
+    environment = {**os.environ, "PYTHONPATH": str(flatten.FLAT)}
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    if found.returncode != 0:
+        stop(f"{what}: not to be had without root: install them by 'apt-get install {debian} g++'")
+    return found.stdout.splitlines()
 
 
 def fingerprint() -> str:
@@ -90,11 +120,13 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def run(title: str, command: list[str]) -> None:
-    """One step, its own output and progress shown."""
+def run(title: str, command: list[str], optional: bool = False, **environment: str) -> bool:
+    """One step, its own output and progress shown. optional: what fails is named, and the rest goes on."""
     print(f"setup: {title}", flush=True)
-    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+    good = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **environment}).returncode == 0
+    if not good and not optional:
         stop(f"{title}: failed; see above")
+    return good
 
 
 def main() -> None:
@@ -102,17 +134,29 @@ def main() -> None:
     venv = ROOT / sys.argv[1]
     python, stamp = venv / "bin" / "python", venv / "edgerecall-setup"
     mark = fingerprint()
-    if stamp.is_file() and stamp.read_text() == mark and works([str(python), "-c", "import edgerecall"]):
+    core = [str(python), "-c", "from edgerecall.runtimes import _native"]
+    if stamp.is_file() and stamp.read_text() == mark and works(core):
         return
-    check_compiler()
-    if not works([str(python), "-c", PROBE]):
+    flatten.main()
+    from edgerecall.runtimes.interpreters import venv_probe
+
+    if not works([str(python), "-c", venv_probe(VERSIONS)]):
         run(f"virtual environment {venv.name}", [find_python(), "-m", "venv", "--clear", str(venv)])
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     run("pip", [*pip, "install", "--quiet", "--upgrade", "pip"])
-    run("packages and the C++ core (about 400 MB to download)", [*pip, "install", "--editable", ".[all,dev]"])
+    options = core_options(python, pip)
+    (venv / COMPILER).write_text(shlex.join(options) + "\n")
+    arguments = shlex.join([*shlex.split(os.environ.get("CMAKE_ARGS", "")), *options])
+    install = [*pip, "install", "--editable", ".[all,dev]"]
+    run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
     run("pnnx, without the torch that its script wants", [*pip, "install", "--quiet", "--no-deps", "pnnx"])
-    run("Paddle Lite sidecar", [str(venv / "bin" / "edgerecall"), "doctor", "--fix", "lite"])
+    missing = []
+    for name, title in SIDECARS:
+        made = run(title, [str(venv / "bin" / "edgerecall"), "doctor", "--fix", name], optional=True)
+        missing += [] if made else [title]
     stamp.write_text(mark)
+    for title in missing:
+        print(f"setup: without {title}, for the reason above; everything else works", flush=True)
 
 
 if __name__ == "__main__":

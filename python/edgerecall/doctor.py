@@ -8,18 +8,18 @@ import sys
 from dataclasses import dataclass
 
 from .runtimes.errors import RuntimeUnavailable
-from .runtimes.sidecar import VARIABLE, find_python, sidecar_dir
+from .runtimes.sidecar import SIDECARS, Sidecar
 from .runtimes.versions import installed_versions
 
 PACKAGES = (
     ("train, convert, run", "paddlepaddle", ("paddlepaddle", "paddlepaddle-gpu"), "pip install 'edgerecall[train]'"),
-    ("convert", "paddle2onnx", ("paddle2onnx",), "pip install 'edgerecall[export]'"),
     ("run", "onnxruntime", ("onnxruntime",), "pip install 'edgerecall[onnx]'"),
     ("convert, run", "openvino", ("openvino",), "pip install 'edgerecall[openvino]'"),
     ("run", "ncnn", ("ncnn",), "pip install 'edgerecall[ncnn]'"),
     ("convert to ncnn", "pnnx", ("pnnx",), "pip install --no-deps pnnx"),
     ("predict --format parquet", "pyarrow", ("pyarrow",), "pip install 'edgerecall[parquet]'"),
 )
+SIDECAR_PURPOSES = {"lite": "convert, run", "paddle2onnx": "convert"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def installed(names: tuple[str, ...]) -> str | None:
 
 def python_finding() -> Finding:
     """Whether this Python is one of ours."""
-    good = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    fix = None if good else "install Python 3.10, 3.11 or 3.12 and make the virtual environment with it"
+    trains = sys.version_info[:2] <= (3, 13)
+    fix = None if trains else "to train and convert: make the virtual environment with Python 3.10 to 3.13"
     return Finding("all", "Python", platform.python_version(), fix)
 
 
@@ -54,18 +54,19 @@ def core_finding() -> Finding:
     return Finding("all", "C++ core", "ok")
 
 
-def lite_finding() -> Finding:
-    """Whether there is an interpreter with paddlelite."""
+def sidecar_finding(sidecar: Sidecar) -> Finding:
+    """Whether there is an interpreter with the sidecar's package."""
+    purpose = SIDECAR_PURPOSES[sidecar.name]
     try:
-        python = find_python()
+        python = sidecar.find_python()
     except RuntimeUnavailable as error:
-        return Finding("convert, run", "paddlelite", str(error), f"unset {VARIABLE}")
+        return Finding(purpose, sidecar.package, str(error), f"unset {sidecar.variable}")
     if python is None:
-        return Finding("convert, run", "paddlelite", "no sidecar", "edgerecall doctor --fix lite")
-    where = "sidecar" if python.startswith(str(sidecar_dir())) else python
-    command = [python, "-s", "-c", "from importlib.metadata import version; print(version('paddlelite'))"]
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return Finding("convert, run", "paddlelite", f"{text or 'unknown version'} ({where})")
+        return Finding(purpose, sidecar.package, "missing", f"edgerecall doctor --fix {sidecar.name}")
+    command = [python, "-s", "-c", f"from importlib.metadata import version; print(version('{sidecar.package}'))"]
+    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown version"
+    where = "sidecar" if python.startswith(str(sidecar.folder)) else python
+    return Finding(purpose, sidecar.package, text if python == sys.executable else f"{text} ({where})")
 
 
 def gpu_finding() -> Finding | None:
@@ -87,5 +88,5 @@ def examine() -> list[Finding]:
     for purpose, what, names, fix in PACKAGES:
         found = installed(names)
         findings.append(Finding(purpose, what, found or "missing", None if found else fix))
-    findings += [lite_finding(), gpu_finding()]
+    findings += [*map(sidecar_finding, SIDECARS.values()), gpu_finding()]
     return [finding for finding in findings if finding is not None]

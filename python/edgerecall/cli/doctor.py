@@ -8,18 +8,26 @@ from .console import console
 
 
 @click.command()
-@click.option("--fix", type=click.Choice(["lite"]), help="Make what is missing: lite, the Paddle Lite sidecar.")
+@click.option(
+    "--fix",
+    type=click.Choice(["lite", "paddle2onnx"]),
+    help="Make a sidecar, an environment of an older Python, for Paddle Lite or for paddle2onnx.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(fix: str | None, as_json: bool) -> int:
     """What this machine can train, convert and run, and the exact fix for the rest."""
     from ..doctor import examine
 
-    if fix == "lite":
-        from ..runtimes.sidecar import make
+    if fix is not None:
+        from ..runtimes.sidecar import SIDECARS
 
-        with console(stderr=True).status("making the Paddle Lite sidecar"):
-            python = make()
-        console().print(f"Paddle Lite sidecar: {python}", soft_wrap=True)
+        sidecar = SIDECARS[fix]
+        if sidecar.runs_here():
+            console().print(f"{sidecar.package}: installed in this environment, no sidecar needed")
+            return 0
+        with console(stderr=True).status(f"making the {sidecar.package} sidecar"):
+            python = sidecar.make()
+        console().print(f"{sidecar.package} sidecar: {python}", soft_wrap=True)
         return 0
     findings = examine()
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -15,11 +16,18 @@ from .commands import run_logged
 FIELDS = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)"
 UPDATES = ("-security", "-updates")
 UPDATE_TRIES, UPDATE_PAUSE_S = 3, 5.0
-KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Distributions that are known: their components, and the keys of their repositories.
+DISTRIBUTIONS = {
+    "Debian": ("main", Path("/usr/share/keyrings/debian-archive-keyring.gpg")),
+    "Ubuntu": ("main universe", Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")),
+}
 
 
 def own_sources() -> list[str]:
-    """This machine's Debian repositories, for packages and sources, as a sources.list has them. InputError if none."""
+    """This machine's repositories of Debian or Ubuntu, for packages and sources, as a sources.list has them.
+
+    InputError if there are none.
+    """
     if shutil.which("apt-get") is None:
         raise InputError("the libraries come from Debian's packages: run this on Debian, or in a container of it")
     listed = subprocess.run(
@@ -30,20 +38,26 @@ def own_sources() -> list[str]:
     ).stdout.splitlines()
     found = {tuple(line.split("|")) for line in listed if line.count("|") == 2}
     # The origin is known once the machine's own lists were read; before that, the repository's name has to do.
-    ours = {f for f in found if f[0] == "Debian"} or {f for f in found if "/debian" in f[1].rstrip("/")}
     lines = []
-    options = f" [signed-by={KEYS}]" if KEYS.is_file() else ""
-    for _, uri, release in sorted(ours):
-        lines += [f"{kind}{options} {uri} {release} main" for kind in ("deb", "deb-src")]
+    for name, (components, keys) in DISTRIBUTIONS.items():
+        by_place = {f for f in found if re.search(rf"/{name.lower()}(-security|-ports)?$", f[1].rstrip("/"))}
+        options = f" [signed-by={keys}]" if keys.is_file() else ""
+        for _, uri, release in sorted({f for f in found if f[0] == name} or by_place):
+            lines += [f"{kind}{options} {uri} {release} {components}" for kind in ("deb", "deb-src")]
     if not lines:
         raise InputError("the libraries come from Debian's packages, and this machine's apt has no Debian repository")
     return lines
 
 
+def release_of(line: str) -> str:
+    """`bookworm-updates`, of a line of a sources.list."""
+    return re.sub(r"\[.*\]", "", line).split()[2]
+
+
 class PrivateApt:
     """apt with its state in a folder, for one architecture (`arm64`). Needs no privileges."""
 
-    def __init__(self, folder: Path, architecture: str, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, architecture: str, logs: Path, say: Callable[[str], object]) -> None:
         self.folder, self.architecture, self.logs, self.say = folder, architecture, logs, say
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -79,9 +93,26 @@ class PrivateApt:
         """Leaves out the security updates, which not every mirror holds whole."""
         self.say("warning: Debian's security updates cannot be read here; the libraries are the release's own")
         sources = self.folder / "sources.list"
-        lines = [line for line in sources.read_text().splitlines() if not line.split()[-2].endswith(UPDATES)]
+        lines = [line for line in sources.read_text().splitlines() if not release_of(line).endswith(UPDATES)]
         sources.write_text("\n".join(lines) + "\n")
         self._run("apt-get update", "update", "-q")
+
+    def known(self, *packages: str) -> str:
+        """The first of these packages that there is; the last, when there is none."""
+        return next((name for name in packages if self._described(name)), packages[-1])
+
+    def with_libraries(self, packages: Sequence[str]) -> list[str]:
+        """Development packages and, for each, what it wants of its very own version: the shared libraries."""
+        wanted = list(packages)
+        for name in wanted:
+            depends = re.search(r"^Depends: (.*)$", self._described(name), re.MULTILINE)
+            for library in re.findall(r"([a-z0-9.+-]+) \(= ", depends[1] if depends else ""):
+                wanted += [] if library in wanted else [library]
+        return wanted
+
+    def _described(self, package: str) -> str:
+        command = ["apt-cache", *self._options, "show", "--no-all-versions", package]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def unpack(self, packages: Sequence[str], root: Path) -> None:
         """Downloads packages and unpacks them into a root, without their scripts."""

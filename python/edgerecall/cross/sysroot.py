@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.files import atomic_folder
-from ..runtimes.targets import Target
+from ..runtimes.targets import Target, cache_dir
 from .apt import PrivateApt, own_sources
 
 STAMP = "edgerecall-sysroot"
-LINKED = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
+JPEG = ("libjpeg62-turbo-dev", "libjpeg-turbo8-dev")  # on Debian, on Ubuntu
+LINKED = ("libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
 # What the tests and the runtimes' libraries load under QEMU. The cross-compiler's own C library does not do: with it,
 # starting a thread never ends under QEMU 7.2.
-LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1", "libhwy1", "zlib1g")
+LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1")
 # ONNX Runtime reads it at start; under QEMU it would see this machine's and crash.
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 108.00
@@ -28,9 +30,9 @@ CPU revision\t: 3
 """
 
 
-def make_sysroot(target: Target, logs: Path, say: Callable[[str], None]) -> Path:
+def make_sysroot(target: Target, logs: Path, say: Callable[[str], object]) -> Path:
     """The target's root, made once and kept."""
-    packages = LINKED + LOADED
+    packages = JPEG + LINKED + LOADED
     mark = hashlib.sha256(repr((target, packages, CPUINFO, own_sources())).encode()).hexdigest()
     root = target.sysroot
     stamp = root / STAMP
@@ -39,8 +41,25 @@ def make_sysroot(target: Target, logs: Path, say: Callable[[str], None]) -> Path
     with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
         apt = PrivateApt(Path(state), target.debian, logs, say)
         apt.update()
-        apt.unpack(packages, folder)
+        apt.unpack(apt.with_libraries([apt.known(*JPEG), *LINKED, *LOADED]), folder)
         (folder / "proc").mkdir()
         (folder / "proc" / "cpuinfo").write_text(CPUINFO)
+        (folder / STAMP).write_text(mark)
+    return root
+
+
+def make_host_root(logs: Path, say: Callable[[str], object]) -> Path:
+    """The core's libraries for this very machine, where they are not installed: made once and kept, without root."""
+    packages = JPEG + LINKED
+    mark = hashlib.sha256(repr((packages, own_sources())).encode()).hexdigest()
+    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    root = cache_dir() / f"host-{architecture.stdout.strip()}"
+    stamp = root / STAMP
+    if stamp.is_file() and stamp.read_text() == mark:
+        return root
+    with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
+        apt = PrivateApt(Path(state), architecture.stdout.strip(), logs, say)
+        apt.update()
+        apt.unpack(apt.with_libraries([apt.known(*JPEG), *LINKED]), folder)
         (folder / STAMP).write_text(mark)
     return root
