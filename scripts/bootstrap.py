@@ -25,6 +25,7 @@ ROOT = flatten.ROOT
 # Of those that PaddlePaddle has wheels for, the ones that paddle2onnx has too come first.
 VERSIONS = ("3.11", "3.12", "3.10", "3.13")
 SIDECARS = (("lite", "Paddle Lite"), ("paddle2onnx", "paddle2onnx"))
+HEADERS = "import os, sysconfig; os.stat(os.path.join(sysconfig.get_path('include'), 'Python.h'))"
 COMPILER = "edgerecall-cmake"  # in the environment: the options that the core was built with, for the Makefile
 # What the core is built from: a header that proves the package, how it links, its names on Debian and on Fedora.
 LIBRARIES = (
@@ -92,16 +93,18 @@ def missing_libraries(compiler: str) -> list[tuple[str, str]]:
 def core_options(python: Path, pip: list[str]) -> list[str]:
     """CMake's options for the core: none where the system has all it needs."""
     compiler = find_compiler()
-    missing = missing_libraries(compiler) if compiler else [(debian, fedora) for *_, debian, fedora in LIBRARIES]
+    missing = missing_libraries(compiler) if compiler else [names for *_, *names in LIBRARIES]
+    if not works([str(python), "-c", HEADERS]):
+        missing = [*missing, ("python3-dev", "python3-devel")]
     if not missing:
         return []
     debian, fedora = (" ".join(names) for names in zip(*missing, strict=True))
-    if shutil.which("apt-get") is None or platform.system() != "Linux":
+    if shutil.which("apt-get") is None:
         stop(f"needs development packages: on Debian 'apt-get install {debian}', on Fedora 'dnf install {fedora}'")
     what = "libraries" if compiler else "compiler and libraries"
     packages = ["cmake", "numpy", "pydantic", "pyyaml", *([] if compiler else ["ziglang"])]
     run(f"the core's {what}, into private folders", [*pip, "install", "--quiet", *packages])
-    command = [str(python), "-m", "edgerecall.cross.host", "--libraries", *([] if compiler else ["--zig"])]
+    command = [str(python), "-m", "edgerecall.cross.host", *([] if compiler else ["--zig"])]
     environment = {**os.environ, "PYTHONPATH": str(flatten.FLAT)}
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if found.returncode != 0:

@@ -48,18 +48,22 @@ def make_sysroot(target: Target, logs: Path, say: Callable[[str], object]) -> Pa
     return root
 
 
-def make_host_root(logs: Path, say: Callable[[str], object]) -> Path:
-    """The core's libraries for this very machine, where they are not installed: made once and kept, without root."""
-    packages = JPEG + LINKED
-    mark = hashlib.sha256(repr((packages, own_sources())).encode()).hexdigest()
-    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    root = cache_dir() / f"host-{architecture.stdout.strip()}"
+def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Path:
+    """The core's libraries for this very machine, where they are not installed: made once and kept, without root.
+
+    python: `python3.13`, to have its headers too, or empty.
+    """
+    headers = [f"lib{python}-dev"] if python else []
+    mark = hashlib.sha256(repr((JPEG, LINKED, headers, own_sources())).encode()).hexdigest()
+    found = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    architecture = found.stdout.strip()
+    root = cache_dir() / "-".join(["host", architecture, *filter(None, [python])])
     stamp = root / STAMP
     if stamp.is_file() and stamp.read_text() == mark:
         return root
     with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
-        apt = PrivateApt(Path(state), architecture.stdout.strip(), logs, say)
+        apt = PrivateApt(Path(state), architecture, logs, say)
         apt.update()
-        apt.unpack(apt.with_libraries([apt.known(*JPEG), *LINKED]), folder)
+        apt.unpack([*apt.with_libraries([apt.known(*JPEG), *LINKED]), *headers], folder)
         (folder / STAMP).write_text(mark)
     return root
