@@ -93,7 +93,7 @@ def missing_libraries(compiler: str) -> list[tuple[str, str]]:
 def core_options(python: Path, pip: list[str]) -> list[str]:
     """CMake's options for the core: none where the system has all it needs."""
     compiler = find_compiler()
-    missing = missing_libraries(compiler) if compiler else [names for *_, *names in LIBRARIES]
+    missing = missing_libraries(compiler) if compiler else [names[2:] for names in LIBRARIES]
     if not works([str(python), "-c", HEADERS]):
         missing = [*missing, ("python3-dev", "python3-devel")]
     if not missing:
