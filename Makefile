@@ -14,7 +14,7 @@ SANITIZE = $(if $(findstring EDGERECALL_ZIG,$(CORE)),,-DEDGERECALL_SANITIZE=addr
 comma := ,
 CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
-.PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
+.PHONY: demo test setup wheel lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: demo/report.md
@@ -93,6 +93,10 @@ cpp-fuzz: setup
 # cross-compiler, QEMU and sshd.
 devices: setup
 	$(BIN)/pytest -m device
+
+# manylinux_2_28 wheels, for x86-64 and 64-bit ARM, of every CPython here that has headers, and the sdist: dist/.
+wheel: setup
+	$(BIN)/python scripts/make_wheels.py
 
 benchmarks: setup
 	$(BIN)/python benchmarks/startup.py

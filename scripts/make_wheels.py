@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from edgerecall.runtimes.targets import find_program, target_named
 ROOT = Path(__file__).resolve().parent.parent
 WORK, DIST = ROOT / "build" / "wheels", ROOT / "dist"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-POLICY = "manylinux_2_28"
+GLIBC = 28  # 2.28: Debian 10, Ubuntu 18.10, RHEL 8
 INCLUDE = "import sysconfig; print(sysconfig.get_paths()['include'])"
 
 
@@ -63,9 +64,18 @@ def make_wheel(build: CrossBuild, sdist: Path, version: str, python: str, includ
     shutil.rmtree(raw, ignore_errors=True)
     uv(f"wheel-{machine}-{version}", "build", "--wheel", sdist, "--python", python, "--out-dir", raw, **environment)
     (wheel,) = raw.glob("*.whl")
-    command = [sys.executable, "-m", "auditwheel", "repair", "--only-plat", "--plat", f"{POLICY}_{machine}"]
-    run_logged("auditwheel", [*command, "--wheel-dir", DIST, wheel], WORK / "logs" / f"audit-{machine}-{version}.log")
-    return next(DIST.glob(f"edgerecall-*-cp{version.replace('.', '')}-*{POLICY}_{machine}.whl"))
+    checked = raw / "checked"
+    command = [sys.executable, "-m", "auditwheel", "repair", "--only-plat", "--wheel-dir", checked, wheel]
+    run_logged("auditwheel", command, WORK / "logs" / f"audit-{machine}-{version}.log")
+    (repaired,) = checked.glob("*.whl")
+    found = re.search(r"-manylinux_2_(\d+)_", repaired.name)
+    if found is None or int(found[1]) > GLIBC:
+        raise InputError(f"{repaired.name}: expected a wheel for glibc 2.{GLIBC} or older")
+    tag = f"manylinux_2_{GLIBC}_{machine}"  # the documented floor, whatever the code of the day happens to need
+    command = [sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, repaired]
+    run_logged("wheel tags", command, WORK / "logs" / f"tags-{machine}-{version}.log")
+    (tagged,) = checked.glob("*.whl")
+    return Path(shutil.move(tagged, DIST / tagged.name))
 
 
 def main() -> None:
