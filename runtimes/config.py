@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import InputError
+from .package_folders import package_folders
 from .predictor import one_line
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -70,10 +71,19 @@ def unshared(data: Any, left: list[int]) -> Any:
     return data
 
 
+def packaged_config(path: Path) -> Path:
+    """The file, or where there is none the package's own of that name (`demo.yaml`, `configs/demo.yaml`)."""
+    if not path.exists() and path.parent in (Path(), Path("configs")):
+        for folder in package_folders("edgerecall.configs"):
+            if path.suffix == ".yaml" and (folder / path.name).is_file():
+                return folder / path.name
+    return path
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping."""
+    """A YAML file whose top level is a mapping; one of the package's own where the file is not there."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = packaged_config(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
         raise InputError(f"config {path}: {reason}") from error

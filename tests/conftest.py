@@ -209,9 +209,9 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite_ready() -> None:
     """The Lite sidecar must be there: no test of the real runtimes is skipped."""
-    from edgerecall.runtimes.sidecar import find_python
+    from edgerecall.runtimes.sidecar import LITE
 
-    if find_python() is None:
+    if LITE.find_python() is None:
         pytest.fail("no Paddle Lite sidecar: run 'edgerecall doctor --fix lite'")
 
 

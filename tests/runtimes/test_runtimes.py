@@ -86,11 +86,11 @@ def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
     """In process, where the interpreter has paddlelite, as in the sidecar's own."""
     import subprocess
 
-    from edgerecall.runtimes.sidecar import find_python
+    from edgerecall.runtimes.sidecar import LITE
     from edgerecall.runtimes.worker import sidecar_command
 
     bundle = Bundle.open(real_bundle)
-    python = find_python()
+    python = LITE.find_python()
     assert python is not None
     files, io = bundle.files(bundle.artifact("lite")), bundle.spec.io
     start = sidecar_command(python, "edgerecall.runtimes.worker_main")[-1].rsplit("importlib.import_module", 1)[0]

@@ -1,0 +1,66 @@
+"""Optional packages: named with the extra that brings them, or with the reason why none can."""
+
+from __future__ import annotations
+
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+import tomllib
+from packaging.requirements import Requirement
+
+from edgerecall.runtimes.sidecar import SIDECARS
+from edgerecall.runtimes.versions import PACKAGES, missing_package, needs
+
+
+def brought_by(root: Path, extra: str, python: str) -> dict[str, Requirement]:
+    """What an extra installs under a Python, extras that it names included."""
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found: dict[str, Requirement] = {}
+    for text in extras[extra]:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"python_version": python}):
+            continue
+        if requirement.name != "edgerecall":
+            found[requirement.name] = requirement
+        for inner in requirement.extras if requirement.name == "edgerecall" else ():
+            found |= brought_by(root, inner, python)
+    return found
+
+
+@pytest.mark.parametrize("module", PACKAGES)
+def test_the_extra_brings_it_wherever_it_can(root: Path, module: str) -> None:
+    package = PACKAGES[module]
+    if module == "onnx":
+        return  # paddle2onnx brings it
+    for minor in range(10, 15):
+        there = package.distribution in brought_by(root, package.extra, f"3.{minor}")
+        assert there == (package.below is None or (3, minor) < package.below), minor
+
+
+def test_where_it_cannot_be_installed_the_reason_is_told() -> None:
+    assert needs("paddle2onnx", python=(3, 13)) == (
+        "needs paddle2onnx, which has no wheel for Python 3.13: use Python 3.10 to 3.12"
+    )
+    assert needs("paddle2onnx", python=(3, 12)) == "needs paddle2onnx: run \"pip install 'edgerecall[export]'\""
+    assert missing_package(ModuleNotFoundError("no", name="scipy.stats")) == f"this {needs('scipy')}"
+    assert missing_package(ModuleNotFoundError("no", name="left_pad")) is None
+
+
+def test_a_gpu_user_s_paddle_is_left_alone(root: Path) -> None:
+    train, gpu = (brought_by(root, extra, "3.11") for extra in ("train", "train-gpu"))
+    assert set(train) - set(gpu) == {"paddlepaddle"} and set(gpu) <= set(train)
+
+
+def test_the_base_is_slim_and_without_a_cap_on_python() -> None:
+    base = {Requirement(text).name for text in requires("edgerecall") or () if "extra ==" not in text}
+    assert base == {"click", "numpy", "pillow", "pydantic", "pyyaml", "rich"}
+
+
+def test_sidecars_take_the_versions_that_the_extras_name(root: Path) -> None:
+    for sidecar in SIDECARS.values():
+        extra = {"lite": "lite", "paddle2onnx": "export"}[sidecar.name]
+        named = brought_by(root, extra, "3.10")
+        for text in sidecar.requirements:
+            requirement = Requirement(text)
+            assert named[requirement.name].specifier == requirement.specifier
