@@ -59,7 +59,7 @@ def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     broken.chmod(0o755)
     monkeypatch.setattr(interpreters, "candidates", lambda versions: iter([str(broken)]))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    with pytest.raises(RuntimeUnavailable, match="venv .*nothing-sidecar' failed: no space"):
+    with pytest.raises(RuntimeUnavailable, match=r"venv .*nothing-sidecar' failed: no space"):
         NOTHING.make()
     assert not NOTHING.folder.exists()
 
