@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..runtimes.bundle import Bundle
-from ..runtimes.predictor import NATIVE, RUNTIMES, artifact_runtime
+from ..runtimes.predictor import NATIVE, artifact_runtime
 from ..runtimes.spec import Frozen
 from ..runtimes.verify import TENSOR_TOLERANCE
 from .device import QUICK_S, Device, DeviceLost, quoted
@@ -110,7 +110,7 @@ class DeviceBench:
         have = {artifact.runtime for artifact in staged.artifacts}
         found = [name for name in built if name in have]
         asked = {artifact_runtime(name) for name in self.options.runtimes}
-        if self.options.runtimes == RUNTIMES:  # not chosen by name: all that it has
+        if self.options.every:
             asked |= set(found)
         chosen = [name for name in found if name in asked]
         if not chosen:

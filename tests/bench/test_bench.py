@@ -86,6 +86,15 @@ def test_a_worker_that_dies_or_hangs_costs_its_row(
     assert result.exit_code == 1 and result.baseline is None
 
 
+def test_what_is_missing_is_a_failure_only_where_it_was_named(fake_bundle: Make, data: Path) -> None:
+    named = bench(fake_bundle(), data, runtimes=("fake", "lite"))
+    every = bench(fake_bundle("b"), data, runtimes=("fake", "lite"), every=True)
+    assert [row.status for row in named.rows] == [row.status for row in every.rows] == ["ok", "missing"]
+    assert (named.exit_code, every.exit_code) == (1, 0)
+    assert bench(fake_bundle("c", crash_after=7), data, runtimes=("fake", "lite"), every=True).exit_code == 1
+    assert bench(fake_bundle("d"), data, runtimes=("lite",), every=True).exit_code == 2
+
+
 def test_nothing_to_run_is_exit_code_2(fake_bundle: Make, data: Path) -> None:
     assert bench(fake_bundle(), data, runtimes=("lite",)).exit_code == 2
 

@@ -172,5 +172,6 @@ def read_options(given: dict[str, Any]) -> Any:
         devices=tuple(name for name in given["devices"] if name != LOCAL),
         device_programs=given["device_programs"],
         device_cpus=given["device_cpus"],
+        every=given["runtime"] == "all",
         **{name: given[name] for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict")},
     )
