@@ -124,11 +124,13 @@ $(DOCS)/installed: pyproject.toml
 	$(DOCS)/bin/pip --disable-pip-version-check install -q -r $(DOCS)/requirements.txt
 	@touch $@
 
-# GitHub's workflows: against the published schema, and for what is unsafe in them.
+# GitHub's workflows and issue forms against their schemas, and workflows for what is unsafe in them.
 lint-workflows: $(DOCS)/installed
 	$(DOCS)/bin/pip --disable-pip-version-check install -q "check-jsonschema>=0.33,<1" "zizmor>=1.20,<2"
 	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(DOCS)/bin/zizmor --offline .github/workflows
+	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(DOCS)/bin/zizmor --offline --no-progress --config .github/zizmor.yml .github/workflows
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so
