@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
-
 DOCS := build/docs-env
 
 CMAKE := $(BIN)/cmake
