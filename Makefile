@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
+DOCS := build/docs-env
 
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
@@ -107,6 +108,28 @@ benchmarks: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/predict.py
+
+# The documentation's site, into build/site. In an environment of its own: it needs neither the package nor a compiler.
+.PHONY: docs lint-workflows
+docs: $(DOCS)/installed
+	@$(DOCS)/bin/python scripts/flatten.py
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -c "import tomllib; \
+	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	    > $(DOCS)/requirements.txt
+	$(DOCS)/bin/pip --disable-pip-version-check install -q -r $(DOCS)/requirements.txt
+	@touch $@
+
+# GitHub's workflows and issue forms against their schemas, and workflows for what is unsafe in them.
+lint-workflows: $(DOCS)/installed
+	$(DOCS)/bin/pip --disable-pip-version-check install -q "check-jsonschema>=0.33,<1" "zizmor>=1.20,<2"
+	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(DOCS)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(DOCS)/bin/zizmor --offline --no-progress --config .github/zizmor.yml .github/workflows
 
 clean:
 	rm -rf build dist demo runtimes/_native*.so

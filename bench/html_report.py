@@ -29,8 +29,11 @@ PAGE = """<!doctype html>
  .soft, figcaption { color: var(--soft); font-size: .85rem; overflow-wrap: anywhere }
  .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem }
  td, th { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
- td:first-child, th:first-child, td.left { text-align: left }
+ td:first-child, th:first-child, .left { text-align: left }
  tr.bad td:nth-child(2) { color: var(--bad); font-weight: 600 }
+ .rows th { white-space: normal; vertical-align: bottom } .rows td, .rows th { padding: .3rem .45rem }
+ @media (max-width: 600px) { .rows td:first-child { white-space: normal; min-width: 6rem; overflow-wrap: anywhere }
+  .rows td:nth-child(4) { white-space: normal; min-width: 5.4rem } .rows td, .rows th { padding: .3rem } }
  .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)) }
  figure { margin: 0; background: var(--card); border-radius: 8px; padding: .8rem; min-width: 0 }
  figure svg { width: 100%; height: auto; display: block } figure h2 { margin-top: 0 }
@@ -44,7 +47,8 @@ PAGE = """<!doctype html>
 <h1>EdgeRecall bench</h1>
 <p class="soft">{{ result.bundle }}: {{ result.images }} images, {{ result.rows|length }} rows</p>
 <p class="verdict">{{ verdict }}</p>
-<div class="wide"><table><tr>{% for column in columns %}<th>{{ column.title }}</th>{% endfor %}</tr>
+<div class="wide"><table class="rows"><tr>{% for column in columns -%}
+<th{% if column.left %} class="left"{% endif %}>{{ column.title }}</th>{% endfor %}</tr>
 {% for row in result.rows %}<tr{% if row.status != "ok" %} class="bad"{% endif %}>{% for column in columns -%}
 <td{% if column.left %} class="left"{% endif %}>{{ column.cell(row) }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>

@@ -69,9 +69,13 @@ class Column:
         return f"({self.text(value)})" if self.timed and row.emulated else self.text(value)
 
 
+# Accuracy stands before speed: on a narrow page or terminal, the last columns are the first to be out of sight.
 COLUMNS = (
     Column("row", lambda row: row.name, left=True),
     Column("status", lambda row: row.status, left=True),
+    Column("recall@1", lambda row: row.recall1, _number(4)),
+    Column("delta recall@1", recall_change),
+    Column("cosine min", lowest_cosine, floor6),
     Column("precision", shown_precision),
     Column("threads", lambda row: row.threads),
     Column("size MB", lambda row: row.size_mb, _number(2)),
@@ -82,9 +86,6 @@ COLUMNS = (
     Column("p99 ms", lambda row: row.latency_p99_ms, _number(2), timed=True),
     Column("images/s", lambda row: row.images_per_s, _number(0), timed=True),
     Column("peak RSS MB", lambda row: row.peak_rss_mb, _number(0), timed=True),
-    Column("cosine min", lowest_cosine, floor6),
-    Column("recall@1", lambda row: row.recall1, _number(4)),
-    Column("delta recall@1", recall_change),
 )
 WIDTH = 150
 

@@ -7,7 +7,6 @@ compared. The networks are the reference's ResNet50 at 224 pixels and the demo's
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from environment import print_machine
 from numpy.typing import NDArray
 
 from edgerecall.train.config import load_config
@@ -52,7 +52,7 @@ def measure(name: str, batch: int, rounds: int) -> None:
     print(
         f"{config.Arch.Backbone.name}, batch {batch}: "
         + ", ".join(f"{key} {rate:.1f} images/s" for key, rate in rates.items())
-        + f"; ratio {rates['inference'] / rates['dygraph']:.2f} (asked: at least 4), largest relative difference"
+        + f"; ratio {rates['inference'] / rates['dygraph']:.2f} (target: at least 4), largest relative difference"
         f" {error:.1e}, ready after {ready:.1f} s"
     )
 
@@ -63,8 +63,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=64)
     options = parser.parse_args()
+    print_machine()
     paddle.set_device("cpu")
-    print(f"{len(os.sched_getaffinity(0))} CPUs, paddle {paddle.__version__}")
+    print(f"paddle {paddle.__version__}")
     for name in ("xbm_resnet50.yaml", "demo.yaml"):
         measure(name, options.batch, options.rounds)
 

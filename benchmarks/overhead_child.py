@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,28 +16,32 @@ from edgerecall.runtimes.predictor import ModelIO, Predictor, RunOptions, open_f
 WARM_UP = 20
 
 
-def raw_call(runtime: str, predictor: Any, batch: Any) -> Callable[[], Any]:
+def raw_call(runtime: str, predictor: Predictor, batch: Any) -> Callable[[], Any]:
     """One inference by the runtime's own API on the predictor's own loaded model, input and output included."""
+    model = predictor.runtime_object()
     if runtime == "onnxruntime":
-        session, name = predictor._session, predictor._input_name
-        return lambda: session.run(None, {name: batch})[0]
+        name = model.get_inputs()[0].name
+        return lambda: model.run(None, {name: batch})[0]
     if runtime == "openvino":
-        request = predictor._requests[len(batch)].request
-        return lambda: request.infer([batch], share_inputs=True)[0]
-    model, given = predictor._predictor, predictor._input
-    taken = predictor._output if runtime == "paddle" else model.get_output(0)
+        return lambda: model.infer([batch], share_inputs=True)[0]
+    if runtime == "lite":
+        given, taken = model.get_input(0), model.get_output(0)
+
+        def lite_way() -> Any:
+            given.from_numpy(batch)
+            model.run()
+            return taken.numpy().copy()
+
+        return lite_way
+    given = model.get_input_handle(model.get_input_names()[0])
+    taken = model.get_output_handle(model.get_output_names()[0])
 
     def paddle_way() -> Any:
         given.copy_from_cpu(batch)
         model.run()
         return taken.copy_to_cpu()
 
-    def lite_way() -> Any:
-        given.from_numpy(batch)
-        model.run()
-        return taken.numpy().copy()
-
-    return paddle_way if runtime == "paddle" else lite_way
+    return paddle_way
 
 
 def medians(runtime: str, predictor: Predictor, batch: Any, pairs: int) -> tuple[float, float]:
@@ -55,9 +59,9 @@ def medians(runtime: str, predictor: Predictor, batch: Any, pairs: int) -> tuple
     return ours, raw
 
 
-def main(request: dict[str, Any]) -> None:
-    """Prints both medians as JSON."""
-    os.sched_setaffinity(0, {request["cpu"]})
+def main() -> None:
+    """Prints both medians as JSON. The request is the last argument, JSON too."""
+    request = json.loads(sys.argv[-1])
     io = ModelIO(request["input_name"], tuple(request["input_shape"]), request["embedding_dim"])
     batch = np.load(request["batch"])
     with open_files(request["runtime"], request["files"], io, RunOptions()) as predictor:

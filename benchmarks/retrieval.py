@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from environment import print_machine
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
@@ -145,7 +146,7 @@ def compare(folder: Path, rounds: int, libraries: list[str]) -> None:
         print(f"{Path(kind).name:28} {seconds[kind]:7.2f} s   peak +{peak:.0f} MB   {results[kind][0]['result'] or ''}")
     fastest = min(kinds[1:], key=lambda kind: seconds[kind])
     ratio = seconds["edgerecall"] / seconds[fastest]
-    print(f"evaluation over the fastest product ({Path(fastest).name}): {ratio:.2f} (asked: at most 1.25)")
+    print(f"evaluation over the fastest product ({Path(fastest).name}): {ratio:.2f} (target: at most 1.25)")
 
 
 def main() -> None:
@@ -160,10 +161,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return worker(options.worker, options.folder)
+    print_machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder, ROWS, options.noise)
-        print(f"{ROWS} x {DIM}, {CLASSES} classes, {len(os.sched_getaffinity(0))} CPUs")
+        print(f"{ROWS} x {DIM}, {CLASSES} classes")
         compare(folder, options.rounds, options.blas)
         for rows in () if options.no_table else TABLE:
             make_data(folder, rows, options.noise)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from environment import print_machine
 
 import edgerecall
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    print_machine()
     threads = len(os.sched_getaffinity(0))
     rng = np.random.default_rng(0)
     rows = np.empty((options.rows, DIM), np.float32)
@@ -30,8 +32,8 @@ def main() -> None:
         rows[begin : begin + 65536] = block / np.linalg.norm(block, axis=1, keepdims=True)
     queries = rows[:: options.rows // 64][:64] + np.float32(0.05) * rng.standard_normal((64, DIM), dtype=np.float32)
 
-    def by_numpy(asked: Any) -> Any:
-        similarity = asked @ rows.T
+    def by_numpy(wanted: Any) -> Any:
+        similarity = wanted @ rows.T
         best = np.argpartition(-similarity, K, axis=1)[:, :K]
         return np.take_along_axis(best, np.argsort(-np.take_along_axis(similarity, best, 1), axis=1), 1)
 
@@ -41,7 +43,7 @@ def main() -> None:
         gallery = edgerecall.Gallery(DIM, storage)
         gallery.add(rows)
         sizes[storage] = gallery.bytes
-        searches[storage] = lambda asked, gallery=gallery: gallery.search(asked, K, threads)[0]
+        searches[storage] = lambda wanted, gallery=gallery: gallery.search(wanted, K, threads)[0]
     exact = by_numpy(queries)
     print(f"{options.rows} x {DIM}, top {K}, {threads} threads")
     for count in (1, 64):

@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from environment import print_machine
+
 from edgerecall.train.data.synth import SynthOptions, synthesise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "xbm_gain")
     parser.add_argument("--only", action="append", help="names of contenders; default: all")
     options = parser.parse_args()
+    print_machine()
     folder = options.folder.resolve()
     for name, synth in (("other", PRETRAIN), ("products", PRODUCTS)):
         if not (folder / name).exists():

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
+from environment import print_machine
 
 from edgerecall.train.losses import EmbeddingLoss
 from edgerecall.train.memory import CrossBatchMemory
@@ -119,14 +120,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    print_machine()
     rng = np.random.default_rng(0)
     print(f"batch {BATCH}, dim {DIM}, memory {MEMORY}, device {paddle.get_device()}, paddle {paddle.__version__}")
     for regime, margin in MARGINS.items():
         ms = medians(contenders(MEMORY, margin, rng), options.rounds)
         print(f"{regime:5}", ", ".join(f"{name} {value:.1f} ms" for name, value in ms.items()))
         print(
-            f"      loop over ours {ms['loop'] / ms['ours']:.2f} (asked: at least 3),"
-            f" ours over products {ms['ours'] / ms['products']:.2f} (asked: at most 2)"
+            f"      loop over ours {ms['loop'] / ms['ours']:.2f} (target: at least 3),"
+            f" ours over products {ms['ours'] / ms['products']:.2f} (target: at most 2)"
         )
     print("memory      ours ms   us per 1,000 entries")
     for size in TABLE:

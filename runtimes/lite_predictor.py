@@ -52,3 +52,7 @@ class LitePredictor(Predictor):
         self._predictor.run()
         # numpy() is a view of the runtime's own buffer, which the next inference overwrites.
         return checked_output("lite", self._predictor.get_output(0).numpy().copy(), len(batch), self.io)
+
+    def runtime_object(self) -> Any:
+        """The `LightPredictor`."""
+        return self._predictor

@@ -76,6 +76,10 @@ class OnnxRuntimePredictor(Predictor):
     def sibling(self) -> Predictor | None:
         return self  # a session takes calls from several threads, and with one thread of its own runs on theirs
 
+    def runtime_object(self) -> Any:
+        """The `InferenceSession`."""
+        return self._session
+
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         with tempfile.TemporaryDirectory() as folder:
             session = self._open(str(Path(folder) / "profile"))

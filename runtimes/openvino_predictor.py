@@ -113,6 +113,10 @@ class OpenVinoPredictor(Predictor):
         # A view of the runtime's own memory, which the next inference overwrites.
         return checked_output("openvino", prepared.output.data.copy(), count, self.io)
 
+    def runtime_object(self) -> Any:
+        """The `InferRequest` of the batch size that it was opened for."""
+        return self._requests[self._options.batch].request
+
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         return self._executed
 

@@ -86,6 +86,10 @@ class PaddlePredictor(Predictor):
         self._predictor.run()
         return checked_output("paddle", self._output.copy_to_cpu(), len(batch), self.io)
 
+    def runtime_object(self) -> Any:
+        """The `paddle.inference.Predictor`."""
+        return self._predictor
+
     def executed(self, batch: NDArray[Any]) -> Executed | None:
         import paddle
 

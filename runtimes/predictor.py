@@ -157,6 +157,10 @@ class Predictor(ABC):
         """
         return None
 
+    def runtime_object(self) -> Any:
+        """The runtime's own object that `embed` calls, for what this interface does not offer; by default None."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - optional: its default is to do nothing
         """Frees what the runtime holds; by default there is nothing to do."""
 

@@ -51,14 +51,18 @@ SILENT_SWITCHES = (
 SETTLE_STEP_S, SETTLE_LIMIT_S = 0.004, 1.0
 
 
-def sidecar_command(python: str, module: str, cpus: Sequence[int] = ()) -> list[str]:
-    """Runs `edgerecall.<folder>.<module>`'s main() in an interpreter that has nothing of ours installed."""
+def sidecar_command(python: str, module: str, *arguments: str, cpus: Sequence[int] = ()) -> list[str]:
+    """Runs a module's main() in an interpreter that has nothing of ours installed; the module may use `runtimes`.
+
+    module: `edgerecall.<folder>.<name>`, or one outside of any package, on that interpreter's path.
+    """
     package = module.rpartition(".")[0]
     here = Path(__file__).resolve().parent
     packages = {"edgerecall": str(here.parent), "edgerecall.runtimes": str(here)}
-    packages[package] = str(package_folders(package)[0])
+    if package:
+        packages[package] = str(package_folders(package)[0])
     start = PIN.format(cpus=tuple(cpus)) + SIDECAR_START.format(packages=packages, module=module)
-    return [python, "-s", "-c", start]
+    return [python, "-s", "-c", start, *arguments]
 
 
 def own_command(module: str, *arguments: str, cpus: Sequence[int] = ()) -> list[str]:
@@ -69,7 +73,7 @@ def own_command(module: str, *arguments: str, cpus: Sequence[int] = ()) -> list[
 def worker_command(python: str | None, cpus: Sequence[int] = ()) -> list[str]:
     """Our own interpreter imports the installed package; a sidecar gets only the folders it needs."""
     module = "edgerecall.runtimes.worker_main"
-    return own_command(module, cpus=cpus) if python is None else sidecar_command(python, module, cpus)
+    return own_command(module, cpus=cpus) if python is None else sidecar_command(python, module, cpus=cpus)
 
 
 @dataclass(frozen=True)

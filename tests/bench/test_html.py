@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgerecall.bench import report
 from edgerecall.bench.html_report import html_report
 from edgerecall.bench.image_set import ImageSet
 from edgerecall.bench.options import BenchOptions
@@ -51,6 +52,22 @@ def test_the_page_is_whole_and_loads_nothing(result: BenchResult) -> None:
     assert page.count("<svg") == 3 and "tests &lt;&amp;&gt;" in page
     assert "#010203" not in page and "#040506" not in page, "colours that the page does not know"
     assert "Across runtimes" in page and "Where fake bf16 differs most from fake fp32" in page
+
+
+def test_accuracy_stands_before_speed(result: BenchResult) -> None:
+    """A table wider than the page hides its last columns: recall is never among them."""
+    result.rows[0].delta_recall1, result.rows[0].delta_recall1_low, result.rows[0].delta_recall1_high = -0.01, -0.02, 0
+    page = html_report(result)
+    table = page[page.index('<table class="rows">') : page.index("</table>")]
+    titles = re.findall(r"<th[^>]*>([^<]*)</th>", table)
+    assert titles[:5] == ["row", "status", "recall@1", "delta recall@1", "cosine min"]
+    (first, *_, failed) = re.findall(r"<tr(?: class=\"bad\")?>(<td.*?)</tr>", table, re.DOTALL)
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", first)
+    assert cells[0] == result.rows[0].name and cells[3] == "-0.0100 (-0.0200 to 0.0000)"
+    assert len(cells) == len(titles) == len(re.findall("<td", failed))
+    assert result.rows[-1].reason and result.rows[-1].reason not in table, "a reason widens no column"
+    assert titles == [column.title for column in report.COLUMNS], "one order for all printers"
+    assert re.search(r"\.rows th \{[^}]*white-space: normal", page), "titles of several words may wrap"
 
 
 def test_images_that_are_gone_and_names_from_outside(result: BenchResult) -> None:
