@@ -25,8 +25,8 @@ class BenchOptions:
     another. stage: what latency is of: the model, or the way from the image's bytes to its neighbours (e2e).
     pin: whether a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a
     request that was not honoured, or a noisy run, fails. devices: where the same rows run besides here, by the archives
-    device_programs or those in dist/, on CPUs named as there. every: the runtimes are all that can be had, not a choice by
-    name: what is missing here is a row with its reason, and no failure; a device runs all that it has.
+    device_programs or those in dist/, on CPUs named as there. every: the runtimes are all that can be had, not a
+    choice by name: what is missing here is a row with its reason, and no failure; a device runs all that it has.
     """
 
     runtimes: tuple[str, ...] = RUNTIMES

@@ -77,7 +77,7 @@ def main() -> None:
     try:
         STEPS[sys.argv[1]](*sys.argv[2:])
     except Exception as error:  # everything a converter raises becomes a reason
-        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        missing = missing_package(error) if isinstance(error, ImportError) else None
         reason = missing or (
             one_line(error) if isinstance(error, EdgeRecallError) else f"{type(error).__name__}: {error}"
         )

@@ -22,7 +22,7 @@ class NcnnPredictor(Predictor):
         try:
             import ncnn
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'ncnn' {needs('ncnn')}") from error
+            raise RuntimeUnavailable(f"runtime 'ncnn' {needs('ncnn', error=error)}") from error
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
         self.io, self._mat = io, ncnn.Mat

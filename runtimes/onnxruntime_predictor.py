@@ -36,7 +36,7 @@ class OnnxRuntimePredictor(Predictor):
         try:
             import onnxruntime
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs('onnxruntime')}") from error
+            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs('onnxruntime', error=error)}") from error
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
         onnxruntime.set_default_logger_severity(3)

@@ -58,7 +58,7 @@ class OpenVinoPredictor(Predictor):
         try:
             import openvino
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'openvino' {needs('openvino')}") from error
+            raise RuntimeUnavailable(f"runtime 'openvino' {needs('openvino', error=error)}") from error
         self.io, self._path, self._options = io, files["model"], options
         self._core, self._tensor = openvino.Core(), openvino.Tensor
         self._model = self._core.read_model(self._path)

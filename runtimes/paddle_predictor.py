@@ -39,7 +39,7 @@ class PaddlePredictor(Predictor):
             import paddle
             from paddle import inference
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'paddle' {needs('paddle')}") from error
+            raise RuntimeUnavailable(f"runtime 'paddle' {needs('paddle', error=error)}") from error
         if options.device == "gpu" and not paddle.is_compiled_with_cuda():
             raise RuntimeUnavailable("use_gpu: this Paddle is a CPU build: install paddlepaddle-gpu, or use the CPU")
         if options.precision == "fp16":

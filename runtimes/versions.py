@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,15 +48,22 @@ PACKAGES = {
     "pyarrow": Package("pyarrow", "parquet"),
     "visualdl": Package("visualdl", "visualdl"),
 }
+# What wheels take from the system, and Debian's packages of it.
+SYSTEM_PACKAGES = {"libgomp.so.1": "libgomp1", "libGL.so.1": "libgl1", "libstdc++.so.6": "libstdc++6"}
 TRAINING = {"paddle": "train"}  # of a verb that trains, which wants more than Paddle alone
 
 
-def needs(module: str, extra: str = "", python: tuple[int, int] = sys.version_info[:2]) -> str:
+def needs(
+    module: str, extra: str = "", python: tuple[int, int] = sys.version_info[:2], error: ImportError | None = None
+) -> str:
     """ "needs PACKAGE", with how to install it, or why it cannot be installed under this Python.
 
-    extra: the one to name in place of the package's own.
+    extra: the one to name in place of the package's own. error: of its import, which tells where it is installed but a
+    library of the system is not.
     """
     package = PACKAGES[module]
+    if error is not None and (library := missing_library(error)):
+        return f"needs {package.distribution}, and that {library}"
     if package.below is not None and python >= package.below:
         last = f"{package.below[0]}.{package.below[1] - 1}"
         mine = ".".join(map(str, python))
@@ -63,10 +71,24 @@ def needs(module: str, extra: str = "", python: tuple[int, int] = sys.version_in
     return f"needs {package.distribution}: run \"pip install 'edgerecall[{extra or package.extra}]'\""
 
 
-def missing_package(error: ModuleNotFoundError) -> str | None:
-    """One line with the remedy, when the missing module is of an optional package; else None."""
+def missing_package(error: ImportError) -> str | None:
+    """One line with the remedy, when what is missing is an optional package or a library of the system; else None."""
+    if library := missing_library(error):
+        return f"this {library}"
     module = (error.name or "").split(".")[0]
-    return f"this {needs(module, TRAINING.get(module, ''))}" if module in PACKAGES else None
+    known = isinstance(error, ModuleNotFoundError) and module in PACKAGES
+    return f"this {needs(module, TRAINING.get(module, ''))}" if known else None
+
+
+def missing_library(error: ImportError) -> str | None:
+    """ "needs LIBRARY", with its package, when an import failed for want of a shared library."""
+    found = re.match(r"(lib[^:/ ]+): cannot open shared object file", str(error))
+    if found is None:
+        return None
+    package = SYSTEM_PACKAGES.get(found[1])
+    return f"needs {found[1]}: " + (
+        f"on Debian or Ubuntu 'apt-get install {package}'" if package else "install the system's package that has it"
+    )
 
 
 def installed_versions(names: Iterable[str] = RELEVANT) -> dict[str, str]:

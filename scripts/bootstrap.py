@@ -153,6 +153,8 @@ def main() -> None:
     install = [*pip, "install", "--editable", ".[all,dev]"]
     run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
     run("pnnx, without the torch that its script wants", [*pip, "install", "--quiet", "--no-deps", "pnnx"])
+    if options:
+        run("OpenMP", [str(python), "-m", "edgerecall.cross.host", "--openmp"])
     missing = []
     for name, title in SIDECARS:
         made = run(title, [str(venv / "bin" / "edgerecall"), "doctor", "--fix", name], optional=True)

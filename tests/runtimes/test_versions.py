@@ -55,6 +55,15 @@ def test_where_it_cannot_be_installed_the_reason_is_told() -> None:
     assert needs("paddle2onnx", python=(3, 12)) == "needs paddle2onnx: run \"pip install 'edgerecall[export]'\""
     assert missing_package(ModuleNotFoundError("no", name="scipy.stats")) == f"this {needs('scipy')}"
     assert missing_package(ModuleNotFoundError("no", name="left_pad")) is None
+    assert missing_package(ImportError("cannot import name 'x'", name="paddle")) is None
+
+
+def test_a_missing_library_of_the_system_is_told_with_its_package() -> None:
+    error = ImportError("libgomp.so.1: cannot open shared object file: No such file or directory")
+    library = "needs libgomp.so.1: on Debian or Ubuntu 'apt-get install libgomp1'"
+    assert missing_package(error) == f"this {library}"
+    assert needs("paddle", error=error) == f"needs paddlepaddle, and that {library}"
+    assert needs("paddle", error=ModuleNotFoundError("no", name="paddle")) == needs("paddle")
 
 
 def test_a_gpu_user_s_paddle_is_left_alone(root: Path) -> None:

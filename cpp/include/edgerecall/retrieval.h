@@ -29,7 +29,8 @@ struct QueryScore {
 /// the float64 product what lies within float32's error of a threshold.
 ///
 /// The ranking is by the inner product of the float32 rows, summed in float64 in a fixed order, highest first; equal
-/// ones by gallery index. It is the same whatever the CPU, and the number of threads. R-precision and mAP@R are those of Musgrave et al., "A Metric Learning Reality Check" (2020).
+/// ones by gallery index. It is the same whatever the CPU, and the number of threads. R-precision and mAP@R are those
+/// of Musgrave et al., "A Metric Learning Reality Check" (2020).
 ///
 /// Without a gallery the queries are their own, and each leaves itself out, by index. With cameras (of both sides),
 /// gallery images of the query's label and camera are left out too. Throws InputError (sizes, values that are not

@@ -116,7 +116,7 @@ def main(args: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         if isinstance(error, EdgeRecallError):
             fail(str(error), error.exit_code)
-        if isinstance(error, ModuleNotFoundError) and (remedy := missing_package(error)):
+        if isinstance(error, ImportError) and (remedy := missing_package(error)):
             fail(remedy, 2)
         if isinstance(error, OSError) and error.strerror:
             fail(f"{error.filename or 'system'}: {error.strerror}", 2)

@@ -4,50 +4,65 @@ options, one a line. Runs before the package is installed (scripts/bootstrap.py)
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import shutil
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
 
 from ..runtimes.errors import EdgeRecallError
+from ..runtimes.package_folders import package_folders
 from .sysroot import make_host_root
 from .toolchain import zig_options
 
+TRIPLET = f"{platform.machine()}-linux-gnu"
+VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 TOOLCHAINS = Path(__file__).resolve().parents[3] / "cmake" / "toolchains"
 
 
-def host_options(zig: bool) -> list[str]:
-    """The core's libraries, and this interpreter's headers where it came without, from a private root.
-
-    zig: compile with it, against the C library that runs here.
-    """
-    machine = platform.machine()
-    triplet = f"{machine}-linux-gnu"
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+def host_root() -> Path:
+    """The private root, with this interpreter's headers where it came without."""
     headers = not (Path(sysconfig.get_path("include")) / "Python.h").is_file()
     with tempfile.TemporaryDirectory(prefix="edgerecall-logs-") as logs:
-        root = make_host_root(version if headers else "", Path(logs), lambda text: sys.stderr.write(f"setup: {text}\n"))
-    usr = root / "usr"
-    flags = f"-isystem {usr / 'include' / triplet} -isystem {usr / 'include'}"
-    options = [f"-DCMAKE_LIBRARY_ARCHITECTURE={triplet}", f"-DCMAKE_CXX_FLAGS={flags}"]
-    if headers:
-        options.append(f"-DPython_INCLUDE_DIR={usr / 'include' / version}")
+        return make_host_root(VERSION if headers else "", Path(logs), lambda text: sys.stderr.write(f"setup: {text}\n"))
+
+
+def host_options(zig: bool) -> list[str]:
+    """CMake's options. zig: compile with it, against the C library that runs here."""
+    usr = host_root() / "usr"
+    flags = f"-isystem {usr / 'include' / TRIPLET} -isystem {usr / 'include'}"
+    options = [f"-DCMAKE_LIBRARY_ARCHITECTURE={TRIPLET}", f"-DCMAKE_CXX_FLAGS={flags}"]
+    if (usr / "include" / VERSION).is_dir():
+        options.append(f"-DPython_INCLUDE_DIR={usr / 'include' / VERSION}")
     if not zig:
         return [*options, f"-DCMAKE_PREFIX_PATH={usr}"]
     glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "glibc 2.28").split()[1]
-    found = [f"-DCMAKE_FIND_ROOT_PATH={usr}", f"-DCMAKE_BUILD_RPATH={usr / 'lib' / triplet}"]
-    return [*options, *zig_options(f"{triplet}.{glibc}", TOOLCHAINS), *found]
+    found = [f"-DCMAKE_FIND_ROOT_PATH={usr}", f"-DCMAKE_BUILD_RPATH={usr / 'lib' / TRIPLET}"]
+    return [*options, *zig_options(f"{TRIPLET}.{glibc}", TOOLCHAINS), *found]
+
+
+def bring_openmp() -> None:
+    """Puts OpenMP's library beside PaddlePaddle's own in this environment, where the system has none."""
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        for folder in package_folders("paddle"):
+            shutil.copyfile(host_root() / "usr" / "lib" / TRIPLET / "libgomp.so.1", folder / "libs" / "libgomp.so.1")
 
 
 def main() -> None:
-    """Prints them; exit code 2 with one line where they cannot be had."""
+    """Prints them, or does what `--openmp` says; exit code 2 with one line where they cannot be had."""
     try:
+        if "--openmp" in sys.argv:
+            return bring_openmp()
         sys.stdout.write("\n".join(host_options("--zig" in sys.argv)) + "\n")
     except EdgeRecallError as error:
         sys.stderr.write(f"setup: {error}\n")
         raise SystemExit(2) from None
+    return None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .apt import PrivateApt, own_sources
 STAMP = "edgerecall-sysroot"
 JPEG = ("libjpeg62-turbo-dev", "libjpeg-turbo8-dev")  # on Debian, on Ubuntu
 LINKED = ("libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev", "doctest-dev")
+OPENMP = "libgomp1"  # PaddlePaddle takes it from the system; it comes with GCC
 # What the tests and the runtimes' libraries load under QEMU. The cross-compiler's own C library does not do: with it,
 # starting a thread never ends under QEMU 7.2.
 LOADED = ("libc6", "libgcc-s1", "libstdc++6", "libgomp1")
@@ -54,7 +55,7 @@ def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Pat
     python: `python3.13`, to have its headers too, or empty.
     """
     headers = [f"lib{python}-dev"] if python else []
-    mark = hashlib.sha256(repr((JPEG, LINKED, headers, own_sources())).encode()).hexdigest()
+    mark = hashlib.sha256(repr((JPEG, LINKED, OPENMP, headers, own_sources())).encode()).hexdigest()
     found = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
     architecture = found.stdout.strip()
     root = cache_dir() / "-".join(["host", architecture, *filter(None, [python])])
@@ -64,6 +65,6 @@ def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Pat
     with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
         apt = PrivateApt(Path(state), architecture, logs, say)
         apt.update()
-        apt.unpack([*apt.with_libraries([apt.known(*JPEG), *LINKED]), *headers], folder)
+        apt.unpack([*apt.with_libraries([apt.known(*JPEG), *LINKED]), OPENMP, *headers], folder)
         (folder / STAMP).write_text(mark)
     return root
