@@ -1,0 +1,1 @@
+"""Configs that run as they are; `-c demo.yaml` finds them here where there is no such file."""
