@@ -419,7 +419,7 @@ def test_a_witness_that_dies_ends_the_run(fake_bundle: Make, data: Path, monkeyp
         bench(fake_bundle(), data, precision=("bf16",))
 
 
-def test_fewer_threads_than_asked_are_said(real_bundle: Path, data: Path) -> None:
+def test_fewer_threads_than_asked_are_said(real_bundle: Path, lite_ready: None, data: Path) -> None:
     result = bench(Bundle.open(real_bundle), data, runtimes=("onnxruntime", "lite"), threads=(2,))
     said = [line for line in report.notes(result) if "asked for 2 threads, runs 1" in line]
     assert len(said) == 1 and said[0].startswith("lite")
@@ -442,7 +442,7 @@ def test_wrong_options_are_no_rows(fake_bundle: Make, data: Path, wrong: dict[st
         bench(fake_bundle(), data, **wrong)
 
 
-def test_the_four_real_runtimes(real_bundle: Path, data: Path) -> None:
+def test_the_four_real_runtimes(real_bundle: Path, lite_ready: None, data: Path) -> None:
     """What the demo prints, on a small set: four valid rows without loss."""
     result = bench(Bundle.open(real_bundle), data, runtimes=("paddle", "onnxruntime", "openvino", "lite"))
     for row in result.rows:

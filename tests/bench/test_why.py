@@ -81,7 +81,7 @@ def not_square(bundle: Bundle, data: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_nothing_planted_nothing_found(real_bundle: Path, data: Path) -> None:
+def test_nothing_planted_nothing_found(real_bundle: Path, lite_ready: None, data: Path) -> None:
     bundle = Bundle.open(real_bundle)
     for a, b in (("paddle", "lite"), ("sealed", "openvino"), ("onnxruntime", "paddle")):
         answer = ask(bundle, a, b)
@@ -106,7 +106,9 @@ PIXEL_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", PIXEL_FAULTS)
-def test_pixel_faults_in_the_application(fault: str, real_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_pixel_faults_in_the_application(
+    fault: str, real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path
+) -> None:
     """The application preprocesses by its own config."""
     _, resize, sentence = PIXEL_FAULTS[fault]
     ops = transform_ops(**(resize or {}))
@@ -132,7 +134,9 @@ def test_pixel_faults_in_the_application(fault: str, real_bundle: Path, data: Pa
 
 
 @pytest.mark.parametrize("fault", ["cv2 for pil", "BGR for RGB"])
-def test_pixel_faults_in_the_bundle(fault: str, real_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_pixel_faults_in_the_bundle(
+    fault: str, real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path
+) -> None:
     """Its spec no longer says how its golden tensors were made: what did is found out."""
     change, _, sentence = PIXEL_FAULTS[fault]
     bundle = changed_manifest(real_bundle, tmp_path / "bundle", change)
@@ -197,7 +201,7 @@ def perturb_onnx(bundle: Path, folder: Path) -> tuple[Bundle, str]:
     return Bundle.open(folder), chosen.output[0]
 
 
-def test_a_perturbed_weight(real_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_a_perturbed_weight(real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path) -> None:
     bundle, output = perturb_onnx(real_bundle, tmp_path / "bundle")
     forward = ask(bundle, "onnxruntime", "paddle").cause
     assert forward.startswith(f"graph differs (first at '{output}' (Conv) in onnxruntime"), forward
@@ -212,7 +216,12 @@ def test_a_perturbed_weight(real_bundle: Path, data: Path, tmp_path: Path) -> No
 
 
 def test_a_tensor_and_an_embedding_from_an_application(
-    real_bundle: Path, data: Path, tmp_path: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+    real_bundle: Path,
+    lite_ready: None,
+    data: Path,
+    tmp_path: Path,
+    edgerecall: Callable[..., Any],
+    one_line: Callable[..., None],
 ) -> None:
     bundle = Bundle.open(real_bundle)
     image = not_square(bundle, data, tmp_path)
@@ -261,7 +270,9 @@ def test_what_nothing_explains_is_not_blamed_on_the_pixels(real_bundle: Path, tm
         ask(bundle, "sealed", f"embedding={tmp_path / 'other.npy'}")
 
 
-def test_bundles_of_other_sizes_are_refused(real_bundle: Path, fake_bundle: Callable[..., Bundle]) -> None:
+def test_bundles_of_other_sizes_are_refused(
+    real_bundle: Path, lite_ready: None, fake_bundle: Callable[..., Bundle]
+) -> None:
     with pytest.raises(InputError, match="these cannot be compared"):
         why(Bundle.open(real_bundle), None, SideRequest("lite"), SideRequest("fake", bundle=fake_bundle()))
 
@@ -283,7 +294,7 @@ def test_steps_of_another_kind_with_equal_pixels_are_no_cause(data: Path, tmp_pa
         assert found is not None and (found.stage, found.what) == ("normalise", "order rgb against bgr")
 
 
-def test_another_file_of_the_image(real_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_another_file_of_the_image(real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     image = sorted(data.glob("*_final/*.JPG"))[0]

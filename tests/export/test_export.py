@@ -41,7 +41,7 @@ def export(edgerecall: Run, tmp_path: Path, data: Path, model: Path, *more: str)
     return edgerecall("export", tmp_path / "bundle", *arguments, *more)
 
 
-def test_every_format_of_a_checkpoint(real_bundle: Path) -> None:
+def test_every_format_of_a_checkpoint(real_bundle: Path, lite_ready: None) -> None:
     manifest = Bundle.open(real_bundle).manifest
     names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7"]
     assert [artifact.name for artifact in manifest.artifacts] == names and manifest.skipped == ()

@@ -101,7 +101,9 @@ def test_shared_memory_between_two_ends() -> None:
     other.close()
 
 
-def test_where_memory_files_may_not_be_had(real_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_memory_files_may_not_be_had(
+    real_bundle: Path, lite_ready: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "shared_memory", lambda: None)
     bundle = Bundle.open(real_bundle)
     _, tensors, reference = bundle.golden()

@@ -82,7 +82,7 @@ def test_an_output_survives_the_next_call(real_bundle: Path, runtime: str) -> No
     assert (first == kept).all()
 
 
-def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
+def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path, lite_ready: None) -> None:
     """In process, where the interpreter has paddlelite, as in the sidecar's own."""
     import subprocess
 
@@ -104,7 +104,7 @@ def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
     subprocess.run([python, "-s", "-c", code], check=True)
 
 
-def test_verify_all(real_bundle: Path) -> None:
+def test_verify_all(real_bundle: Path, lite_ready: None) -> None:
     bundle = Bundle.open(real_bundle)
     assert verify_pixels(bundle) is None
     verdicts = [verify_runtime(bundle, runtime, RunOptions()) for runtime in RUNTIMES]
