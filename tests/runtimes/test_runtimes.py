@@ -40,14 +40,6 @@ def test_executes_what_was_asked(real_bundle: Path, runtime: str) -> None:
         assert info.threads in ((None,) if runtime == "lite" else (threads,))
 
 
-def test_openvino_reads_bf16_back(real_bundle: Path) -> None:
-    """The read-back is no echo of the request: it says bf16 exactly where the CPU runs bf16."""
-    flags = Path("/proc/cpuinfo").read_text()
-    with open_predictor(Bundle.open(real_bundle), "openvino", RunOptions(precision="bf16")) as predictor:
-        bf16_cpu = "avx512_bf16" in flags or "amx_bf16" in flags
-        assert ("bf16" in predictor.info.precision) == bf16_cpu
-
-
 def test_paddle_has_no_bf16_without_onednn(real_bundle: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match="bf16 by oneDNN"):
         open_predictor(Bundle.open(real_bundle), "paddle", RunOptions(precision="bf16", onednn=False))
