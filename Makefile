@@ -11,7 +11,7 @@ FUZZ_SECONDS := 30
 CPP_TEST := -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON
 BLAS = $(shell $(BIN)/python -c "import scipy_openblas32 as b; print(f'{b.get_lib_dir()}/lib{b.get_library()}.so')")
 
-.PHONY: demo test setup lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
+.PHONY: demo test setup lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: demo/report.md
@@ -62,6 +62,21 @@ cpp-test: setup
 
 pytest: setup
 	$(BIN)/pytest
+
+# What needs neither PaddlePaddle nor a real runtime.
+test-core: setup
+	$(BIN)/pytest -m core
+
+# OpenBLAS computes for NumPy and the core, oneDNN for Paddle Inference and OpenVINO, MKL for Paddle's training: each
+# with the kernels of other CPUs, over the tests of the tier that it computes for and whose figures go through it.
+CPU_SETTINGS := $(foreach core,Haswell SkylakeX Zen Nehalem,OPENBLAS_CORETYPE=$(core):core) \
+    $(foreach isa,AVX2 SSE41,ONEDNN_MAX_CPU_ISA=$(isa):runtime) \
+    MKL_CBWR=COMPATIBLE:runtime MKL_CBWR=COMPATIBLE:train MKL_ENABLE_INSTRUCTIONS=AVX2:train \
+    $(foreach count,1 2,OMP_NUM_THREADS=$(count):train)
+
+test-cpus: setup
+	@for one in $(CPU_SETTINGS); do echo "== $${one%:*} over tier $${one#*:}"; \
+	    env "$${one%:*}" $(BIN)/pytest -q -m "cpu_sensitive and $${one#*:}" || exit 1; done
 
 # The core once more: threads checked, by clang, and fuzzed. Needs clang 14.
 cpp-all: cpp-thread cpp-clang cpp-fuzz

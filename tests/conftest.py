@@ -71,8 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With '-m core', files of other tiers are not even imported: what they import may not be there."""
-    if config.option.markexpr == "core" and collection_path.name.startswith("test_"):
+    """With '-m core', or that in 'and', files of other tiers are not imported: what they import may not be there."""
+    if "core" in config.option.markexpr.split(" and ") and collection_path.name.startswith("test_"):
         return True if file_tier(collection_path) in ("runtime", "train") else None
     return None
 

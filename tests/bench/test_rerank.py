@@ -9,6 +9,8 @@ from edgerecall.bench.rerank import K1, K2, SHARE, reranked_distances, reranked_
 from edgerecall.bench.retrieval import retrieval_scores
 from edgerecall.runtimes.errors import InputError
 
+pytestmark = pytest.mark.cpu_sensitive
+
 
 def clusters(count: int, classes: int, noise: float, seed: int = 0, dim: int = 16):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)

@@ -82,6 +82,7 @@ def not_square(bundle: Bundle, data: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.cpu_sensitive
 def test_nothing_planted_nothing_found(real_bundle: Path, lite_ready: None, data: Path) -> None:
     bundle = Bundle.open(real_bundle)
     for a, b in (("paddle", "lite"), ("sealed", "openvino"), ("onnxruntime", "paddle")):
@@ -106,6 +107,7 @@ PIXEL_FAULTS = {
 }
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("fault", PIXEL_FAULTS)
 def test_pixel_faults_in_the_application(
     fault: str, real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path
@@ -147,6 +149,7 @@ def test_pixel_faults_in_the_bundle(
     assert result.exit_code == 1 and "preprocessing differs from the sealed tensors" in str(result.problem)
 
 
+@pytest.mark.cpu_sensitive
 def test_bf16_execution(real_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(real_bundle)
     told = run_in_bf16(bundle, "openvino")
@@ -213,6 +216,7 @@ def perturb_onnx(bundle: Path, folder: Path) -> tuple[Bundle, str]:
     return Bundle.open(folder), chosen.output[0]
 
 
+@pytest.mark.cpu_sensitive
 def test_a_perturbed_weight(real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path) -> None:
     bundle, output = perturb_onnx(real_bundle, tmp_path / "bundle")
     forward = ask(bundle, "onnxruntime", "paddle").cause
@@ -260,6 +264,7 @@ def test_a_tensor_and_an_embedding_from_an_application(
     assert edgerecall("why", real_bundle, "--b", "lite").returncode == 0
 
 
+@pytest.mark.cpu_sensitive
 def test_bf16_beside_what_is_sealed(real_bundle: Path) -> None:
     bundle = Bundle.open(real_bundle)
     told = run_in_bf16(bundle, "openvino")
@@ -270,6 +275,7 @@ def test_bf16_beside_what_is_sealed(real_bundle: Path) -> None:
     assert answer.cause.startswith(f"precision differs (sealed runs fp32, openvino:bf16 runs {told})")
 
 
+@pytest.mark.cpu_sensitive
 def test_what_nothing_explains_is_not_blamed_on_the_pixels(real_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(real_bundle)
     _, tensors, embeddings = bundle.golden()

@@ -128,6 +128,7 @@ def test_bad_checkpoints(edgerecall: Run, trained: Path, one_line: OneLine, tmp_
     assert not (tmp_path / "edgerecall-payload-ran").exists() and not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.cpu_sensitive
 def test_eval_prints_the_references_line_last(edgerecall: Run, trained: Path) -> None:
     result = edgerecall("eval", "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "best_model")
     last = result.stdout.strip().splitlines()[-1]
@@ -226,6 +227,7 @@ def test_predict_galleries(edgerecall: Run, fake_bundle: Make, rec_config: Path,
     np.testing.assert_allclose(array, table["embedding"], atol=1e-7)
 
 
+@pytest.mark.cpu_sensitive
 def test_predict_keeps_the_references_keys(
     edgerecall: Run, real_bundle: Path, lite_ready: None, root: Path, data: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_onnxruntime_profile() -> None:
     assert executed_by_profile([]) is None
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", ["paddle", "openvino", "native:openvino"])
 def test_fp32_is_what_ran(real_bundle: Path, runtime: str) -> None:
     bundle = Bundle.open(real_bundle)
@@ -64,6 +65,7 @@ def test_fp32_is_what_ran(real_bundle: Path, runtime: str) -> None:
     assert_told_truly(executed.precision, "fp32", runtime, got, reference)
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", ["paddle", "openvino", "native:openvino"])
 def test_what_is_told_of_bf16_is_what_ran(real_bundle: Path, runtime: str) -> None:
     """The record is no echo of the request: it says bf16 exactly where the embeddings show it."""

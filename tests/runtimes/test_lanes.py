@@ -32,6 +32,7 @@ def images_with_bad_ones(data: Path, folder: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_lanes_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tmp_path: Path, batch: int) -> None:
     bundle, paths = fake_bundle(), images_with_bad_ones(data, tmp_path / "images")
@@ -56,6 +57,7 @@ def test_lanes_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tm
         list(model.stream(paths))
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", ["paddle", "onnxruntime", "openvino", "lite"])
 def test_lanes_of_the_real_runtimes(real_bundle: Path, data: Path, runtime: str) -> None:
     paths = sorted(data.glob("*_final/*.JPG"))[:19]
@@ -116,6 +118,7 @@ def test_a_chunk_is_whole_batches(fake_bundle: Make) -> None:
             assert model.chunk(count) == size
 
 
+@pytest.mark.cpu_sensitive
 def test_batches_of_other_sizes_than_prepared(real_bundle: Path) -> None:
     """OpenVINO compiles for each size, and takes arrays that may not be written to."""
     bundle = Bundle.open(real_bundle)

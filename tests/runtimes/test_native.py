@@ -19,6 +19,7 @@ from edgerecall.runtimes.verify import verify_runtime
 BUILT = ("native:onnxruntime", "native:openvino")
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", BUILT)
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_equals_the_python_row(real_bundle: Path, runtime: str, count: int) -> None:
@@ -34,6 +35,7 @@ def test_equals_the_python_row(real_bundle: Path, runtime: str, count: int) -> N
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", BUILT)
 def test_holds_on_the_golden_images(real_bundle: Path, runtime: str) -> None:
     verdict = verify_runtime(Bundle.open(real_bundle), runtime, RunOptions())

@@ -17,6 +17,7 @@ from edgerecall.runtimes.predictor import NATIVE, PREDICTORS, RUNTIMES, RunOptio
 from edgerecall.runtimes.verify import verify_pixels, verify_runtime
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("worker", [False, True])
 def test_golden_images_from_file_to_embedding(real_bundle: Path, runtime: str, worker: bool) -> None:
@@ -52,6 +53,7 @@ def test_paddle_switches_are_real(real_bundle: Path) -> None:
             assert predictor.info.detail["onednn"] is onednn
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_batch_of_many_equals_many_of_one(real_bundle: Path, runtime: str) -> None:
     bundle = Bundle.open(real_bundle)
@@ -96,6 +98,7 @@ def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path, lite_ready: N
     subprocess.run([python, "-s", "-c", code], check=True)
 
 
+@pytest.mark.cpu_sensitive
 def test_verify_all(real_bundle: Path, lite_ready: None) -> None:
     bundle = Bundle.open(real_bundle)
     assert verify_pixels(bundle) is None

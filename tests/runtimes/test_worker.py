@@ -29,6 +29,7 @@ def start(bundle: Bundle, **options: float) -> WorkerPredictor:
     return predictor
 
 
+@pytest.mark.cpu_sensitive
 def test_same_answer_as_in_process(fake_bundle: Make) -> None:
     """To the bit for the same batch; a batch of another size is only as near as float32 sums are."""
     bundle = fake_bundle()

@@ -71,6 +71,7 @@ def comparable(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "images_per_s"} for record in read_records(folder)]
 
 
+@pytest.mark.cpu_sensitive
 def test_killed_at_three_points(tmp_path: Path, full_config: Path) -> None:
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     finish(start(full_config, unbroken))
