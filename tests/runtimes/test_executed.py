@@ -61,8 +61,8 @@ def test_fp32_is_what_ran(real_bundle: Path, runtime: str) -> None:
     _, tensors, reference = bundle.golden()
     with open_predictor(bundle, runtime, worker=True) as predictor:
         executed, got = predictor.executed(tensors[:1]), predictor.embed(tensors)
-    assert executed is not None and executed.precision == "fp32" and sum(executed.operators.values()) > 3
-    assert_told_truly(executed.precision, "fp32", runtime, got, reference)
+    assert executed is not None and executed.precision == "fp32"
+    assert_told_truly(executed, "fp32", runtime, got, reference)
 
 
 @pytest.mark.cpu_sensitive

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import RuntimeFailed
 from edgerecall.runtimes.model import open_predictor
-from edgerecall.runtimes.predictor import RunOptions, artifact_runtime
+from edgerecall.runtimes.predictor import Executed, RunOptions, artifact_runtime
 from edgerecall.runtimes.verify import TOLERANCE
 
 # A bf16 value keeps 8 bits: after some fifty layers, embeddings measured 4e-2 off their largest value, and fp32 7e-6.
@@ -32,9 +32,11 @@ def has_bf16() -> bool:
 
 
 def assert_told_truly(
-    told: str, asked: str, runtime: str, got: NDArray[np.float32], reference: NDArray[np.float32]
+    executed: Executed, asked: str, runtime: str, got: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
-    """told: the precision in the runtime's record; got: its embeddings; reference: the framework's in fp32."""
+    """executed: the runtime's record; got: its embeddings; reference: the framework's in fp32."""
+    told = executed.precision
+    assert sum(executed.operators.values()) > 20
     error = float(np.abs(got - reference).max() / np.abs(reference).max())
     if "bf16" in told:
         assert asked == "bf16" and error > LEAST_ERROR, f"{runtime} tells {told}, but its error is {error:.1e}"
@@ -57,6 +59,6 @@ def run_in_bf16(bundle: Bundle, runtime: str) -> str | None:
     except RuntimeFailed:
         assert not has_bf16()
         return None
-    assert executed is not None and sum(executed.operators.values()) > 3
-    assert_told_truly(executed.precision, "bf16", runtime, got, reference)
+    assert executed is not None
+    assert_told_truly(executed, "bf16", runtime, got, reference)
     return executed.precision
