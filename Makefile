@@ -15,7 +15,8 @@ SANITIZE = $(if $(findstring EDGERECALL_ZIG,$(CORE)),,-DEDGERECALL_SANITIZE=addr
 comma := ,
 CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
-.PHONY: demo test setup wheel lint cpp-test pytest cpp-all cpp-thread cpp-clang cpp-fuzz devices benchmarks clean
+.PHONY: demo test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
+    benchmarks clean
 .DELETE_ON_ERROR:
 
 demo: demo/report.md
@@ -66,6 +67,20 @@ cpp-test: setup
 
 pytest: setup
 	$(BIN)/pytest
+
+# What needs neither PaddlePaddle nor a real runtime.
+test-core: setup
+	$(BIN)/pytest -m core
+
+# OpenBLAS computes for NumPy and the core, oneDNN for Paddle Inference and OpenVINO, MKL for Paddle's training: each
+# with the kernels of other CPUs, over the tests of the tier that it computes for and whose figures go through it.
+CPU_SETTINGS := $(foreach core,Haswell SkylakeX Zen Nehalem,OPENBLAS_CORETYPE=$(core):core) \
+    $(foreach isa,AVX2 SSE41,ONEDNN_MAX_CPU_ISA=$(isa):runtime) MKL_CBWR=COMPATIBLE:runtime \
+    MKL_CBWR=COMPATIBLE+OMP_NUM_THREADS=1:train MKL_ENABLE_INSTRUCTIONS=AVX2+OMP_NUM_THREADS=2:train
+
+test-cpus: setup
+	@for one in $(CPU_SETTINGS); do setting="$$(echo "$${one%:*}" | tr + ' ')"; echo "== $$setting over tier $${one#*:}"; \
+	    env $$setting $(BIN)/pytest -q -m "cpu_sensitive and $${one#*:}" || exit 1; done
 
 # The core once more: threads checked, by clang, and fuzzed. Needs clang 14.
 cpp-all: cpp-thread cpp-clang cpp-fuzz

@@ -111,7 +111,8 @@ def reranked_distances(
         raise InputError(f"re-ranking: embedding {bad[0]} is not finite")
     if len(images) <= k1:
         raise InputError(f"re-ranking looks at the {k1} nearest images of each: expected more than {k1} images")
-    nearest, largest = _neighbours(images, k1 + 1)
+    distinct = _Distinct(images)
+    nearest, largest = _neighbours(images, distinct, k1 + 1)
     sets = _reciprocal_sets(nearest, k1)
     weights = _weights(images, largest, sets)
     scipy_sparse = _sparse()
@@ -123,7 +124,7 @@ def reranked_distances(
     offset = 0 if gallery is None else len(queries)
     for first in range(0, len(queries), BLOCK):
         block = range(first, min(first + BLOCK, len(queries)))
-        own = _distances(images[block.start : block.stop], images) / largest[block.start : block.stop, None]
+        own = distinct.distances(images[block.start : block.stop]) / largest[block.start : block.stop, None]
         for row, query in enumerate(block):
             jaccard = 1.0 - _overlap(weights, by_column, query)
             own[row] = (1.0 - share) * jaccard + share * own[row]
@@ -136,12 +137,29 @@ def _distances(rows: Floats, images: Floats) -> Floats:
     return result
 
 
-def _neighbours(images: Floats, count: int) -> tuple[Indices, Floats]:
+class _Distinct:
+    """Distances to images of which some are equal: theirs are equal to the bit, so that the index decides.
+
+    A matrix product gives equal rows unequal sums where they lie in different tiles of it, as the CPU's kernel has it.
+    """
+
+    def __init__(self, images: Floats) -> None:
+        self._images, self._place = np.unique(images, axis=0, return_inverse=True)
+        self._all = images if len(self._images) == len(images) else None
+
+    def distances(self, rows: Floats) -> Floats:
+        """As `_distances` to all images, in their order."""
+        if self._all is not None:
+            return _distances(rows, self._all)
+        return _distances(rows, self._images)[:, self._place.ravel()]
+
+
+def _neighbours(images: Floats, distinct: _Distinct, count: int) -> tuple[Indices, Floats]:
     """The `count` nearest of each, itself first, equal ones by index; and the largest distance of each."""
     nearest = np.empty((len(images), count), dtype=np.int64)
     largest = np.empty(len(images))
     for first in range(0, len(images), BLOCK):
-        distances = _distances(images[first : first + BLOCK], images)
+        distances = distinct.distances(images[first : first + BLOCK])
         largest[first : first + BLOCK] = distances.max(axis=1)
         distances[np.arange(len(distances)), np.arange(first, first + len(distances))] = -1.0
         limit = np.partition(distances, count - 1, axis=1)[:, count - 1]

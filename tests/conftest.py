@@ -1,4 +1,7 @@
-"""Shared fixtures: small generated data, a bundle over the fake runtime, and one real bundle for the session."""
+"""Shared fixtures: small generated data, a bundle over the fake runtime, and one real bundle for the session.
+
+Every test is in one tier, given here: by its file or folder, by a fixture that needs more, or by a mark of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,68 @@ from edgerecall.runtimes.bundle import GOLDEN_VECTORS, Artifact, Bundle, Manifes
 from edgerecall.runtimes.fake_predictor import pooled_projection
 from edgerecall.runtimes.preprocess import preprocess_file
 from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeShort, Spec
-from edgerecall.train.data.synth import SynthOptions, synthesise
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIMES = ("paddle", "onnxruntime", "openvino", "lite")
 SIDE = 64
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+TIERS = ("core", "runtime", "train", "device")
+# Of files and folders; a file goes before its folder. Files of the core import nothing that it has not.
+FILE_TIERS = {
+    "bench": "core",
+    "cli": "core",
+    "export": "train",
+    "export/test_ncnn.py": "runtime",
+    "runtimes": "core",
+    "train": "train",
+    "train/test_config.py": "core",
+    "train/test_data.py": "core",
+    "train/test_sampler.py": "core",
+}
+FIXTURE_TIERS = {"lite_ready": "runtime", "real_bundle": "runtime", "trained": "train"}
+
+
+def file_tier(path: Path) -> str | None:
+    """What the table says of a file."""
+    place = path.relative_to(ROOT / "tests")
+    return FILE_TIERS.get(place.as_posix(), FILE_TIERS.get(place.parts[0]))
+
+
+def tier(item: pytest.Item) -> str:
+    """The one tier of a test: its mark, else its file's, which a fixture raises above the core."""
+    marks = {mark.name for mark in item.iter_markers()} & set(TIERS)
+    found = file_tier(item.path)
+    if len(marks) > 1 or "core" in marks or not (marks or found):
+        raise pytest.UsageError(
+            f"{item.nodeid}: expected its file or folder in FILE_TIERS of tests/conftest.py, or one mark above the core"
+        )
+    if marks:
+        return marks.pop()
+    needs = [FIXTURE_TIERS[name] for name in FIXTURE_TIERS if name in getattr(item, "fixturenames", ())]
+    return needs[0] if needs and found == "core" else str(found)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with its tier."""
+    for item in items:
+        item.add_marker(tier(item))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With '-m core', or that in 'and', files of other tiers are not imported: what they import may not be there."""
+    if "core" in config.option.markexpr.split(" and ") and collection_path.name.startswith("test_"):
+        return True if file_tier(collection_path) in ("runtime", "train") else None
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _sidecar_where_lite_is_asked_for(request: pytest.FixtureRequest) -> None:
+    """Of a test over several real runtimes, only the case of Lite needs the sidecar."""
+    parameters = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
+    if "real_bundle" in request.fixturenames and "lite" in parameters:
+        request.getfixturevalue("lite_ready")
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +94,8 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set: 12 training and 6 test classes of 6 images."""
+    from edgerecall.train.data.synth import SynthOptions, synthesise
+
     folder = tmp_path_factory.mktemp("data") / "products"
     synthesise(folder, SynthOptions(12, 6, 6, size=96, seed=5), "tests", lambda count: None)
     return folder
@@ -209,15 +270,20 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite_ready() -> None:
     """The Lite sidecar must be there: no test of the real runtimes is skipped."""
+    from edgerecall.runtimes.errors import RuntimeUnavailable
     from edgerecall.runtimes.sidecar import LITE
 
-    if LITE.find_python() is None:
+    try:
+        found = LITE.find_python()
+    except RuntimeUnavailable as error:
+        pytest.fail(str(error))
+    if found is None:
         pytest.fail("no Paddle Lite sidecar: run 'edgerecall doctor --fix lite'")
 
 
 @pytest.fixture(scope="session")
-def real_bundle(trained: Path, lite_ready: None) -> Iterator[Path]:
-    """A bundle of the trained network in every format, made by the command line."""
+def real_bundle(trained: Path) -> Iterator[Path]:
+    """A bundle of the trained network in every format, made by the command line; without Lite's where no sidecar is."""
     target = trained / "bundle"
     result = run_command("export", target, "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest")
     assert result.returncode == 0, result.stdout + result.stderr

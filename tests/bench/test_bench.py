@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bf16 import FP32_COSINE, run_in_bf16
 from rich.console import Console
 
+import edgerecall
 from edgerecall.bench import contender, report, runner
 from edgerecall.bench.gates import Gates
 from edgerecall.bench.html_report import html_report
@@ -30,6 +32,7 @@ from edgerecall.bench.speeds import verdict
 from edgerecall.runtimes.bundle import Bundle
 from edgerecall.runtimes.errors import InputError, RuntimeFailed
 from edgerecall.runtimes.spec import Preprocess, ResizeExact
+from edgerecall.runtimes.verify import TOLERANCE
 from edgerecall.runtimes.worker import WorkerPredictor
 
 Make = Callable[..., Bundle]
@@ -40,6 +43,7 @@ def bench(bundle: Bundle, data: Path, **options: Any) -> BenchResult:
     return run_bench(bundle, ImageSet.find(data), BenchOptions(**settings), "tests", lambda what, share: None)
 
 
+@pytest.mark.cpu_sensitive
 def test_a_sound_row(fake_bundle: Make, data: Path) -> None:
     result = bench(fake_bundle(sleep_ms=3), data)
     row = result.rows[0]
@@ -123,6 +127,7 @@ def judged(perturb: float, gates: Gates) -> Row:
     return row
 
 
+@pytest.mark.cpu_sensitive
 def test_gates() -> None:
     assert judged(1e-5, Gates()).status == "ok"
     broken = judged(0.5, Gates(max_recall_drop=1.0))
@@ -251,6 +256,7 @@ def test_rows_fed_otherwise_are_judged_against_the_bundle(fake_bundle: Make, dat
     assert result.worst_pairs and result.worst_pairs[0].row == "fake"
 
 
+@pytest.mark.cpu_sensitive
 def test_cross_recall_against_the_definition() -> None:
     rng = np.random.default_rng(3)
     labels = np.arange(40) // 4
@@ -269,17 +275,20 @@ def test_cross_recall_against_the_definition() -> None:
     assert found.recall1[0][1] != found.recall1[1][1]
 
 
+@pytest.mark.cpu_sensitive
 def test_unlabelled_images_have_neighbours_too() -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((30, 8))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     rows[7] = rows[3]
-    similarity = rows @ rows.T
+    # Not rows @ rows.T: BLAS may add the products of equal rows in another order, and they are then not equal.
+    similarity = (rows.astype(np.float64)[:, None] * rows[None]).sum(axis=2)
     np.fill_diagonal(similarity, -np.inf)
     nearest = Embedded("x", rows, None).nearest
     assert (nearest == similarity.argmax(axis=1)).all() and nearest[3] == 7 and nearest[7] == 3
 
 
+@pytest.mark.cpu_sensitive
 def test_a_runtime_that_answers_differently_each_time(fake_bundle: Make, data: Path) -> None:
     row = bench(fake_bundle(forget_after=20), data).rows[0]
     assert row.repeat_max_error is not None and row.repeat_max_error > 0
@@ -408,12 +417,18 @@ def test_cosine_is_never_rounded_up_to_one() -> None:
     assert column.cell(Row("x", cosine_min=1.0)) == "1.000000"
 
 
+@pytest.mark.cpu_sensitive
 def test_lower_precision_is_judged_against_fp32(real_bundle: Path, data: Path) -> None:
     """Alone in its run, a bf16 row would be its own baseline and lose nothing."""
-    result = bench(Bundle.open(real_bundle), data, runtimes=("openvino",), precision=("bf16",))
-    row = result.rows[0]
-    assert result.baseline == "paddle in fp32, as the bundle says" and len(result.rows) == 1
-    assert row.cosine_min is not None and (row.cosine_min < 1 - 1e-7 or row.precision == "fp32")
+    bundle = Bundle.open(real_bundle)
+    told = run_in_bf16(bundle, "openvino")
+    result = bench(bundle, data, runtimes=("openvino",), precision=("bf16",))
+    (row,) = result.rows
+    if told is None:
+        assert row.status == "failed" and "openvino cannot load the model" in str(row.reason)
+        return
+    assert result.baseline == "paddle in fp32, as the bundle says" and row.precision == told
+    assert row.cosine_min is not None and (row.cosine_min < FP32_COSINE) == ("bf16" in told)
 
 
 def test_a_witness_that_dies_ends_the_run(fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +443,7 @@ def test_a_witness_that_dies_ends_the_run(fake_bundle: Make, data: Path, monkeyp
         bench(fake_bundle(), data, precision=("bf16",))
 
 
-def test_fewer_threads_than_asked_are_said(real_bundle: Path, data: Path) -> None:
+def test_fewer_threads_than_asked_are_said(real_bundle: Path, lite_ready: None, data: Path) -> None:
     result = bench(Bundle.open(real_bundle), data, runtimes=("onnxruntime", "lite"), threads=(2,))
     said = [line for line in report.notes(result) if "asked for 2 threads, runs 1" in line]
     assert len(said) == 1 and said[0].startswith("lite")
@@ -451,12 +466,33 @@ def test_wrong_options_are_no_rows(fake_bundle: Make, data: Path, wrong: dict[st
         bench(fake_bundle(), data, **wrong)
 
 
-def test_the_four_real_runtimes(real_bundle: Path, data: Path) -> None:
+def undecided_queries(real_bundle: Path, data: Path) -> int:
+    """How many queries have a right and a wrong image equally near but for the rounding that a runtime may have.
+
+    Rows off by at most t of their largest value are off by t * sqrt(dim) of their length, and a similarity by twice
+    that. Training ends in another network on each CPU: this is nearly always none, and none is asked for then.
+    """
+    images = ImageSet.find(data)
+    assert images.labels is not None
+    with edgerecall.load(real_bundle, "paddle") as model:
+        rows = model.embed_images(images.paths).astype(np.float64)
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -np.inf)
+    right = images.labels[:, None] == images.labels
+    nearest = [np.where(wanted, similarity, -np.inf).max(axis=1) for wanted in (right, ~right)]
+    allowed = 2 * TOLERANCE["lite"] * np.sqrt(rows.shape[1])
+    return int((np.abs(nearest[0] - nearest[1]) <= 2 * allowed).sum())
+
+
+@pytest.mark.cpu_sensitive
+def test_the_four_real_runtimes(real_bundle: Path, lite_ready: None, data: Path) -> None:
     """What the demo prints, on a small set: four valid rows without loss."""
     result = bench(Bundle.open(real_bundle), data, runtimes=("paddle", "onnxruntime", "openvino", "lite"))
+    undecided = undecided_queries(real_bundle, data)
     for row in result.rows:
         assert (row.status, row.reason) == ("ok", None)
-        assert row.precision == "fp32" and row.delta_recall1 == 0.0
+        assert row.precision == "fp32" and row.delta_recall1 is not None
+        assert abs(row.delta_recall1) * result.images <= undecided + 1e-9
         assert row.cosine_min is not None and row.cosine_min >= 0.9999
         assert row.threads == 1 and row.cores_used is not None and row.cores_used < 1.05
         assert row.repeat_max_error == 0.0 and row.batch_max_error is not None and row.batch_max_error < 1e-4

@@ -121,6 +121,7 @@ def random_embeddings(bundle: Bundle) -> Any:
     return pooled_projection(bundle.spec.embedding_dim)(runner.random_inputs(bundle)).astype(np.float32)
 
 
+@pytest.mark.cpu_sensitive
 def test_a_board_beside_the_host(board: Callable[..., BenchResult]) -> None:
     result = board()
     here, there = result.rows

@@ -28,7 +28,9 @@ def run(bundle: Bundle, data: Path, load: LoadSettings, **options: Any) -> Bench
     return run_bench(bundle, images, settings, "tests", lambda what, share: None, load=load)
 
 
-def test_scenarios_are_valid_and_ours_are_loadgens_figures(real_bundle: Path, data: Path, tmp_path: Path) -> None:
+def test_scenarios_are_valid_and_ours_are_loadgens_figures(
+    real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path
+) -> None:
     scenarios = ("SingleStream", "Offline", "Server")
     load = LoadSettings(scenarios, seconds=1.0, target_qps=50.0, target_latency_ms=200.0, logs=str(tmp_path))
     result = run(Bundle.open(real_bundle), data, load, runtimes=("onnxruntime", "lite"))

@@ -9,6 +9,8 @@ from edgerecall.bench.rerank import K1, K2, SHARE, reranked_distances, reranked_
 from edgerecall.bench.retrieval import retrieval_scores
 from edgerecall.runtimes.errors import InputError
 
+pytestmark = pytest.mark.cpu_sensitive
+
 
 def clusters(count: int, classes: int, noise: float, seed: int = 0, dim: int = 16):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(seed)
@@ -62,6 +64,13 @@ def test_equals_it_with_queries_of_their_own_and_duplicates() -> None:
     rows[40] = rows[3]
     expected = literal(rows, 30, K1, K2, SHARE)[:, 30:]
     np.testing.assert_allclose(ours(rows[:30], rows[30:]), expected, atol=1e-6)
+
+
+def test_equal_images_go_by_their_index() -> None:
+    """BLAS adds the products of equal rows in another order where they lie in another tile, and gives unequal sums."""
+    rows, _ = clusters(300, 40, 0.6, seed=3)
+    rows = rows[np.random.default_rng(0).integers(0, 60, 300)]  # five of each, all over the list
+    np.testing.assert_allclose(ours(rows, None), literal(rows, 300, K1, K2, SHARE), atol=1e-6)
 
 
 def test_improves_map_on_noisy_clusters() -> None:

@@ -81,6 +81,7 @@ def clustered(rng: np.random.Generator, labels: Array, dim: int, noise: float) -
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("kind", ["ties", "clusters", "near"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_two_thousand_rows_with_ties_cameras_singletons_and_a_separate_gallery(kind: str, threads: int) -> None:
@@ -108,6 +109,7 @@ def test_two_thousand_rows_with_ties_cameras_singletons_and_a_separate_gallery(k
     same(retrieval_scores(q, ql, g, gl, ks, qc, gc, threads=threads), literal(q, ql, g, gl, False, qc, gc))
 
 
+@pytest.mark.cpu_sensitive
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_small_problem(data: st.DataObject) -> None:

@@ -78,6 +78,7 @@ def test_debug_shows_the_traceback(edgerecall: Run, tmp_path: Path) -> None:
     assert "Traceback" not in edgerecall("verify", tmp_path).stderr
 
 
+@pytest.mark.train
 def test_bad_configs(edgerecall: Run, config_file: Path, one_line: OneLine, tmp_path: Path) -> None:
     one_line(edgerecall("train", "-c", tmp_path / "none.yaml"), 2, "No such file")
     one_line(edgerecall("train", "-c", config_file, "-o", "Global.epoch=1"), 2, "did you mean 'epochs'?")
@@ -87,6 +88,7 @@ def test_bad_configs(edgerecall: Run, config_file: Path, one_line: OneLine, tmp_
     assert not (tmp_path / "run" / "latest.pdparams").exists()
 
 
+@pytest.mark.train
 def test_bad_lists(edgerecall: Run, config_file: Path, data: Path, one_line: OneLine, tmp_path: Path) -> None:
     lines = (data / "train_list.txt").read_text().splitlines()
     for text, message in (("none.JPG 3", "no such image"), (f"{lines[0].split()[0]} x", "whole number as label")):
@@ -126,6 +128,7 @@ def test_bad_checkpoints(edgerecall: Run, trained: Path, one_line: OneLine, tmp_
     assert not (tmp_path / "edgerecall-payload-ran").exists() and not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.cpu_sensitive
 def test_eval_prints_the_references_line_last(edgerecall: Run, trained: Path) -> None:
     result = edgerecall("eval", "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "best_model")
     last = result.stdout.strip().splitlines()[-1]
@@ -224,7 +227,10 @@ def test_predict_galleries(edgerecall: Run, fake_bundle: Make, rec_config: Path,
     np.testing.assert_allclose(array, table["embedding"], atol=1e-7)
 
 
-def test_predict_keeps_the_references_keys(edgerecall: Run, real_bundle: Path, root: Path, data: Path) -> None:
+@pytest.mark.cpu_sensitive
+def test_predict_keeps_the_references_keys(
+    edgerecall: Run, real_bundle: Path, lite_ready: None, root: Path, data: Path
+) -> None:
     """The shipped config, over a bundle in two runtimes and over a plain Paddle model, gives one and the same."""
     printed = {}
     for runtime in ("paddle", "lite"):
@@ -277,7 +283,7 @@ def test_verify_and_bench_exit_codes(edgerecall: Run, fake_bundle: Make, data: P
     assert edgerecall("bench", good, *short, "--threads", 0).returncode == 2
 
 
-def test_doctor(edgerecall: Run) -> None:
+def test_doctor(edgerecall: Run, lite_ready: None) -> None:
     findings = json.loads(edgerecall("doctor", "--json").stdout)
     assert {finding["what"] for finding in findings} >= {"Python", "C++ core", "paddlepaddle", "paddlelite", "openvino"}
     broken = edgerecall("doctor", "--json", env={"EDGERECALL_LITE_PYTHON": "/bin/false"})

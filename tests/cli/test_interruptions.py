@@ -72,6 +72,7 @@ def test_data(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_train(tmp_path: Path, config_file: Path, number: int) -> None:
     arguments = ["train", "-c", config_file, "-o", "Global.iter_per_epoch=9999", "-o", "Global.epochs=2",
@@ -83,6 +84,7 @@ def test_train(tmp_path: Path, config_file: Path, number: int) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "train.log"} | saved
 
 
+@pytest.mark.train
 def test_a_killed_training_leaves_no_worker(tmp_path: Path, config_file: Path) -> None:
     command = [sys.executable, "-m", "edgerecall", "train", "-c", str(config_file)]
     more = ["-o", "Global.iter_per_epoch=9999", "-o", "DataLoader.Train.loader.num_workers=2"]
@@ -104,6 +106,7 @@ def busy(process: psutil.Process) -> bool:
     return sum(process.cpu_times()[:2]) > 5
 
 
+@pytest.mark.train
 def test_eval(tmp_path: Path, config_file: Path, data: Path) -> None:
     (tmp_path / "long.txt").write_text((data / "test_list.txt").read_text() * 2000)
     override = f"DataLoader.Eval.Gallery.dataset.cls_label_path={tmp_path / 'long.txt'}"

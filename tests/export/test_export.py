@@ -41,7 +41,8 @@ def export(edgerecall: Run, tmp_path: Path, data: Path, model: Path, *more: str)
     return edgerecall("export", tmp_path / "bundle", *arguments, *more)
 
 
-def test_every_format_of_a_checkpoint(real_bundle: Path) -> None:
+@pytest.mark.cpu_sensitive
+def test_every_format_of_a_checkpoint(real_bundle: Path, lite_ready: None) -> None:
     manifest = Bundle.open(real_bundle).manifest
     names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7"]
     assert [artifact.name for artifact in manifest.artifacts] == names and manifest.skipped == ()
@@ -54,6 +55,7 @@ def test_every_format_of_a_checkpoint(real_bundle: Path) -> None:
     assert "edgerecall export" in manifest.command and "paddlepaddle" in manifest.tools
 
 
+@pytest.mark.cpu_sensitive
 def test_golden_is_the_training_frameworks_own_output(real_bundle: Path, trained: Path) -> None:
     import paddle
 
@@ -68,6 +70,7 @@ def test_golden_is_the_training_frameworks_own_output(real_bundle: Path, trained
     np.testing.assert_allclose(network(paddle.to_tensor(tensors)).numpy(), embeddings, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize(("name", "change"), [("mobilenet_v2", "relu6_threshold"), ("flatten", "flatten_to_reshape")])
 def test_a_users_model_reaches_lite(
     edgerecall: Run, tmp_path: Path, data: Path, lite_ready: None, name: str, change: str
@@ -115,6 +118,7 @@ def test_without_a_sidecar_lite_is_listed_with_the_remedy(edgerecall: Run, train
     assert "cannot import paddlelite" in reason
 
 
+@pytest.mark.cpu_sensitive
 def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_path: Path, data: Path) -> None:
     """A converter that changes a weight by a thousandth is caught before the bundle is there."""
     from edgerecall.export import exporter

@@ -25,6 +25,7 @@ def context(real_bundle: Path, folder: Path) -> Context:
     return Context(folder / "bundle", folder / "scratch", {}, Bundle.open(real_bundle).spec.input_shape)
 
 
+@pytest.mark.cpu_sensitive
 def test_matches_the_framework(real_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(real_bundle)
     _, tensors, reference = bundle.golden()

@@ -35,6 +35,7 @@ def parse(ops: list[Any], backend: Any = "pil") -> Preprocess:
     return parse_transform_ops(ops, "ops", backend, "ignore")
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("size", [(100, 133), (133, 100), (72, 72), (73, 91), (300, 65), (500, 71)])
 def test_equals_paddles_transforms(size: tuple[int, int]) -> None:
     """What training saw: Paddle's own Resize, CenterCrop, ToTensor and Normalize on a Pillow image."""

@@ -17,6 +17,7 @@ from edgerecall.runtimes.predictor import NATIVE, PREDICTORS, RUNTIMES, RunOptio
 from edgerecall.runtimes.verify import verify_pixels, verify_runtime
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("worker", [False, True])
 def test_golden_images_from_file_to_embedding(real_bundle: Path, runtime: str, worker: bool) -> None:
@@ -40,14 +41,6 @@ def test_executes_what_was_asked(real_bundle: Path, runtime: str) -> None:
         assert info.threads in ((None,) if runtime == "lite" else (threads,))
 
 
-def test_openvino_reads_bf16_back(real_bundle: Path) -> None:
-    """The read-back is no echo of the request: it says bf16 exactly where the CPU runs bf16."""
-    flags = Path("/proc/cpuinfo").read_text()
-    with open_predictor(Bundle.open(real_bundle), "openvino", RunOptions(precision="bf16")) as predictor:
-        bf16_cpu = "avx512_bf16" in flags or "amx_bf16" in flags
-        assert ("bf16" in predictor.info.precision) == bf16_cpu
-
-
 def test_paddle_has_no_bf16_without_onednn(real_bundle: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match="bf16 by oneDNN"):
         open_predictor(Bundle.open(real_bundle), "paddle", RunOptions(precision="bf16", onednn=False))
@@ -60,6 +53,7 @@ def test_paddle_switches_are_real(real_bundle: Path) -> None:
             assert predictor.info.detail["onednn"] is onednn
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_batch_of_many_equals_many_of_one(real_bundle: Path, runtime: str) -> None:
     bundle = Bundle.open(real_bundle)
@@ -82,7 +76,7 @@ def test_an_output_survives_the_next_call(real_bundle: Path, runtime: str) -> No
     assert (first == kept).all()
 
 
-def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
+def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path, lite_ready: None) -> None:
     """In process, where the interpreter has paddlelite, as in the sidecar's own."""
     import subprocess
 
@@ -104,7 +98,8 @@ def test_lite_output_is_not_the_runtimes_buffer(real_bundle: Path) -> None:
     subprocess.run([python, "-s", "-c", code], check=True)
 
 
-def test_verify_all(real_bundle: Path) -> None:
+@pytest.mark.cpu_sensitive
+def test_verify_all(real_bundle: Path, lite_ready: None) -> None:
     bundle = Bundle.open(real_bundle)
     assert verify_pixels(bundle) is None
     verdicts = [verify_runtime(bundle, runtime, RunOptions()) for runtime in RUNTIMES]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import edgerecall
 from edgerecall.runtimes import _native
 
+pytestmark = pytest.mark.cpu_sensitive
+
 
 def similarities(rows: NDArray[np.float32], queries: NDArray[np.float32], storage: str) -> NDArray[np.float64]:
     """`(queries, rows)` by the definition of each storage."""

@@ -10,7 +10,6 @@ import yaml
 from edgerecall.runtimes.config import apply_overrides, read_yaml
 from edgerecall.runtimes.errors import InputError
 from edgerecall.train.config import load_config
-from edgerecall.train.evaluate import eval_preprocess
 
 
 def test_overrides_reach_into_lists(config_file: Path) -> None:
@@ -128,7 +127,10 @@ def test_aliases_that_multiply(tmp_path: Path) -> None:
         read_yaml(tmp_path / "c.yaml")
 
 
+@pytest.mark.train
 def test_queries_must_be_prepared_as_the_gallery(config_file: Path) -> None:
+    from edgerecall.train.evaluate import eval_preprocess
+
     data = yaml.safe_load(config_file.read_text())
     pair = data["DataLoader"]["Eval"]
     pair["Query"] = yaml.safe_load(yaml.safe_dump(pair["Gallery"]))

@@ -28,6 +28,7 @@ def run(command: list[object], cwd: Path) -> str:
     return logs
 
 
+@pytest.mark.cpu_sensitive
 def test_loss_weights_and_memory_of_the_joined_batch(tmp_path: Path, root: Path) -> None:
     script = root / "tests" / "support" / "joined_batch.py"
     run([sys.executable, script, tmp_path / "one.npz"], tmp_path)

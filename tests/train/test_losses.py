@@ -15,6 +15,8 @@ from edgerecall.train.losses import EmbeddingLoss
 from edgerecall.train.memory import CrossBatchMemory
 from edgerecall.train.pair_losses import CHUNK, Contrastive, MultiSimilarity, PairLoss, TripletMargin
 
+pytestmark = pytest.mark.cpu_sensitive
+
 MARGIN, DIM, BATCH, SIZE = 0.3, 6, 8, 20
 Row = tuple[list[float], list[float]]  # the similarities' derivative, of one query
 

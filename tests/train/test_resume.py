@@ -29,11 +29,16 @@ ITERATIONS = 24
 
 @pytest.fixture
 def full_config(config_file: Path) -> Path:
-    """All that has a state: a memory that wraps, dropout, Adam, a plateau with cooldown, EMA, sums of gradients."""
+    """All that has a state: a memory that wraps, dropout, Adam, a plateau with cooldown, EMA, sums of gradients.
+
+    Recall and mAP lie between 0 and 1: none falls by more than the threshold of 1 below the first, so every evaluation
+    after it counts as one without improvement, whatever the CPU's rounding made of the weights.
+    """
     config = yaml.safe_load(config_file.read_text())
     config["Global"].update(epochs=3, iter_per_epoch=8, update_freq=2, save_steps=3, keep_epochs=1, drift_interval=5)
     config["Optimizer"]["lr"] = {
         "name": "ReduceOnPlateau", "learning_rate": 0.003, "mode": "min", "patience": 0, "cooldown": 1,
+        "threshold": 1.0, "threshold_mode": "abs", "factor": 0.1,
     }  # fmt: skip
     config["Optimizer"]["clip_global_norm"] = 5.0
     config["EMA"] = {"decay": 0.9}
@@ -66,6 +71,7 @@ def comparable(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "images_per_s"} for record in read_records(folder)]
 
 
+@pytest.mark.cpu_sensitive
 def test_killed_at_three_points(tmp_path: Path, full_config: Path) -> None:
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     finish(start(full_config, unbroken))
@@ -82,7 +88,8 @@ def test_killed_at_three_points(tmp_path: Path, full_config: Path) -> None:
     assert len(resumed) == 3 and 0 < resumed[0] < resumed[1] < resumed[2] < ITERATIONS
     expected = comparable(unbroken)
     assert [record["step"] for record in expected if record["kind"] == "train"] == list(range(1, ITERATIONS + 1))
-    assert len({record["lr"] for record in expected if record["kind"] == "train"}) > 1
+    rates = [record["lr"] for record in expected if record["kind"] == "train"]
+    assert rates == pytest.approx([0.003] * 16 + [0.0003] * 8)  # lowered by the second of three evaluations
     assert comparable(broken) == expected
     for suffix in (".pdparams", ".pdema"):
         one, two = (read_arrays(folder / f"latest{suffix}") for folder in (unbroken, broken))

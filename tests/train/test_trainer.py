@@ -38,6 +38,7 @@ def test_files_and_log(trained: Path) -> None:
     assert read_arrays(run / "latest.pdparams")["loss_func.0.xbm.feats"].shape == (24, 32)
 
 
+@pytest.mark.cpu_sensitive
 def test_same_seed_same_weights(config_file: Path, tmp_path: Path) -> None:
     weights = []
     for name in ("a", "b"):
@@ -50,6 +51,7 @@ def test_same_seed_same_weights(config_file: Path, tmp_path: Path) -> None:
     assert (weights[0][1] == weights[1][1]).all()
 
 
+@pytest.mark.cpu_sensitive
 def test_loss_falls_when_overfitting(config_file: Path) -> None:
     config = load_config(config_file, ["Global.iter_per_epoch=12", "Optimizer.lr.learning_rate=0.003",
                                        "Loss.Train.0.ContrastiveLoss_XBM.start_iter=1000"])  # fmt: skip
@@ -60,6 +62,7 @@ def test_loss_falls_when_overfitting(config_file: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
+@pytest.mark.cpu_sensitive
 def test_evaluation_of_a_checkpoint_repeats(trained: Path) -> None:
     config = load_config(trained / "train.yaml")
     scores = []

@@ -54,6 +54,7 @@ def test_the_weights_move_once_per_update(config_file: Path) -> None:
     assert moved == [False, False, True, False, False, True]
 
 
+@pytest.mark.cpu_sensitive
 def test_summed_gradients_are_the_mean_of_the_batches(config_file: Path) -> None:
     """Two batches in one update give what the mean of their two gradients gives."""
     config = load_config(config_file, ["Global.iter_per_epoch=2", "Global.update_freq=2"])
@@ -75,6 +76,7 @@ def test_summed_gradients_are_the_mean_of_the_batches(config_file: Path) -> None
     np.testing.assert_allclose(gradients[0], np.mean(single, axis=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("option", ["clip_norm", "clip_global_norm"])
 def test_clipped_gradients_move_the_weights_less(config_file: Path, option: str) -> None:
     """With plain momentum the first step is the gradient times the learning rate."""
@@ -102,6 +104,7 @@ def test_average_follows_its_formula() -> None:
     np.testing.assert_allclose(average.state["weight"].numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.cpu_sensitive
 def test_the_average_is_what_is_evaluated_and_saved(config_file: Path, tmp_path: Path) -> None:
     with_sections(config_file, EMA={"decay": 0.5})
     trainer = Trainer(load_config(config_file))
@@ -133,6 +136,7 @@ def test_drift_is_reported_and_lands_in_the_log(config_file: Path, tmp_path: Pat
     assert [record["step"] for record in read_records(tmp_path / "run") if "drift" in record] == [4, 6]
 
 
+@pytest.mark.cpu_sensitive
 def test_paddle_inference_encodes_as_the_network_does(config_file: Path) -> None:
     config = load_config(config_file)
     network = build_network(config)
