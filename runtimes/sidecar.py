@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import numpy as np
 from .errors import InputError, RuntimeUnavailable
 from .files import write_error
 from .interpreters import find_interpreter, runs
+
+STARTED = "edgerecall-"  # of files in site-packages that bring what the system lacks: sidecars need it too
 
 
 def has_numpy_1() -> bool:
@@ -88,16 +91,22 @@ class Sidecar:
             except OSError as error:
                 raise write_error(self.folder, error) from error
             # A virtual environment holds its own path, so it is built in place and marked good only by the probe.
-            for step in ([base, "-m", "venv", str(self.folder)], [*install, *self.requirements]):
-                code, last_line = logged(step)
-                if code != 0:
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                    raise RuntimeUnavailable(f"'{' '.join(step)}' failed: {last_line}")
+            self._step([base, "-m", "venv", str(self.folder)])
+            for start in Path(sysconfig.get_path("purelib")).glob(f"{STARTED}*.pth"):
+                for packages in self.folder.glob("lib/python*/site-packages"):
+                    shutil.copy(start, packages)
+            self._step([*install, *self.requirements])
             if not runs(python, self.probe):
                 raise RuntimeUnavailable(f"the sidecar at {self.folder} was made but cannot {self.condition}")
         if self.extras and not runs(python, self.extras_probe):
             logged([*install, *self.extras])
         return python
+
+    def _step(self, command: list[str]) -> None:
+        code, last_line = logged(command)
+        if code != 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise RuntimeUnavailable(f"'{' '.join(command)}' failed: {last_line}")
 
     def _base(self) -> str:
         python = find_interpreter(self.versions)

@@ -31,6 +31,7 @@ TIERS = ("core", "runtime", "train", "device")
 # Of files and folders; a file goes before its folder. Files of the core import nothing that it has not.
 FILE_TIERS = {
     "bench": "core",
+    "benchmarks": "core",
     "cli": "core",
     "export": "train",
     "export/test_ncnn.py": "runtime",

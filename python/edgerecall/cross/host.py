@@ -7,14 +7,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import shutil
 import sys
 import sysconfig
 import tempfile
 from pathlib import Path
 
 from ..runtimes.errors import EdgeRecallError
-from ..runtimes.package_folders import package_folders
+from ..runtimes.sidecar import STARTED
 from .sysroot import make_host_root
 from .toolchain import zig_options
 
@@ -45,12 +44,16 @@ def host_options(zig: bool) -> list[str]:
 
 
 def bring_openmp() -> None:
-    """Puts OpenMP's library beside PaddlePaddle's own in this environment, where the system has none."""
+    """Has every interpreter of this environment load OpenMP's library at its start, where the system has none.
+
+    PaddlePaddle's libraries look for it in the system's folders alone, unless it is loaded already.
+    """
     try:
         ctypes.CDLL("libgomp.so.1")
     except OSError:
-        for folder in package_folders("paddle"):
-            shutil.copyfile(host_root() / "usr" / "lib" / TRIPLET / "libgomp.so.1", folder / "libs" / "libgomp.so.1")
+        library = host_root() / "usr" / "lib" / TRIPLET / "libgomp.so.1"
+        start = Path(sysconfig.get_path("purelib")) / f"{STARTED}openmp.pth"
+        start.write_text(f"import ctypes; ctypes.CDLL({str(library)!r})\n")
 
 
 def main() -> None:
