@@ -21,10 +21,10 @@ def runs(python: str | Path, code: str) -> bool:
     return result.returncode == 0
 
 
-def venv_probe(versions: Sequence[str]) -> str:
+def venv_probe(versions: Sequence[str], modules: str = "venv, ensurepip") -> str:
     """Code that succeeds in an interpreter of one of these versions (`3.10`) that can make virtual environments."""
     wanted = [tuple(map(int, version.split("."))) for version in versions]
-    return f"import venv, ensurepip, sys; sys.exit(sys.version_info[:2] not in {wanted})"
+    return f"import {modules}, sys; sys.exit(sys.version_info[:2] not in {wanted})"
 
 
 def candidates(versions: Sequence[str]) -> Iterator[str]:

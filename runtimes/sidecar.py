@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .errors import InputError, RuntimeUnavailable
 from .files import write_error
 from .interpreters import find_interpreter, runs
 
+INSTALL = ("install", "--disable-pip-version-check", "--quiet")
 STARTED = "edgerecall-"  # of files in site-packages that bring what the system lacks: sidecars need it too
 
 
@@ -76,30 +78,33 @@ class Sidecar:
         python = self.folder / "bin" / "python"
         return str(python) if python.exists() and runs(python, self.probe) else None
 
-    def make(self) -> Path:
+    def make(self, fetch: Callable[[tuple[str, ...]], str | None] = lambda versions: None) -> Path:
         """Makes the environment and returns its interpreter. An existing good one is kept, and completed.
 
-        InputError when no interpreter of a fitting version is to be had, RuntimeUnavailable when a step fails.
+        fetch: brings an interpreter of one of the versions, with venv, where the machine has none. InputError when none
+        is to be had, RuntimeUnavailable when a step fails.
         """
         python = self.folder / "bin" / "python"
-        install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        pip = [str(python), "-m", "pip"]
         if not (python.exists() and runs(python, self.probe)):
-            base = self._base()
+            base = find_interpreter(self.versions) or fetch(self.versions) or self._none_found()
             try:
                 self.folder.parent.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(self.folder, ignore_errors=True)
             except OSError as error:
                 raise write_error(self.folder, error) from error
             # A virtual environment holds its own path, so it is built in place and marked good only by the probe.
-            self._step([base, "-m", "venv", str(self.folder)])
+            whole = runs(base, "import ensurepip")
+            self._step([base, "-m", "venv", *([] if whole else ["--without-pip"]), str(self.folder)])
+            pip = pip if whole else [sys.executable, "-m", "pip", "--python", str(python)]
             for start in Path(sysconfig.get_path("purelib")).glob(f"{STARTED}*.pth"):
                 for packages in self.folder.glob("lib/python*/site-packages"):
                     shutil.copy(start, packages)
-            self._step([*install, *self.requirements])
+            self._step([*pip, *INSTALL, *self.requirements])
             if not runs(python, self.probe):
                 raise RuntimeUnavailable(f"the sidecar at {self.folder} was made but cannot {self.condition}")
         if self.extras and not runs(python, self.extras_probe):
-            logged([*install, *self.extras])
+            logged([*pip, *INSTALL, *self.extras])
         return python
 
     def _step(self, command: list[str]) -> None:
@@ -108,17 +113,14 @@ class Sidecar:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise RuntimeUnavailable(f"'{' '.join(command)}' failed: {last_line}")
 
-    def _base(self) -> str:
-        python = find_interpreter(self.versions)
-        if python is None:
-            *most, last = sorted(self.versions, key=lambda version: int(version.split(".")[1]))
-            best = self.versions[0]
-            raise InputError(
-                f"{self.package} needs CPython {', '.join(most)} or {last} and none was found: install one"
-                f" ('pip install uv && uv python install {best}', 'pyenv install {best}' or"
-                f" 'apt-get install python{best}-venv'), then run 'edgerecall doctor --fix {self.name}'"
-            )
-        return python
+    def _none_found(self) -> NoReturn:
+        *most, last = sorted(self.versions, key=lambda version: int(version.split(".")[1]))
+        best = self.versions[0]
+        raise InputError(
+            f"{self.package} needs CPython {', '.join(most)} or {last} and none was found: install one"
+            f" ('pip install uv && uv python install {best}', 'pyenv install {best}' or"
+            f" 'apt-get install python{best}-venv'), then run 'edgerecall doctor --fix {self.name}'"
+        )
 
 
 LITE = Sidecar(

@@ -33,6 +33,7 @@ FILE_TIERS = {
     "bench": "core",
     "benchmarks": "core",
     "cli": "core",
+    "cross": "core",
     "export": "train",
     "export/test_ncnn.py": "runtime",
     "runtimes": "core",

@@ -64,6 +64,31 @@ def test_a_step_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
     assert not NOTHING.folder.exists()
 
 
+def test_an_interpreter_is_fetched_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in without pip of its own, as Debian's packages have it: ours installs into its environment."""
+    monkeypatch.setattr(interpreters, "candidates", lambda versions: iter(()))
+    monkeypatch.setattr(interpreters, "by_uv", lambda versions, probe: None)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    fetched = tmp_path / "python3.12"
+    fetched.write_text(
+        f'#!/bin/sh\n[ "$3" = \'import ensurepip\' ] && exit 1\necho "$@" >> {tmp_path}/calls\n'
+        f'[ "$2" = venv ] && mkdir -p $4/bin && cp {fetched} $4/bin/python\nexit 0\n'
+    )
+    fetched.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fetched))
+    asked = []
+
+    def fetch(versions: tuple[str, ...]) -> str:
+        asked.append(versions)
+        return str(fetched)
+
+    python = NOTHING.make(fetch)
+    assert asked == [NOTHING.versions] and python == NOTHING.folder / "bin" / "python"
+    venv, install, probe = (tmp_path / "calls").read_text().splitlines()
+    assert venv == f"-m venv --without-pip {NOTHING.folder}" and probe.endswith(NOTHING.probe)
+    assert install.startswith(f"-m pip --python {python} install") and install.endswith(" no-such-package")
+
+
 def test_uv_brings_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for uv: it installs nothing, and finds this interpreter."""
     uv = tmp_path / "uv"

@@ -19,6 +19,7 @@ def command(fix: str | None, as_json: bool) -> int:
     from ..doctor import examine
 
     if fix is not None:
+        from ..cross.interpreters import debian_python
         from ..runtimes.sidecar import SIDECARS
 
         sidecar = SIDECARS[fix]
@@ -26,7 +27,7 @@ def command(fix: str | None, as_json: bool) -> int:
             console().print(f"{sidecar.package}: installed in this environment, no sidecar needed")
             return 0
         with console(stderr=True).status(f"making the {sidecar.package} sidecar"):
-            python = sidecar.make()
+            python = sidecar.make(lambda versions: debian_python(versions, console(stderr=True).print))
         console().print(f"{sidecar.package} sidecar: {python}", soft_wrap=True)
         return 0
     findings = examine()

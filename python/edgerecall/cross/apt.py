@@ -23,10 +23,10 @@ DISTRIBUTIONS = {
 }
 
 
-def own_sources() -> list[str]:
+def own_sources(release: str = "") -> list[str]:
     """This machine's repositories of Debian or Ubuntu, for packages and sources, as a sources.list has them.
 
-    InputError if there are none.
+    release: Debian's of that name in place of the machine's own. InputError if there are none.
     """
     if shutil.which("apt-get") is None:
         raise InputError("the libraries come from Debian's packages: run this on Debian, or in a container of it")
@@ -42,8 +42,11 @@ def own_sources() -> list[str]:
     for name, (components, keys) in DISTRIBUTIONS.items():
         by_place = {f for f in found if re.search(rf"/{name.lower()}(-security|-ports)?$", f[1].rstrip("/"))}
         options = f" [signed-by={keys}]" if keys.is_file() else ""
-        for _, uri, release in sorted({f for f in found if f[0] == name} or by_place):
-            lines += [f"{kind}{options} {uri} {release} {components}" for kind in ("deb", "deb-src")]
+        for _, uri, suite in sorted({f for f in found if f[0] == name} or by_place):
+            lines += [f"{kind}{options} {uri} {suite} {components}" for kind in ("deb", "deb-src")]
+    if release:
+        main = [line for line in lines if re.search(r"/debian/? ", line) and not release_of(line).endswith(UPDATES)]
+        lines = list(dict.fromkeys(line.replace(f" {release_of(line)} ", f" {release} ") for line in main))
     if not lines:
         raise InputError("the libraries come from Debian's packages, and this machine's apt has no Debian repository")
     return lines
@@ -55,14 +58,16 @@ def release_of(line: str) -> str:
 
 
 class PrivateApt:
-    """apt with its state in a folder, for one architecture (`arm64`). Needs no privileges."""
+    """apt with its state in a folder, for one architecture (`arm64`), and one release. Needs no privileges."""
 
-    def __init__(self, folder: Path, architecture: str, logs: Path, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, folder: Path, architecture: str, logs: Path, say: Callable[[str], object], release: str = ""
+    ) -> None:
         self.folder, self.architecture, self.logs, self.say = folder, architecture, logs, say
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         sources = folder / "sources.list"
-        sources.write_text("\n".join(own_sources()) + "\n")
+        sources.write_text("\n".join(own_sources(release)) + "\n")
         settings = {
             "Dir::State": folder,
             "Dir::State::lists": folder / "lists",
