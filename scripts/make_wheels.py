@@ -88,8 +88,6 @@ def main() -> None:
     uv("sdist", "build", "--sdist", "--out-dir", WORK / "sdist")
     (sdist,) = (WORK / "sdist").glob("*.tar.gz")
     DIST.mkdir(exist_ok=True)
-    for old in DIST.glob("edgerecall-*.whl"):
-        old.unlink()
     shutil.copyfile(sdist, DIST / sdist.name)
     found = {version: find_python(version) for version in options.python or PYTHONS}
     if missing := [version for version in options.python or () if found[version] is None]:
