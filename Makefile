@@ -30,7 +30,7 @@ demo: demo/report.md
 test: lint cpp-test pytest
 
 setup:
-	@$(PYTHON) scripts/bootstrap.py $(VENV)
+	@$(PYTHON) scripts/bootstrap.py $(VENV) $(if $(filter command environment,$(word 1,$(origin PYTHON))),--this)
 
 demo/data/synth.json: | setup
 	@rm -rf demo/data

@@ -1,6 +1,7 @@
 """Sets up the virtual environment, the C++ core and the sidecars. Standard library only; needs no root.
 
-Usage: python3 scripts/bootstrap.py VENV. Does nothing when all inputs are unchanged since the last success. A working
+Usage: python3 scripts/bootstrap.py VENV [--this]. --this: with the interpreter that runs it, whatever PaddlePaddle has
+wheels for. Does nothing when all inputs are unchanged since the last success. A working
 environment is kept whatever interpreter calls this; remove it to change Python. Where the system has no C++17 compiler,
 zig from PyPI compiles; where it lacks the core's libraries, they come from its packages into a private folder. What
 only some runtimes need and cannot be had here is named, and left out.
@@ -141,10 +142,9 @@ def main() -> None:
     if stamp.is_file() and stamp.read_text() == mark and works(core):
         return
     flatten.main()
-    from edgerecall.runtimes.interpreters import venv_probe
-
-    if not works([str(python), "-c", venv_probe(VERSIONS)]):
-        run(f"virtual environment {venv.name}", [find_python(), "-m", "venv", "--clear", str(venv)])
+    if not works([str(python), "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]):
+        base = sys.executable if "--this" in sys.argv else find_python()
+        run(f"virtual environment {venv.name}", [base, "-m", "venv", "--clear", str(venv)])
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     run("pip", [*pip, "install", "--quiet", "--upgrade", "pip"])
     options = core_options(python, pip)
