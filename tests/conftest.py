@@ -37,6 +37,7 @@ FILE_TIERS = {
     "export": "train",
     "export/test_ncnn.py": "runtime",
     "runtimes": "core",
+    "scripts": "core",
     "train": "train",
     "train/test_config.py": "core",
     "train/test_data.py": "core",
