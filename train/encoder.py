@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,3 +66,6 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
         yield predictor.embed
     finally:
         predictor.close()
+        # Paddle Inference leaves the process with 1 thread: a training would go on slower, and round otherwise than
+        # one that is resumed here. At its import Paddle has written the number in force where it is read from.
+        paddle.base.core.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -147,6 +149,34 @@ def test_paddle_inference_encodes_as_the_network_does(config_file: Path) -> None
     with encoder(config, network.state_dict()) as encode:
         for count in (5, 1, 3):
             np.testing.assert_allclose(encode(images[:count]), expected[:count], rtol=1e-4, atol=1e-5)
+
+
+THREADS = """
+import ctypes, sys
+from pathlib import Path
+import numpy as np
+import paddle
+from edgerecall.train.config import load_config
+from edgerecall.train.encoder import encoder
+from edgerecall.train.setup import build_network
+# The OpenMP that Paddle computes with: Intel's in its wheels for x86-64, else the compiler's.
+found = sorted((Path(paddle.__file__).parent / "libs").glob("libiomp5*"))
+openmp = ctypes.CDLL(str(found[0]) if found else "libgomp.so.1")
+config = load_config(Path(sys.argv[1]))
+before = openmp.omp_get_max_threads()
+with encoder(config, build_network(config).state_dict()) as encode:
+    encode(np.zeros((1, *config.Global.image_shape), np.float32))
+print(before, openmp.omp_get_max_threads())
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_an_evaluation_leaves_the_training_its_threads(config_file: Path, threads: str) -> None:
+    """Else a training rounds otherwise, and is slower, after its first evaluation than when resumed there."""
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    command = [sys.executable, "-c", THREADS, str(config_file)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stdout.split()[-2:] == [threads, threads], result.stdout + result.stderr
 
 
 class FakeWriter:
