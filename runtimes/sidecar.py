@@ -139,7 +139,11 @@ PADDLE2ONNX = Sidecar(
     name="paddle2onnx",
     package="paddle2onnx",
     versions=("3.12", "3.11", "3.10"),
-    requirements=("paddlepaddle>=3.3.1,<3.4", "paddle2onnx>=2.1.0,<2.2"),
+    requirements=(
+        "paddlepaddle>=3.3.1,<3.4",
+        "paddle2onnx>=2.1.0,<2.2",
+        "packaging",
+    ),  # the last it imports, and does not say
     probe="import paddle2onnx",
     condition="import paddle2onnx",
     variable="EDGERECALL_PADDLE2ONNX_PYTHON",

@@ -25,7 +25,9 @@ def bootstrap(root: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def machine(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with these things; the commands that are run on it. fails: what ends with an error."""
 
-    def make(compiler: bool, libraries: bool, headers: bool, apt: bool = True, fails: str = "nothing") -> list[list[str]]:
+    def make(
+        compiler: bool, libraries: bool, headers: bool, apt: bool = True, fails: str = "nothing"
+    ) -> list[list[str]]:
         ran: list[list[str]] = []
 
         def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
