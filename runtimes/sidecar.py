@@ -139,11 +139,8 @@ PADDLE2ONNX = Sidecar(
     name="paddle2onnx",
     package="paddle2onnx",
     versions=("3.12", "3.11", "3.10"),
-    requirements=(
-        "paddlepaddle>=3.3.1,<3.4",
-        "paddle2onnx>=2.1.0,<2.2",
-        "packaging",
-    ),  # the last it imports, and does not say
+    # The last two are imported, by PaddlePaddle and by paddle2onnx, and not declared.
+    requirements=("paddlepaddle>=3.3.1,<3.4", "paddle2onnx>=2.1.0,<2.2", "setuptools", "packaging"),
     probe="import paddle2onnx",
     condition="import paddle2onnx",
     variable="EDGERECALL_PADDLE2ONNX_PYTHON",

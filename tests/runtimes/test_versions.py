@@ -68,7 +68,7 @@ def test_a_missing_library_of_the_system_is_told_with_its_package() -> None:
 
 def test_a_gpu_user_s_paddle_is_left_alone(root: Path) -> None:
     train, gpu = (brought_by(root, extra, "3.11") for extra in ("train", "train-gpu"))
-    assert set(train) - set(gpu) == {"paddlepaddle"} and set(gpu) <= set(train)
+    assert set(train) - set(gpu) == {"paddlepaddle", "setuptools"} and set(gpu) <= set(train)
 
 
 def test_the_base_is_slim_and_without_a_cap_on_python(root: Path) -> None:
