@@ -276,7 +276,8 @@ def test_verify_and_bench_exit_codes(edgerecall: Run, fake_bundle: Make, data: P
     result = edgerecall("bench", good, *short, "--runtime", "fake", *files)
     assert result.returncode == 0 and "delta recall@1" in result.stdout
     assert len(json.loads((tmp_path / "r.json").read_text())["rows"][0]["samples_ns"]) == 4
-    assert "| fake | ok | fp32* |" in (tmp_path / "r.md").read_text() and (tmp_path / "r.csv").exists()
+    markdown = (tmp_path / "r.md").read_text()
+    assert "| fake | ok | " in markdown and " | fp32* | " in markdown and (tmp_path / "r.csv").exists()
     assert edgerecall("bench", noisy, *short, "--runtime", "fake").returncode == 1
     assert edgerecall("bench", good, *short).returncode == 2  # no artifact for any real runtime
     assert edgerecall("bench", good, *short, "--runtime", "tflite").returncode == 2
