@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <numeric>
 #include <random>
 
@@ -256,9 +257,10 @@ TEST_CASE("small galleries, and what search refuses") {
 TEST_CASE("matrix products equal float64's within the bound, for every remainder of rows, columns and depth") {
   std::mt19937 random(5);
   std::uniform_real_distribution<float> number(-1.0f, 1.0f);
-  for (const std::size_t depth : {1, 3, 4, 127, 256, 257, 600})
-    for (const std::size_t rows : {1, 2, 11, 12, 13, 37})
-      for (const std::size_t columns : {1, 7, 31, 32, 33, 70}) {
+  using Sizes = std::initializer_list<std::size_t>;
+  for (const std::size_t depth : Sizes{1, 3, 4, 127, 256, 257, 600})
+    for (const std::size_t rows : Sizes{1, 2, 11, 12, 13, 37})
+      for (const std::size_t columns : Sizes{1, 7, 31, 32, 33, 70}) {
         std::vector<float> a(rows * depth), b(columns * depth), out(rows * columns, -9.0f);
         for (auto* values : {&a, &b}) std::generate(values->begin(), values->end(), [&] { return number(random); });
         std::vector<float> scratch(kernels::product_scratch(rows));
