@@ -72,7 +72,7 @@ pytest: setup
 test-core: setup
 	$(BIN)/pytest -m core
 
-# OpenBLAS computes for NumPy and the core, oneDNN for Paddle Inference and OpenVINO, MKL for Paddle's training: each
+# OpenBLAS computes for NumPy, oneDNN for Paddle Inference and OpenVINO, MKL for Paddle's training: each
 # with the kernels of other CPUs, over the tests of the tier that it computes for and whose figures go through it.
 CPU_SETTINGS := $(foreach core,Haswell SkylakeX Zen Nehalem,OPENBLAS_CORETYPE=$(core):core) \
     $(foreach isa,AVX2 SSE41,ONEDNN_MAX_CPU_ISA=$(isa):runtime) MKL_CBWR=COMPATIBLE:runtime \

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtimes.errors import InputError
-from ..runtimes.files import sha256
+from ..runtimes.files import sha256, unpack_tar
 from ..runtimes.targets import TARGETS, Target
 
 PROGRAM = "edgerecall-device"
@@ -32,7 +32,7 @@ class DeviceProgram:
         """Its files into a new folder. InputError when it is no such archive."""
         try:
             with tarfile.open(self.archive) as packed:
-                packed.extractall(folder.parent, filter="data")
+                unpack_tar(packed, folder.parent)
                 (folder.parent / packed.getnames()[0].split("/")[0]).rename(folder)
         except (OSError, EOFError, zlib.error, tarfile.TarError, IndexError) as error:
             raise InputError(f"{self.archive}: expected an archive of 'edgerecall cross': {error}") from error

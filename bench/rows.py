@@ -206,12 +206,17 @@ class BenchResult:
     def exit_code(self) -> int:
         """0 all rows valid; 1 a parity or runtime failure, or a runtime that was named is missing; 2 nothing could run.
 
-        A runtime that is missing is no failure where the bench was asked for all that can be had.
+        A runtime that is missing is no failure where the bench was asked for all that can be had, unless it is strict.
+        A precision that a runtime does not have is one: it was asked for.
         """
         if all(row.status == "missing" for row in self.rows):
             return 2
-        fine = ("ok", "missing") if self.options.get("every") else ("ok",)
-        return 0 if self.problem is None and all(row.status in fine for row in self.rows) else 1
+        forgiven = self.options.get("every") and not self.options.get("strict")
+
+        def is_fine(row: Row) -> bool:
+            return row.status == "ok" or bool(forgiven and row.status == "missing" and row.asked_precision == "fp32")
+
+        return 0 if self.problem is None and all(map(is_fine, self.rows)) else 1
 
     def to_json(self) -> str:
         """Everything, raw samples included."""

@@ -28,9 +28,10 @@ def venv_probe(versions: Sequence[str], modules: str = "venv, ensurepip") -> str
 
 
 def candidates(versions: Sequence[str]) -> Iterator[str]:
-    """This interpreter, then those on PATH, of pyenv and of uv, in the order of `versions`; each still to be tried."""
-    yield sys.executable
+    """Those of each version in turn: this interpreter, on PATH, of pyenv, of uv; each still to be tried."""
     for version in versions:
+        if tuple(map(int, version.split("."))) == sys.version_info[:2]:
+            yield sys.executable
         found = shutil.which(f"python{version}")
         if found:
             yield found

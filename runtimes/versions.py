@@ -25,17 +25,19 @@ RELEVANT = (
 
 @dataclass(frozen=True)
 class Package:
-    """An optional package. extra: of ours, which brings it. below: the first Python that it has no wheel for."""
+    """An optional package. extra: of ours, which brings it. below: the first Python that it has no wheel for;
+    otherwise: what else helps there."""
 
     distribution: str
     extra: str
     below: tuple[int, int] | None = None
+    otherwise: str = ""
 
 
 # By the module that is imported.
 PACKAGES = {
     "paddle": Package("paddlepaddle", "paddle", (3, 14)),
-    "paddle2onnx": Package("paddle2onnx", "export", (3, 13)),
+    "paddle2onnx": Package("paddle2onnx", "export", (3, 13), ", or run 'edgerecall doctor --fix paddle2onnx'"),
     "onnx": Package("onnx", "export"),
     "onnxruntime": Package("onnxruntime", "onnx"),
     "openvino": Package("openvino", "openvino"),
@@ -67,7 +69,8 @@ def needs(
     if package.below is not None and python >= package.below:
         last = f"{package.below[0]}.{package.below[1] - 1}"
         mine = ".".join(map(str, python))
-        return f"needs {package.distribution}, which has no wheel for Python {mine}: use Python 3.10 to {last}"
+        remedy = f"use Python 3.10 to {last}{package.otherwise}"
+        return f"needs {package.distribution}, which has no wheel for Python {mine}: {remedy}"
     return f"needs {package.distribution}: run \"pip install 'edgerecall[{extra or package.extra}]'\""
 
 

@@ -58,7 +58,10 @@ def find_python() -> str:
 
     python = find_interpreter(VERSIONS)
     if python is None:
-        stop("needs Python 3.10 to 3.13 with venv: on Debian or Ubuntu 'apt-get install python3 python3-venv'")
+        stop(
+            "needs Python 3.10 to 3.13 with venv: on Debian 'apt-get install python3 python3-venv', elsewhere"
+            " 'uv python install 3.12'"
+        )
     return str(python)
 
 
@@ -78,7 +81,7 @@ def find_compiler() -> str | None:
         if shutil.which(compiler) and compiles(compiler, "int main() { if (int x = 0; x == 0) return 0; }\n", *level):
             return compiler
     if named:
-        stop(f"CXX={named} does not compile C++17 for x86-64-v2: name g++ 11 or clang 12 or newer, or unset it")
+        stop(f"CXX={named} compiles no C++17 (for x86-64-v2): name g++ 11, clang 12 or newer, or unset it")
     return None
 
 
@@ -99,7 +102,9 @@ def core_options(python: Path, pip: list[str]) -> list[str]:
         missing = [*missing, ("python3-dev", "python3-devel")]
     if not missing:
         return []
-    debian, fedora = (" ".join(names) for names in zip(*missing, strict=True))
+    if compiler is None:
+        missing = [("g++", "gcc-c++"), *missing]
+    debian, fedora = (" ".join(names[place] for names in missing) for place in (0, 1))
     if shutil.which("apt-get") is None:
         stop(f"needs development packages: on Debian 'apt-get install {debian}', on Fedora 'dnf install {fedora}'")
     what = "libraries" if compiler else "compiler and libraries"
@@ -109,14 +114,21 @@ def core_options(python: Path, pip: list[str]) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(flatten.FLAT)}
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if found.returncode != 0:
-        stop(f"{what}: not to be had without root: install them by 'apt-get install {debian} g++'")
+        stop(f"{what}: not to be had without root: install them by 'apt-get install {debian}'")
     return found.stdout.splitlines()
 
 
 def fingerprint() -> str:
     """A hash of everything that the installation is made from."""
     digest = hashlib.sha256()
-    names = ["setup.py", "pyproject.toml", "CMakeLists.txt", "scripts/bootstrap.py"]
+    names = [
+        "setup.py",
+        "pyproject.toml",
+        "CMakeLists.txt",
+        "scripts/bootstrap.py",
+        "runtimes/sidecar.py",
+        "python/edgerecall/cross/host.py",
+    ]
     folders = ("cpp/include", "cpp/src", "cpp/bindings", "cmake")
     sources = sorted(p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file())
     for path in [*(ROOT / name for name in names), *sources]:
@@ -153,7 +165,7 @@ def main() -> None:
     install = [*pip, "install", "--editable", ".[all,dev]"]
     run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
     run("pnnx, without the torch that its script wants", [*pip, "install", "--quiet", "--no-deps", "pnnx"])
-    if options:
+    if shutil.which("apt-get"):
         run("OpenMP", [str(python), "-m", "edgerecall.cross.host", "--openmp"])
     missing = []
     for name, title in SIDECARS:

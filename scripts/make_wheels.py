@@ -1,7 +1,8 @@
 """Wheels that leave the machine: manylinux_2_28, for x86-64 and 64-bit ARM, everything but libc inside.
 
 Usage: .venv/bin/python scripts/make_wheels.py [--machine x86_64] [--python 3.11]. Compiles with zig against glibc 2.28,
-for each CPython found (PATH, pyenv, uv), whose headers serve both machines: their ABI of Python is the same. Writes the
+for each CPython found (PATH, pyenv, uv), or named and brought by uv; their headers serve both machines, whose ABI of
+Python is the same. Writes the
 source distribution and the wheels, checked by auditwheel, to dist/.
 """
 
@@ -19,7 +20,9 @@ from pathlib import Path
 from edgerecall.cross.build import CrossBuild
 from edgerecall.cross.commands import run_logged
 from edgerecall.cross.licences import copy_licences
+from edgerecall.cross.packages import own_index
 from edgerecall.runtimes.errors import EdgeRecallError, InputError
+from edgerecall.runtimes.interpreters import by_uv, candidates
 from edgerecall.runtimes.targets import find_program, target_named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,23 +33,35 @@ INCLUDE = "import sysconfig; print(sysconfig.get_paths()['include'])"
 
 
 def uv(title: str, *arguments: object, **environment: str) -> None:
-    """Runs uv, output into a log."""
-    run_logged(title, [find_program("uv") or "uv", *arguments], WORK / "logs" / f"{title}.log", ROOT, **environment)
+    """Runs uv with pip's package index, output into a log."""
+    command = [find_program("uv") or "uv", *arguments, *own_index()]
+    run_logged(title, command, WORK / "logs" / f"{title}.log", ROOT, **environment)
 
 
-def find_python(version: str) -> tuple[str, str] | None:
-    """An interpreter with headers, and where they are."""
-    candidates = [sys.executable, shutil.which(f"python{version}") or ""]
-    candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
-    command = [find_program("uv") or "uv", "python", "find", "--no-python-downloads", "--no-project", version]
-    candidates.append(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
-    probe = f"import sys; assert sys.version_info[:2] == {tuple(map(int, version.split('.')))}; {INCLUDE}"
-    for python in filter(None, candidates):
-        found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
-        include = found.stdout.strip()
-        if found.returncode == 0 and (Path(include) / "Python.h").is_file():
+def find_python(version: str, fetch: bool) -> tuple[str, str] | None:
+    """An interpreter with headers, and where they are. fetch: uv may bring one.
+
+    Not Debian's own headers: they are split by machine, and lie where zig does not look.
+    """
+    wanted = tuple(map(int, version.split(".")))
+    probe = f"import sys; assert sys.version_info[:2] == {wanted}; {INCLUDE}"
+    for python in candidates([version]):
+        if include := headers_of(python, probe):
             return python, include
-    return None
+    brought = by_uv([version], probe) if fetch else None
+    include = headers_of(brought, probe) if brought else None
+    return (brought, include) if brought and include else None
+
+
+def headers_of(python: str, probe: str) -> str | None:
+    """The folder of an interpreter's headers, if they are whole and for every machine."""
+    try:
+        found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
+        include = Path(found.stdout.strip())
+        whole = found.returncode == 0 and "-linux-gnu/" not in (include / "pyconfig.h").read_text()
+    except OSError:
+        return None
+    return str(include) if whole and (include / "Python.h").is_file() else None
 
 
 def make_wheel(build: CrossBuild, sdist: Path, version: str, python: str, include: str, packed: dict[str, str]) -> Path:
@@ -89,7 +104,7 @@ def main() -> None:
     (sdist,) = (WORK / "sdist").glob("*.tar.gz")
     DIST.mkdir(exist_ok=True)
     shutil.copyfile(sdist, DIST / sdist.name)
-    found = {version: find_python(version) for version in options.python or PYTHONS}
+    found = {version: find_python(version, bool(options.python)) for version in options.python or PYTHONS}
     if missing := [version for version in options.python or () if found[version] is None]:
         raise InputError(f"no CPython {', '.join(missing)} with headers here: install it, by 'uv python install', say")
     for machine in options.machine or ("x86_64", "aarch64"):

@@ -12,7 +12,6 @@ namespace edgerecall::kernels {
 #define EDGERECALL_PRODUCT_BLOCKS
 constexpr std::size_t kDepth = 256;      // of a block: a panel of b stays in the first-level cache
 constexpr std::size_t kMostHeight = 12;  // rows of `a` that a micro-kernel takes at once, at most
-constexpr std::size_t kMostWidth = 32;   // columns
 #endif
 }  // namespace edgerecall::kernels
 

@@ -22,11 +22,15 @@ def main() -> NoReturn:
     if not PROGRAM.is_file():
         sys.stderr.write(
             "edgerecall-device: this installation was built from source, without the program:"
-            " run 'edgerecall cross linux-x86_64', or install a wheel\n"
+            " install a wheel, or run 'edgerecall cross' and take the program out of the archive in dist/\n"
         )
         raise SystemExit(2)
     for variable, package, folder, stem in LIBRARIES:
         found = sorted(str(path) for place in package_folders(package) for path in (place / folder).glob(f"{stem}*"))
         if found:
             os.environ.setdefault(variable, found[0])
-    os.execv(PROGRAM, [str(PROGRAM), *sys.argv[1:]])
+    try:
+        os.execv(PROGRAM, [str(PROGRAM), *sys.argv[1:]])
+    except OSError as error:
+        sys.stderr.write(f"edgerecall-device: {PROGRAM} cannot be run here: {error.strerror}\n")
+        raise SystemExit(2) from None

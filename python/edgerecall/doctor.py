@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .runtimes.errors import RuntimeUnavailable
 from .runtimes.sidecar import SIDECARS, Sidecar
-from .runtimes.versions import installed_versions
+from .runtimes.versions import installed_versions, missing_package
 
 PACKAGES = (
     ("train, convert, run", "paddlepaddle", ("paddlepaddle", "paddlepaddle-gpu"), "pip install 'edgerecall[train]'"),
@@ -73,8 +73,10 @@ def gpu_finding() -> Finding | None:
     """Whether Paddle sees a GPU; None without Paddle."""
     if installed(("paddlepaddle", "paddlepaddle-gpu")) is None:
         return None
-    import paddle
-
+    try:
+        import paddle
+    except ImportError as error:
+        return Finding("train", "GPU", "paddlepaddle cannot be imported", missing_package(error) or str(error))
     if not paddle.is_compiled_with_cuda():
         return Finding("train", "GPU", "this Paddle is a CPU build", "only for GPU training: install paddlepaddle-gpu")
     count = paddle.device.cuda.device_count()

@@ -97,6 +97,10 @@ def test_what_is_missing_is_a_failure_only_where_it_was_named(fake_bundle: Make,
     assert (named.exit_code, every.exit_code) == (1, 0)
     assert bench(fake_bundle("c", crash_after=7), data, runtimes=("fake", "lite"), every=True).exit_code == 1
     assert bench(fake_bundle("d"), data, runtimes=("lite",), every=True).exit_code == 2
+    assert bench(fake_bundle("e"), data, runtimes=("fake", "lite"), every=True, strict=True).exit_code == 1
+    asked = {"runtimes": ("fake", "lite"), "every": True, "precision": ("bf16",)}
+    precise = bench(fake_bundle("f", precision="bf16"), data, **asked)
+    assert [row.status for row in precise.rows] == ["ok", "missing"] and precise.exit_code == 1
 
 
 def test_nothing_to_run_is_exit_code_2(fake_bundle: Make, data: Path) -> None:

@@ -118,6 +118,22 @@ def test_without_a_sidecar_lite_is_listed_with_the_remedy(edgerecall: Run, train
     assert "cannot import paddlelite" in reason
 
 
+def test_onnx_is_converted_in_the_sidecar_of_paddle2onnx(edgerecall: Run, trained: Path, tmp_path: Path) -> None:
+    """A stand-in for the sidecar: this interpreter under another name, with a note of what it was started for."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$3" | head -c 4000 >> {tmp_path}/calls\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    arguments = ["-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest", "--formats", "onnx"]
+    named = {"EDGERECALL_PADDLE2ONNX_PYTHON": str(python)}
+    result = edgerecall("export", tmp_path / "b", *arguments, env=named)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "edgerecall.export.steps" in (tmp_path / "calls").read_text()
+    manifest = json.loads((tmp_path / "b" / "bundle.json").read_text())
+    assert [artifact["runtime"] for artifact in manifest["artifacts"]] == ["onnxruntime"]
+    refused = edgerecall("export", tmp_path / "c", *arguments, env={"EDGERECALL_PADDLE2ONNX_PYTHON": "/bin/false"})
+    assert refused.returncode != 0 and "cannot import paddle2onnx" in refused.stdout + refused.stderr
+
+
 @pytest.mark.cpu_sensitive
 def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_path: Path, data: Path) -> None:
     """A converter that changes a weight by a thousandth is caught before the bundle is there."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from edgerecall.runtimes.errors import InputError
-from edgerecall.runtimes.files import atomic_file, atomic_folder, write_text
+from edgerecall.runtimes.files import atomic_file, atomic_folder, unpack_tar, write_text
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
@@ -69,3 +70,31 @@ def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
         atomic_file(tmp_path / "file" / "below"),
     ):
         pass
+
+
+@pytest.mark.parametrize("own_filter", [True, False])
+@pytest.mark.parametrize("bad", ["", "../escaped", "link"])
+def test_an_archive_stays_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_filter: bool, bad: str
+) -> None:
+    """Also by the Pythons that have no filter of their own, Debian 12's 3.11.2 among them."""
+    (tmp_path / "file").write_text("text")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "file", "folder/file")
+        if bad:
+            member = tarfile.TarInfo(bad)
+            if bad == "link":
+                member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(member)
+    if not own_filter:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    into = tmp_path / "into"
+    into.mkdir()
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        if bad:
+            with pytest.raises(tarfile.TarError):
+                unpack_tar(archive, into)
+        else:
+            unpack_tar(archive, into)
+            assert (into / "folder" / "file").read_text() == "text"
+    assert not (tmp_path / "escaped").exists()

@@ -104,6 +104,16 @@ def test_uv_brings_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_the_order_of_the_versions_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the interpreter that asks, which paddle2onnx may have no wheel for."""
+    other = tmp_path / "python3.99"
+    other.touch()
+    monkeypatch.setattr(interpreters.shutil, "which", lambda name: str(other) if name == other.name else None)
+    mine = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    found = list(interpreters.candidates(["3.99", mine]))
+    assert found.index(str(other)) < found.index(sys.executable)
+
+
 def test_every_sidecar_has_its_own_place() -> None:
     assert len({sidecar.folder for sidecar in SIDECARS.values()}) == len(SIDECARS) == 2
     assert PADDLE2ONNX.folder.name == "paddle2onnx-sidecar"

@@ -85,6 +85,16 @@ def test_without_apt_the_packages_are_named(
     assert "'apt-get install libjpeg62-turbo-dev libpng-dev" in text and "python3-devel'" in text
 
 
+def test_without_apt_and_compiler_the_compiler_is_named_too(
+    bootstrap: ModuleType, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine(compiler=False, libraries=False, headers=True, apt=False)
+    with pytest.raises(SystemExit):
+        options_of(bootstrap)
+    text = capsys.readouterr().err
+    assert "'apt-get install g++ libjpeg" in text and "'dnf install gcc-c++ libjpeg" in text
+
+
 def test_a_compiler_that_was_named_must_work(
     bootstrap: ModuleType, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +102,7 @@ def test_a_compiler_that_was_named_must_work(
     monkeypatch.setenv("CXX", "/bin/false")
     with pytest.raises(SystemExit):
         options_of(bootstrap)
-    assert "CXX=/bin/false does not compile C++17" in capsys.readouterr().err
+    assert "CXX=/bin/false compiles no C++17" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("fails", "code"), [("doctor --fix lite", None), ("--editable", 2)])

@@ -1,1 +1,1 @@
-"""From a checkout to the stand-alone program for another machine: libraries, build, tests under QEMU, archive."""
+"""From source to the stand-alone program for another machine: libraries, build, tests under QEMU, archive."""

@@ -52,6 +52,15 @@ def own_sources(release: str = "") -> list[str]:
     return lines
 
 
+def own_architecture() -> str:
+    """`amd64`, of this machine's packages. InputError where dpkg does not tell."""
+    try:
+        told = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError("the libraries come from Debian's packages: this machine has no dpkg") from error
+    return told.stdout.strip()
+
+
 def release_of(line: str) -> str:
     """`bookworm-updates`, of a line of a sources.list."""
     return re.sub(r"\[.*\]", "", line).split()[2]

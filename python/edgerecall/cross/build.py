@@ -1,4 +1,4 @@
-"""`edgerecall cross`: from a checkout to an archive with the program, its runtimes, and proof that it runs."""
+"""`edgerecall cross`: from source to an archive with the program, its runtimes, and proof that it runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .commands import cmake_build, require_tools, run_logged
 from .libraries import build_ncnn
 from .licences import copy_licences
 from .packages import runtime_libraries
+from .sysroot import make_sysroot
 from .toolchain import toolchain
 
 Say = Callable[[str], None]
@@ -111,6 +112,8 @@ class CrossBuild:
     def _test(self) -> None:
         """The core's tests, then the packed program: golden images in every runtime, good and damaged images."""
         self.say("tests" + (" under QEMU" if self.target.qemu else ""))
+        if self.target.qemu and not self.target.static:
+            make_sysroot(self.target, self.logs, self.say)  # what programs load there
         if self.preset != "zig":
             tests = self.build / "cmake"
             command = ["ctest", "--test-dir", tests, "--output-on-failure", "--no-tests=error"]

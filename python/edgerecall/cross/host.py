@@ -32,7 +32,7 @@ def host_root() -> Path:
 def host_options(zig: bool) -> list[str]:
     """CMake's options. zig: compile with it, against the C library that runs here."""
     usr = host_root() / "usr"
-    flags = f"-isystem {usr / 'include' / TRIPLET} -isystem {usr / 'include'}"
+    flags = " ".join(f'-isystem "{folder}"' for folder in (usr / "include" / TRIPLET, usr / "include"))
     options = [f"-DCMAKE_LIBRARY_ARCHITECTURE={TRIPLET}", f"-DCMAKE_CXX_FLAGS={flags}"]
     if (usr / "include" / VERSION).is_dir():
         options.append(f"-DPython_INCLUDE_DIR={usr / 'include' / VERSION}")
@@ -53,7 +53,8 @@ def bring_openmp() -> None:
     except OSError:
         library = host_root() / "usr" / "lib" / TRIPLET / "libgomp.so.1"
         start = Path(sysconfig.get_path("purelib")) / f"{STARTED}openmp.pth"
-        start.write_text(f"import ctypes; ctypes.CDLL({str(library)!r})\n")
+        path = repr(str(library))
+        start.write_text(f"import ctypes, os; os.path.exists({path}) and ctypes.CDLL({path})\n")
 
 
 def main() -> None:

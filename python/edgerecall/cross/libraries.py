@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..runtimes.files import atomic_folder
 from ..runtimes.targets import Target
-from .apt import PrivateApt
+from .apt import PrivateApt, own_architecture
 from .commands import cmake_build, run_logged
 from .packages import ncnn_source, same_version
 
@@ -102,7 +102,7 @@ def build_core_libraries(
     prefix = cache / f"core-{target.name}"
     if not marked(prefix, mark):
         with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:
-            apt = PrivateApt(Path(work) / "apt", target.debian, logs, say)
+            apt = PrivateApt(Path(work) / "apt", own_architecture(), logs, say)  # sources are the same for all
             apt.update()
             (folder / "licences").mkdir()
             for name, options in CORE_SOURCES.items():

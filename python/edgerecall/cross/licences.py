@@ -9,8 +9,9 @@ from pathlib import Path
 from ..runtimes.errors import InputError
 from ..runtimes.targets import Target, cache_dir
 from .packages import zig_folder
+from .sysroot import JPEG
 
-PACKAGES = ("libjpeg62-turbo-dev", "libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev")
+PACKAGES = ("libpng-dev", "zlib1g-dev", "libhwy-dev", "nlohmann-json3-dev")
 SOURCES = ("libjpeg-turbo", "libpng1.6", "zlib", "highway", "nlohmann-json3")
 ZIG = {"zig": "LICENSE", "libcxx": "lib/libcxx/LICENSE.TXT", "libcxxabi": "lib/libcxxabi/LICENSE.TXT"}
 MUSL = {"musl": "lib/libc/musl/COPYRIGHT", "libunwind": "lib/libunwind/LICENSE.TXT"}
@@ -23,7 +24,8 @@ def copy_licences(target: Target, ncnn: Path | None, into: Path, say: Callable[[
         texts = {name: core / f"{name}.txt" for name in SOURCES}
     else:
         documents = (target.sysroot if target.qemu else Path("/")) / "usr" / "share" / "doc"
-        texts = {package: documents / package / "copyright" for package in PACKAGES}
+        jpeg = next((name for name in JPEG if (documents / name / "copyright").is_file()), JPEG[0])
+        texts = {package: documents / package / "copyright" for package in (jpeg, *PACKAGES)}
     if target.zig:
         texts |= {name: zig_folder() / path for name, path in {**ZIG, **(MUSL if target.static else {})}.items()}
     if ncnn is not None:

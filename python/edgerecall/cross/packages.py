@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..runtimes.errors import InputError
+from ..runtimes.files import unpack_tar
 from ..runtimes.package_folders import package_folders
 from ..runtimes.targets import find_program
 from .commands import run_logged
@@ -98,7 +99,7 @@ def ncnn_source(into: Path, logs: Path) -> Path:
     url = sdist_url(same_version("ncnn"), logs / "uv-ncnn.log")
     sdist = pip_download(f"ncnn @ {url}", into / "sdist", logs / "pip-ncnn.log")
     with tarfile.open(sdist) as archive:
-        archive.extractall(into, filter="data")
+        unpack_tar(archive, into)
     return into / sdist.name.removesuffix(".tar.gz")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.files import atomic_folder
 from ..runtimes.targets import Target, cache_dir
-from .apt import PrivateApt, own_sources
+from .apt import PrivateApt, own_architecture, own_sources
 
 STAMP = "edgerecall-sysroot"
 JPEG = ("libjpeg62-turbo-dev", "libjpeg-turbo8-dev")  # on Debian, on Ubuntu
@@ -56,8 +55,7 @@ def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Pat
     """
     headers = [f"lib{python}-dev"] if python else []
     mark = hashlib.sha256(repr((JPEG, LINKED, OPENMP, headers, own_sources())).encode()).hexdigest()
-    found = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    architecture = found.stdout.strip()
+    architecture = own_architecture()
     root = cache_dir() / "-".join(["host", architecture, *filter(None, [python])])
     stamp = root / STAMP
     if stamp.is_file() and stamp.read_text() == mark:

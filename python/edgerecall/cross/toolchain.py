@@ -20,8 +20,6 @@ def toolchain(target: Target, source: Path, logs: Path, say: Callable[[str], Non
     if not target.zig:
         root = make_sysroot(target, logs, say)
         return [f"-DCMAKE_TOOLCHAIN_FILE={folder / f'{target.name}.cmake'}", f"-DEDGERECALL_SYSROOT={root}"]
-    if target.qemu and not target.static:
-        make_sysroot(target, logs, say)  # what its programs load under QEMU
     options = [*zig_options(target.zig, folder), f"-DEDGERECALL_QEMU={';'.join(target.emulator)}"]
     libraries = build_core_libraries(target, options, cache_dir(), logs, say)
     loads = f"-DEDGERECALL_LOADED_RUNTIMES={'ON' if target.loads else 'OFF'}"
