@@ -8,22 +8,23 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .errors import InputError, RuntimeFailed, RuntimeUnavailable
-from .package_folders import package_folders
+from .package_folders import LIBRARIES, package_library
 from .predictor import Executed, ModelIO, Predictor, RunOptions, RuntimeInfo, artifact_runtime
 from .versions import needs
 
 
-def wheel_library(package: str, folder: str, stem: str, variable: str) -> str:
+def wheel_library(package: str) -> str:
     """A shared library inside an installed wheel, without importing it; empty when the environment names another.
 
     Raises RuntimeUnavailable with the remedy.
     """
+    _, stem, variable = LIBRARIES[package]
     if os.environ.get(variable):
         return ""
-    for place in package_folders(package):
-        for path in sorted((place / folder).glob(f"{stem}*")):
-            return str(path)
-    raise RuntimeUnavailable(f"{needs(package)}, or name {stem} in {variable}")
+    found = package_library(package)
+    if found is None:
+        raise RuntimeUnavailable(f"{needs(package)}, or name {stem} in {variable}")
+    return found
 
 
 class NativePredictor(Predictor):
@@ -84,7 +85,7 @@ class NativeOnnxRuntime(NativePredictor):
     runtime = "native:onnxruntime"
 
     def library(self) -> str:
-        return wheel_library("onnxruntime", "capi", "libonnxruntime.so", "EDGERECALL_ONNXRUNTIME")
+        return wheel_library("onnxruntime")
 
 
 class NativeOpenVino(NativePredictor):
@@ -94,7 +95,7 @@ class NativeOpenVino(NativePredictor):
     sized = True
 
     def library(self) -> str:
-        return wheel_library("openvino", "libs", "libopenvino_c.so", "EDGERECALL_OPENVINO")
+        return wheel_library("openvino")
 
 
 class NativeNcnn(NativePredictor):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..runtimes.errors import EdgeRecallError
-from ..runtimes.files import atomic_folder
 from ..runtimes.interpreters import runs, venv_probe
 from ..runtimes.targets import cache_dir
-from .apt import PrivateApt
+from .apt import own_architecture
+from .sysroot import private_root
 
 # Those whose libraries newer releases still have. Python 3.9's OpenSSL is gone from them.
 RELEASES = {"3.11": "bookworm"}
 PACKAGES = ("python{}-minimal", "libpython{}-minimal", "libpython{}-stdlib")
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-STAMP = "edgerecall-python"
 
 
 def debian_python(versions: Sequence[str], say: Callable[[str], object]) -> str | None:
@@ -28,7 +26,7 @@ def debian_python(versions: Sequence[str], say: Callable[[str], object]) -> str 
     for version in versions:
         python = cache_dir() / f"python{version}" / "usr" / "bin" / f"python{version}"
         probe = venv_probe([version], "venv, ssl, ctypes, lzma")
-        if version not in RELEASES or platform.machine() not in MACHINES:
+        if version not in RELEASES:
             continue
         if not runs(python, probe):
             try:
@@ -42,11 +40,12 @@ def debian_python(versions: Sequence[str], say: Callable[[str], object]) -> str 
 
 
 def unpack(version: str, folder: Path, say: Callable[[str], object]) -> None:
-    """Downloads the interpreter's packages of its release into a new folder."""
-    with tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as name:
-        state = Path(name)
-        apt = PrivateApt(state / "apt", MACHINES[platform.machine()], state / "logs", say, RELEASES[version])
-        with atomic_folder(folder, STAMP) as root:
-            apt.update()
+    """Downloads the interpreter's packages of its release into a new folder, in place of one that does not run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="edgerecall-logs-") as logs,
+        private_root(folder, version, own_architecture(), Path(logs), say, RELEASES[version]) as made,
+    ):
+        if made is not None:
+            apt, root = made
             apt.unpack([package.format(version) for package in PACKAGES], root)
-            (root / STAMP).write_text(version)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..runtimes.files import atomic_folder
@@ -32,20 +33,14 @@ CPU revision\t: 3
 
 def make_sysroot(target: Target, logs: Path, say: Callable[[str], object]) -> Path:
     """The target's root, made once and kept."""
-    packages = JPEG + LINKED + LOADED
-    mark = hashlib.sha256(repr((target, packages, CPUINFO, own_sources())).encode()).hexdigest()
-    root = target.sysroot
-    stamp = root / STAMP
-    if stamp.is_file() and stamp.read_text() == mark:
-        return root
-    with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
-        apt = PrivateApt(Path(state), target.debian, logs, say)
-        apt.update()
-        apt.unpack(apt.with_libraries([apt.known(*JPEG), *LINKED, *LOADED]), folder)
-        (folder / "proc").mkdir()
-        (folder / "proc" / "cpuinfo").write_text(CPUINFO)
-        (folder / STAMP).write_text(mark)
-    return root
+    mark = hashlib.sha256(repr((target, JPEG + LINKED + LOADED, CPUINFO, own_sources())).encode()).hexdigest()
+    with private_root(target.sysroot, mark, target.debian, logs, say) as made:
+        if made is not None:
+            apt, folder = made
+            apt.unpack(apt.with_libraries([apt.known(*JPEG), *LINKED, *LOADED]), folder)
+            (folder / "proc").mkdir()
+            (folder / "proc" / "cpuinfo").write_text(CPUINFO)
+    return target.sysroot
 
 
 def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Path:
@@ -57,12 +52,24 @@ def make_host_root(python: str, logs: Path, say: Callable[[str], object]) -> Pat
     mark = hashlib.sha256(repr((JPEG, LINKED, OPENMP, headers, own_sources())).encode()).hexdigest()
     architecture = own_architecture()
     root = cache_dir() / "-".join(["host", architecture, *filter(None, [python])])
+    with private_root(root, mark, architecture, logs, say) as made:
+        if made is not None:
+            apt, folder = made
+            apt.unpack([*apt.with_libraries([apt.known(*JPEG), *LINKED]), OPENMP, *headers], folder)
+    return root
+
+
+@contextmanager
+def private_root(
+    root: Path, mark: str, architecture: str, logs: Path, say: Callable[[str], object], release: str = ""
+) -> Iterator[tuple[PrivateApt, Path] | None]:
+    """A private apt, its lists read, and a new folder that becomes `root`; None where that was made from just this."""
     stamp = root / STAMP
     if stamp.is_file() and stamp.read_text() == mark:
-        return root
+        yield None
+        return
     with atomic_folder(root, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-apt-") as state:
-        apt = PrivateApt(Path(state), architecture, logs, say)
+        apt = PrivateApt(Path(state), architecture, logs, say, release)
         apt.update()
-        apt.unpack([*apt.with_libraries([apt.known(*JPEG), *LINKED]), OPENMP, *headers], folder)
+        yield apt, folder
         (folder / STAMP).write_text(mark)
-    return root
