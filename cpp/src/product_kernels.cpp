@@ -6,6 +6,7 @@
 #define HWY_TARGET_INCLUDE "product_kernels.cpp"
 #include "hwy/foreach_target.h"  // compiles this file once for each target
 #include "hwy/highway.h"
+#include "transpose-inl.h"
 
 namespace edgerecall::kernels {
 #ifndef EDGERECALL_PRODUCT_BLOCKS  // shared by the targets
@@ -27,23 +28,12 @@ constexpr std::size_t kHeight = kLanes == 16 || HWY_ARCH_ARM_A64 ? 12 : 6;
 /// Turns `count` rows of `depth` values, `stride` apart, into `depth` groups of `width`: those that are missing are 0.
 HWY_INLINE void pack(const float* rows, std::size_t stride, std::size_t count, std::size_t depth, std::size_t width,
                      float* out) {
-  const hn::FixedTag<float, 4> df;
   std::size_t row = 0;
   for (; row + 4 <= count; row += 4) {
     const float* from = rows + row * stride;
     float* to = out + row;
     std::size_t at = 0;
-    for (; at + 4 <= depth; at += 4) {
-      const auto a = hn::LoadU(df, from + at), b = hn::LoadU(df, from + stride + at);
-      const auto c = hn::LoadU(df, from + 2 * stride + at), d = hn::LoadU(df, from + 3 * stride + at);
-      const auto ac_low = hn::InterleaveLower(df, a, c), ac_high = hn::InterleaveUpper(df, a, c);
-      const auto bd_low = hn::InterleaveLower(df, b, d), bd_high = hn::InterleaveUpper(df, b, d);
-      float* group = to + at * width;
-      hn::StoreU(hn::InterleaveLower(df, ac_low, bd_low), df, group);
-      hn::StoreU(hn::InterleaveUpper(df, ac_low, bd_low), df, group + width);
-      hn::StoreU(hn::InterleaveLower(df, ac_high, bd_high), df, group + 2 * width);
-      hn::StoreU(hn::InterleaveUpper(df, ac_high, bd_high), df, group + 3 * width);
-    }
+    for (; at + 4 <= depth; at += 4) transpose_4x4(from + at, stride, to + at * width, width);
     for (; at < depth; ++at)
       for (std::size_t other = 0; other < 4; ++other) to[at * width + other] = from[other * stride + at];
   }

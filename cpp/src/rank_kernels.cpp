@@ -13,6 +13,7 @@
 #include "hwy/foreach_target.h"  // compiles this file once for each target
 #include "hwy/highway.h"
 #include "half-inl.h"
+#include "transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgerecall::kernels::HWY_NAMESPACE {
@@ -91,25 +92,12 @@ Scanned Scan(const float* values, std::size_t count, float floor, float bar, con
 }
 
 void Transpose(const float* values, std::size_t rows, std::size_t columns, float* out) {
-  const hn::CappedTag<float, 4> df;
   constexpr std::size_t kSide = 4, kBlock = 16;
-  const auto block = [&](std::size_t row, std::size_t column) HWY_ATTR {
-    const float* from = values + row * columns + column;
-    const auto a = hn::LoadU(df, from), b = hn::LoadU(df, from + columns);
-    const auto c = hn::LoadU(df, from + 2 * columns), d = hn::LoadU(df, from + 3 * columns);
-    const auto ac_low = hn::InterleaveLower(df, a, c), ac_high = hn::InterleaveUpper(df, a, c);
-    const auto bd_low = hn::InterleaveLower(df, b, d), bd_high = hn::InterleaveUpper(df, b, d);
-    float* to = out + column * rows + row;
-    hn::StoreU(hn::InterleaveLower(df, ac_low, bd_low), df, to);
-    hn::StoreU(hn::InterleaveUpper(df, ac_low, bd_low), df, to + rows);
-    hn::StoreU(hn::InterleaveLower(df, ac_high, bd_high), df, to + 2 * rows);
-    hn::StoreU(hn::InterleaveUpper(df, ac_high, bd_high), df, to + 3 * rows);
-  };
   const std::size_t whole_rows = rows / kSide * kSide, whole_columns = columns / kSide * kSide;
   for (std::size_t edge = 0; edge < whole_columns; edge += kBlock)
     for (std::size_t row = 0; row < whole_rows; row += kSide)
       for (std::size_t column = edge; column < std::min(edge + kBlock, whole_columns); column += kSide)
-        block(row, column);
+        transpose_4x4(values + row * columns + column, columns, out + column * rows + row, rows);
   for (std::size_t row = 0; row < rows; ++row)
     for (std::size_t column = row < whole_rows ? whole_columns : 0; column < columns; ++column)
       out[column * rows + row] = values[row * columns + column];
