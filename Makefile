@@ -56,6 +56,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $$(find cpp -name '*.cpp' -o -name '*.h')
+	$(BIN)/python scripts/check_includes.py
 	@$(BIN)/python scripts/flatten.py
 	$(BIN)/mypy
 	PYTHONPATH=build/flat $(BIN)/lint-imports --no-cache
@@ -123,6 +124,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/threads.py
 
 # The documentation's site, into build/site. In an environment of its own: it needs neither the package nor a compiler.
 .PHONY: docs lint-workflows

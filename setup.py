@@ -17,20 +17,38 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
+# Top-level folders by the name that they are imported under; their sub-packages follow from the folders.
 PACKAGE_DIR = {
     "edgerecall": "python/edgerecall",
-    "edgerecall.cli": "python/edgerecall/cli",
-    "edgerecall.cross": "python/edgerecall/cross",
+    "edgerecall.bench": "bench",
+    "edgerecall.cli": "cli",
     "edgerecall.configs": "configs",
-    "edgerecall.train": "train",
-    "edgerecall.train.backbones": "train/backbones",
-    "edgerecall.train.data": "train/data",
+    "edgerecall.cross": "cross",
     "edgerecall.export": "export",
     "edgerecall.runtimes": "runtimes",
-    "edgerecall.bench": "bench",
+    "edgerecall.train": "train",
 }
 # What 'edgerecall cross' builds from where there is no checkout.
-SOURCES = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "cmake", "cpp", "tests/golden")
+SOURCES = (
+    "CMakeLists.txt",
+    "CMakePresets.json",
+    "LICENSE",
+    "cmake",
+    "cpp",
+    "runtimes/bundle/bundle.schema.json",
+    "runtimes/core/contract.json",
+    "tests/golden",
+)
+
+
+def packages() -> "dict[str, str]":
+    """Every package and its folder."""
+    found = dict(PACKAGE_DIR)
+    for package, folder in PACKAGE_DIR.items():
+        for init in sorted((ROOT / folder).rglob("__init__.py")):
+            inner = init.parent.relative_to(ROOT / folder).parts
+            found[".".join([package, *inner])] = init.parent.relative_to(ROOT).as_posix()
+    return found
 
 
 class CMakeBuild(build_ext):
@@ -80,9 +98,14 @@ class PackedBuild(build_py):
 
 
 setup(
-    packages=list(PACKAGE_DIR),
-    package_dir=PACKAGE_DIR,
-    package_data={"edgerecall": ["py.typed"], "edgerecall.configs": ["*.yaml"], "edgerecall.runtimes": ["*.pyi"]},
+    packages=sorted(packages()),
+    package_dir=packages(),
+    package_data={
+        "edgerecall": ["py.typed"],
+        "edgerecall.configs": ["*.yaml"],
+        "edgerecall.runtimes": ["*.pyi"],
+        "": ["*.json", "*.j2"],
+    },
     ext_modules=[Extension("edgerecall.runtimes._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "build_py": PackedBuild},
 )

@@ -17,7 +17,7 @@ import paddle
 from environment import print_machine
 from numpy.typing import NDArray
 
-from edgerecall.train.config import load_config
+from edgerecall.train.config.training import load_config
 from edgerecall.train.encoder import encoder
 from edgerecall.train.setup import build_network
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from edgerecall.bench.machine import cpu_name
-from edgerecall.runtimes.cpus import usable_cpus
+from edgerecall.bench.measure.machine import cpu_name
+from edgerecall.runtimes.core.cpus import usable_cpus
 
 
 def machine_line() -> str:

@@ -47,7 +47,7 @@ def bundle_of(backbone: str) -> Path:
         return target
     import paddle
 
-    from edgerecall.train.config import load_config
+    from edgerecall.train.config.training import load_config
     from edgerecall.train.network import EmbeddingNetwork
 
     overrides = [

@@ -22,14 +22,14 @@ from benchmark_app import median_ms
 from environment import print_machine
 from models import bundle_of
 
-from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.model import open_predictor, other_interpreter
-from edgerecall.runtimes.predictor import RUNTIMES
-from edgerecall.runtimes.worker import SILENT_SWITCHES, own_command, sidecar_command
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.embed.replicas import open_predictor, other_interpreter
+from edgerecall.runtimes.predictor.registry import backend
+from edgerecall.runtimes.worker.client import SCRUBBED_VARIABLES, own_command, sidecar_command
 
 CPU = max(os.sched_getaffinity(0))
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in SILENT_SWITCHES}
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in SCRUBBED_VARIABLES}
 
 
 def ours_and_raw(bundle: Bundle, runtime: str, batch: Path, pairs: int) -> tuple[float, float]:
@@ -37,6 +37,7 @@ def ours_and_raw(bundle: Bundle, runtime: str, batch: Path, pairs: int) -> tuple
     io = bundle.spec.io
     request = {
         "runtime": runtime,
+        "predictor": backend(runtime).predictor,
         "files": bundle.files(bundle.artifact(runtime)),
         "input_name": io.input_name,
         "input_shape": io.input_shape,
@@ -44,7 +45,7 @@ def ours_and_raw(bundle: Bundle, runtime: str, batch: Path, pairs: int) -> tuple
         "batch": str(batch),
         "pairs": pairs,
     }
-    python = other_interpreter(runtime)
+    python = other_interpreter(backend(runtime))
     start = own_command if python is None else partial(sidecar_command, python)
     command = start("overhead_child", json.dumps(request), cpus=(CPU,))
     environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
@@ -86,7 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             batch = Path(folder) / "batch.npy"
             np.save(batch, bundle.golden()[1][:1])
-            for runtime in RUNTIMES:
+            for runtime in bundle.runtimes():
                 ours, raw = ours_and_raw(bundle, runtime, batch, options.pairs)
                 print(
                     f"{backbone}, {runtime}: ours {ours:.3f} ms, raw {raw:.3f} ms: {ours / raw:.4f} times"

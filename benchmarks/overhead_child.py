@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgerecall.runtimes.predictor import ModelIO, Predictor, RunOptions, open_files
+from edgerecall.runtimes.predictor.backend import Backend
+from edgerecall.runtimes.predictor.interface import ModelIO, Predictor, RunOptions, open_backend
 
 WARM_UP = 20
 
@@ -64,5 +65,7 @@ def main() -> None:
     request = json.loads(sys.argv[-1])
     io = ModelIO(request["input_name"], tuple(request["input_shape"]), request["embedding_dim"])
     batch = np.load(request["batch"])
-    with open_files(request["runtime"], request["files"], io, RunOptions()) as predictor:
+    with open_backend(
+        Backend(request["runtime"], request["predictor"]), request["files"], io, RunOptions()
+    ) as predictor:
         print(json.dumps(medians(request["runtime"], predictor, batch, request["pairs"])))

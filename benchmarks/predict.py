@@ -3,9 +3,9 @@
 A bound: all cores, over the core-seconds that an image takes to preprocess and to embed. It is measured twice in each
 round: with one core at work and the others idle ("alone"), and with every core at work on the same part ("busy"). Cores
 that share a cache, a memory bus, a clock or, as two hardware threads, one core are slower together: then only the
-second can be reached. Both are CPU time, on the lanes and with the memory that `predict` uses, so that other processes
-disturb them little; they do disturb `predict`'s images per second. Its own CPU time over that of its busy parts is what
-it adds to them; what its share of the bound lacks beyond that is time in which a core of it waited.
+second can be reached. Both are CPU time, on the replicas and with the memory that `predict` uses, so that other
+processes disturb them little; they do disturb `predict`'s images per second. Its own CPU time over that of its busy
+parts is what it adds to them; what its share of the bound lacks beyond that is time in which a core of it waited.
 The plain loop decodes with OpenCV, preprocesses by numpy and infers a batch, one after the other, its runtime with a
 thread per core. All take turns; figures are medians over the rounds; loading is left out for all.
 """
@@ -28,12 +28,13 @@ from models import bundle_of, photos
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.model import EmbeddingModel, l2_normalize, open_predictor
-from edgerecall.runtimes.predictor import Predictor, RunOptions
-from edgerecall.runtimes.preprocess import preprocess_batch
-from edgerecall.runtimes.rec import RecConfig, open_rec_model
-from edgerecall.runtimes.worker import WorkerPredictor
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.embed.model import EmbeddingModel, l2_normalize
+from edgerecall.runtimes.embed.predict_config import RecConfig, open_rec_model
+from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.predictor.interface import Predictor, RunOptions
+from edgerecall.runtimes.preprocess.pipeline import preprocess_batch
+from edgerecall.runtimes.worker.client import WorkerPredictor
 
 CORES = len(os.sched_getaffinity(0))
 MEAN, STD = (np.asarray(values, np.float32) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -63,27 +64,27 @@ def plain_loop(predictor: Predictor, paths: list[Path], batch: int) -> Rows:
 
 
 class Parts:
-    """What `predict` does to an image, part by part: lane `i` has predictor `i` and memory for one chunk."""
+    """What `predict` does to an image, part by part: replica `i` is predictor `i` and memory for one chunk."""
 
     def __init__(self, model: EmbeddingModel, paths: list[Path], batch: int) -> None:
-        self.model, self.batch, self.lanes = model, batch, len(model.predictors)
+        self.model, self.batch, self.replicas = model, batch, model.replicas
         chunk = model.chunk(len(paths))
         self.chunks = [paths[start : start + chunk] for start in range(0, len(paths), chunk)]
         self.images = len(paths)
-        self.memory = [np.empty((chunk, *model.spec.input_shape), np.float32) for _ in range(self.lanes)]
+        self.memory = [np.empty((chunk, *model.spec.input_shape), np.float32) for _ in range(self.replicas)]
 
-    def preprocess(self, lane: int) -> float:
+    def preprocess(self, replica: int) -> float:
         """CPU seconds of this thread for all images."""
         begin = time.thread_time()
         for paths in self.chunks:
-            preprocess_batch(paths, self.model.spec.preprocess, self.memory[lane][: len(paths)])
+            preprocess_batch(paths, self.model.spec.preprocess, self.memory[replica][: len(paths)])
         return time.thread_time() - begin
 
-    def embed(self, lane: int) -> float:
-        """CPU seconds for as many images; of the worker where the lane has one, without the transport to it."""
-        predictor, batches = self.model.predictors[lane], -(-self.images // self.batch)
-        starts = range(0, len(self.memory[lane]), self.batch)
-        tensors = [self.memory[lane][start : start + self.batch] for start in starts]
+    def embed(self, replica: int) -> float:
+        """CPU seconds for as many images; of the worker where the replica has one, without the transport to it."""
+        predictor, batches = self.model.pool.predictors[replica], -(-self.images // self.batch)
+        starts = range(0, len(self.memory[replica]), self.batch)
+        tensors = [self.memory[replica][start : start + self.batch] for start in starts]
         if isinstance(predictor, WorkerPredictor):
             return predictor.time(tensors[0], batches).cpu_ns / 1e9
         begin = time.thread_time()
@@ -93,17 +94,17 @@ class Parts:
 
     def cpu_seconds(self) -> float:
         """CPU time so far of this process and its workers."""
-        pids = [predictor.pid for predictor in self.model.predictors if isinstance(predictor, WorkerPredictor)]
+        pids = [predictor.pid for predictor in self.model.pool.predictors if isinstance(predictor, WorkerPredictor)]
         times = [psutil.Process(pid).cpu_times() for pid in pids]
         return time.process_time() + sum(found.user + found.system for found in times)
 
-    def core_seconds(self, lanes: int) -> float:
-        """CPU seconds of an image through both parts, with that many lanes at work at the same time."""
+    def core_seconds(self, replicas: int) -> float:
+        """CPU seconds of an image through both parts, with that many replicas at work at the same time."""
         total = 0.0
         for part in (self.preprocess, self.embed):
-            with ThreadPoolExecutor(lanes) as pool:
-                total += sum(pool.map(part, range(lanes)))
-        return total / (lanes * self.images)
+            with ThreadPoolExecutor(replicas) as pool:
+                total += sum(pool.map(part, range(replicas)))
+        return total / (replicas * self.images)
 
 
 def measure(backbone: str, runtime: str, batch: int, paths: list[Path], rounds: int) -> None:
@@ -126,7 +127,7 @@ def measure(backbone: str, runtime: str, batch: int, paths: list[Path], rounds: 
             "predict": lambda: np.concatenate([rows for _, rows in ours.stream(paths)]),
             "plain": lambda: plain_loop(plain, paths, batch),
             "alone": lambda: parts.core_seconds(1),
-            "busy": lambda: parts.core_seconds(parts.lanes),
+            "busy": lambda: parts.core_seconds(parts.replicas),
         }
         results: dict[str, Rows | float] = {}
         rates: dict[str, list[float]] = {name: [] for name in (*actions, "own")}

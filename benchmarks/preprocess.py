@@ -20,8 +20,8 @@ from models import photo
 from PIL import Image
 
 from edgerecall.runtimes import _native
-from edgerecall.runtimes.preprocess import plan, preprocess_batch
-from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeShort
+from edgerecall.runtimes.preprocess.ops import CenterCrop, Decode, Normalize, Preprocess, ResizeShort
+from edgerecall.runtimes.preprocess.pipeline import plan, preprocess_batch
 
 LIMIT = 10**8
 BATCH = 32

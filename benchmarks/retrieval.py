@@ -64,7 +64,7 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
 
 def evaluate(x: Rows, labels: NDArray[np.int64]) -> dict[str, Any]:
     """This package's."""
-    from edgerecall.bench.retrieval import retrieval_scores
+    from edgerecall.bench.retrieval.metrics import retrieval_scores
 
     retrieval_scores(x[:600], labels[:600] // 4)  # threads' buffers
 

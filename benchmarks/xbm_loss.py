@@ -18,9 +18,9 @@ import numpy as np
 import paddle
 from environment import print_machine
 
-from edgerecall.train.losses import EmbeddingLoss
-from edgerecall.train.memory import CrossBatchMemory
-from edgerecall.train.pair_losses import Contrastive
+from edgerecall.train.losses.embedding_loss import EmbeddingLoss
+from edgerecall.train.losses.memory import CrossBatchMemory
+from edgerecall.train.losses.pair_losses import Contrastive
 
 BATCH, INSTANCES, DIM, MEMORY, CLASSES, EPSILON = 64, 4, 128, 55_000, 11_318, 1e-5
 TABLE = (10_000, 25_000, 50_000, 100_000, 250_000, 500_000)

@@ -1,15 +1,18 @@
 # edgerecall-device: everything but libc and the runtimes' own libraries is inside.
-add_executable(edgerecall-device cpp/tools/main.cpp cpp/tools/arguments.cpp cpp/tools/session.cpp cpp/tools/images.cpp
-  cpp/tools/verify.cpp cpp/tools/predict.cpp cpp/tools/search.cpp cpp/tools/bench.cpp cpp/tools/row_process.cpp
-  cpp/tools/row_worker.cpp)
-target_include_directories(edgerecall-device PRIVATE cpp/src cpp/tools)
+add_executable(edgerecall-device
+  cpp/tools/main.cpp cpp/tools/arguments.cpp cpp/tools/session.cpp cpp/tools/images.cpp cpp/tools/verify.cpp
+  cpp/tools/predict.cpp cpp/tools/search.cpp cpp/tools/bench/bench.cpp cpp/tools/bench/row_process.cpp
+  cpp/tools/bench/row_worker.cpp)
+target_include_directories(edgerecall-device PRIVATE cpp/src cpp/tools "${EDGERECALL_GENERATED}")
 target_compile_definitions(edgerecall-device PRIVATE "EDGERECALL_VERSION=\"${PROJECT_VERSION}\"")
 target_link_libraries(edgerecall-device PRIVATE edgerecall_predictors edgerecall_flags nlohmann_json::nlohmann_json)
 # Small, but for the loops over pixels and embeddings.
 target_compile_options(edgerecall-device PRIVATE -Os)
 target_compile_options(edgerecall_predictors PRIVATE -Os)
-set_source_files_properties(cpp/src/json_text.cpp cpp/src/spec_json.cpp cpp/src/machine.cpp cpp/src/npy.cpp
-  cpp/src/jpeg.cpp cpp/src/png.cpp cpp/src/geometry.cpp cpp/src/taps.cpp cpp/src/parallel.cpp cpp/src/decode.cpp
+set_source_files_properties(
+  cpp/src/base/json_text.cpp cpp/src/preprocess/spec_json.cpp cpp/src/base/machine.cpp cpp/src/bundle/npy.cpp
+  cpp/src/image/jpeg.cpp cpp/src/image/png.cpp cpp/src/preprocess/geometry.cpp cpp/src/preprocess/taps.cpp
+  cpp/src/base/files.cpp cpp/src/base/parallel.cpp cpp/src/image/decode.cpp
   PROPERTIES COMPILE_OPTIONS -Os)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_link_options(edgerecall-device PRIVATE -static-libstdc++ -static-libgcc)

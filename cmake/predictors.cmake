@@ -1,18 +1,20 @@
 # edgerecall_predictors: the runtimes behind edgerecall/predictor.h. ONNX Runtime and OpenVINO are opened at run time and
 # need nothing here; the others are linked when their folder is given.
-add_library(edgerecall_predictors STATIC cpp/src/predictor.cpp cpp/src/registry.cpp cpp/src/bundle.cpp)
-target_include_directories(edgerecall_predictors PRIVATE cpp/src)
+add_library(edgerecall_predictors STATIC
+  cpp/src/runtimes/predictor.cpp cpp/src/runtimes/registry.cpp cpp/src/bundle/bundle.cpp)
+target_include_directories(edgerecall_predictors PRIVATE cpp/src "${EDGERECALL_GENERATED}")
 target_link_libraries(edgerecall_predictors PUBLIC edgerecall_core PRIVATE edgerecall_flags nlohmann_json::nlohmann_json)
 set_target_properties(edgerecall_predictors PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
 
 if(EDGERECALL_LOADED_RUNTIMES)
-  target_sources(edgerecall_predictors PRIVATE cpp/src/onnxruntime_predictor.cpp cpp/src/openvino_predictor.cpp)
+  target_sources(edgerecall_predictors PRIVATE
+    cpp/src/runtimes/onnxruntime_predictor.cpp cpp/src/runtimes/openvino_predictor.cpp)
   target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_LOADED_RUNTIMES)
 endif()
 
 if(EDGERECALL_NCNN_DIR)
   find_package(ncnn REQUIRED PATHS "${EDGERECALL_NCNN_DIR}" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
-  target_sources(edgerecall_predictors PRIVATE cpp/src/ncnn_predictor.cpp)
+  target_sources(edgerecall_predictors PRIVATE cpp/src/runtimes/ncnn_predictor.cpp)
   target_compile_definitions(edgerecall_predictors PRIVATE EDGERECALL_WITH_NCNN)
   target_include_directories(edgerecall_predictors SYSTEM PRIVATE "${EDGERECALL_NCNN_DIR}/include")
   target_link_libraries(edgerecall_predictors PRIVATE ncnn)
@@ -32,9 +34,10 @@ function(edgerecall_link name folder header library source)
 endfunction()
 
 if(EDGERECALL_PADDLE_LITE_DIR)
-  edgerecall_link(LITE "${EDGERECALL_PADDLE_LITE_DIR}" paddle_api.h paddle_light_api_shared cpp/src/lite_predictor.cpp)
+  edgerecall_link(LITE "${EDGERECALL_PADDLE_LITE_DIR}" paddle_api.h paddle_light_api_shared
+                  cpp/src/runtimes/lite_predictor.cpp)
 endif()
 if(EDGERECALL_PADDLE_INFERENCE_DIR)
   edgerecall_link(PADDLE "${EDGERECALL_PADDLE_INFERENCE_DIR}" paddle_inference_api.h paddle_inference
-                  cpp/src/paddle_predictor.cpp)
+                  cpp/src/runtimes/paddle_predictor.cpp)
 endif()

@@ -8,10 +8,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtimes.errors import EdgeRecallError, InputError, RuntimeUnavailable
-from ..runtimes.predictor import one_line
-from ..runtimes.sidecar import Sidecar
-from ..runtimes.worker import own_command
+from ..runtimes.core.errors import EdgeRecallError, InputError, RuntimeUnavailable
+from ..runtimes.core.text import one_line
+from ..runtimes.sidecars.sidecar import Sidecar
+from ..runtimes.worker.client import own_command
 
 STEP_TIMEOUT_S = 900
 FULL_DISK = ("No space left on device", "File too large")

@@ -13,37 +13,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.bundle import (
+from ..runtimes.bundle.bundle import Bundle, write_vectors
+from ..runtimes.bundle.manifest import (
+    EMBEDDINGS,
+    FORMAT_VERSION,
     GOLDEN,
-    GOLDEN_VECTORS,
     MANIFEST,
+    TENSORS,
     Artifact,
-    Bundle,
     Check,
     Manifest,
     Skipped,
     describe_file,
     host_target,
 )
-from ..runtimes.errors import EdgeRecallError, ImageError, InputError, ParityError
-from ..runtimes.files import atomic_folder
-from ..runtimes.model import open_predictor
-from ..runtimes.predictor import RunOptions
-from ..runtimes.preprocess import preprocess_file
-from ..runtimes.spec import Preprocess, Spec
-from ..runtimes.verify import check_problem, compare, precision_problem
-from ..runtimes.versions import installed_versions
+from ..runtimes.bundle.spec import Spec
+from ..runtimes.core.errors import EdgeRecallError, ImageError, InputError, ParityError
+from ..runtimes.core.files import atomic_folder
+from ..runtimes.embed.replicas import open_predictor
+from ..runtimes.embed.verify import check_problem, compare
+from ..runtimes.predictor.interface import RunOptions
+from ..runtimes.predictor.precision import precision_problem
+from ..runtimes.predictor.registry import tool_versions
+from ..runtimes.preprocess.ops import Preprocess
+from ..runtimes.preprocess.pipeline import preprocess_file
 from .context import Context, DiskFull
 
 
 @dataclass(frozen=True)
 class Format:
-    """maker: `module:function` of this folder. targets: machines that run the artifact. asked: made only by name."""
+    """maker: `module:function` of `formats`. targets: machines that run the artifact. opt_in: not one of "all"."""
 
     runtime: str
     targets: tuple[str, ...]
     maker: str
-    asked: bool = False
+    opt_in: bool = False
 
 
 # Order matters: a runtime takes the first artifact that fits, and openvino and ncnn may build on onnx.
@@ -55,9 +59,9 @@ FORMATS = {
     "lite-x86": Format("lite", ("x86_64",), "lite_format:x86"),
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
-    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", asked=True),
+    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True),
 }
-ALL = tuple(name for name, entry in FORMATS.items() if not entry.asked)
+ALL = tuple(name for name, entry in FORMATS.items() if not entry.opt_in)
 Report = Callable[[str, str | None], None]
 
 
@@ -104,7 +108,7 @@ def make_golden(
     embeddings = source.reference(stacked)
     if not np.isfinite(embeddings).all() or not np.abs(embeddings).max() > 0:
         raise InputError("the model's own output on the golden images is zero or not finite: is it trained?")
-    np.savez(folder / GOLDEN_VECTORS, tensors=stacked, embeddings=embeddings)
+    write_vectors(folder, stacked, embeddings)
     return names, stacked, embeddings
 
 
@@ -112,10 +116,10 @@ def make_artifact(name: str, context: Context) -> Artifact:
     """Makes one format's files. FormatFailed with the reason."""
     entry = FORMATS[name]
     module, _, function = entry.maker.partition(":")
-    maker = getattr(importlib.import_module(f".{module}", __package__), function)
+    maker = getattr(importlib.import_module(f".formats.{module}", __package__), function)
     files = maker(context)
     described = tuple(describe_file(context.folder, path, role) for role, path in files.items())
-    return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, precision="fp32", files=described)
+    return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, files=described)
 
 
 def check_artifact(
@@ -126,9 +130,10 @@ def check_artifact(
     with open_predictor(bundle, artifact.runtime, options, worker=True, artifact=artifact.name) as predictor:
         output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         whole = predictor.embed(tensors)
-        wrong = precision_problem(options.precision, predictor.info)
-    check = compare(output, expected, artifact.runtime)
-    batched = compare(whole, expected, artifact.runtime)
+        wrong = precision_problem(artifact.quantisation, options.precision, predictor.info.precision)
+        ran = (predictor.info.precision, artifact.quantisation)
+    check = compare(output, expected, artifact.runtime, *ran)
+    batched = compare(whole, expected, artifact.runtime, *ran)
     problem = wrong or check_problem(check)
     if problem is None and (in_batch := check_problem(batched)):
         problem = f"in a batch of {len(tensors)}, {in_batch}"
@@ -165,17 +170,17 @@ def export_bundle(
             normalize_embedding=source.normalize_embedding,
             preprocess=source.preprocess,
         )
-        golden = tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS))
+        golden = tuple(describe_file(folder, folder / name, "golden") for name in (*names, TENSORS, EMBEDDINGS))
         context = Context(folder, Path(scratch), source.models, spec.input_shape, source.reasons)
         artifacts: list[Artifact] = []
         skipped: list[Skipped] = []
 
         def manifest(kept: Sequence[Artifact]) -> Manifest:
             return Manifest(
-                format_version=1,
+                format_version=FORMAT_VERSION,  # type: ignore[arg-type]
                 spec=spec,
                 source={**source.about, **context.notes},
-                tools=installed_versions(),
+                tools=tool_versions(),
                 command=command,
                 artifacts=tuple(kept),
                 skipped=tuple(skipped),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..runtimes.errors import InputError
-from ..runtimes.paddle_model import read_program
+from ..runtimes.backends.paddle_model import read_program
+from ..runtimes.core.errors import InputError
 
 FLOAT, INTS = 1, 3  # AttrType of framework.proto
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.errors import InputError, RuntimeFailed
-from ..runtimes.files import sha256
-from ..runtimes.paddle_model import check_input_shape
-from ..runtimes.predictor import ModelIO, RunOptions
-from ..runtimes.transform_ops import read_preprocess
-from ..runtimes.worker import WorkerPredictor
+from ..runtimes.backends.paddle_model import check_input_shape
+from ..runtimes.core.errors import InputError, RuntimeFailed
+from ..runtimes.core.files import sha256
+from ..runtimes.predictor.interface import ModelIO, RunOptions
+from ..runtimes.preprocess.transform_ops import read_preprocess
+from ..runtimes.worker.client import WorkerPredictor
 from .context import FormatFailed, own_step, run_step
 from .exporter import Source
 
@@ -30,9 +30,9 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
     """
     import paddle
 
-    from ..train.checkpoint import load_network, params_path
     from ..train.evaluate import eval_preprocess
     from ..train.network import EmbeddingNetwork
+    from ..train.state.checkpoint import load_network, params_path
 
     preprocess = eval_preprocess(config)
     network = EmbeddingNetwork(config.Arch)
@@ -62,6 +62,7 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
             reasons[form] = str(error)
     about = {
         "kind": "checkpoint",
+        "form": "paddle",
         "file": params_path(checkpoint).name,
         "sha256": sha256(params_path(checkpoint)),
         "config": config.model_dump(mode="json", exclude_unset=True),
@@ -103,6 +104,12 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
         "pdmodel": "the model comes as PIR only, and Paddle Lite reads .pdmodel only: export it again from its"
         " training code with FLAGS_enable_pir_api=0",
     }
-    about = {"kind": "paddle model", "file": model.name, "sha256": sha256(model), "params_sha256": sha256(params)}
+    about = {
+        "kind": "paddle model",
+        "form": "paddle",
+        "file": model.name,
+        "sha256": sha256(model),
+        "params_sha256": sha256(params),
+    }
     reasons = {form: missing[form] for form in FORMS if form not in models}
     return Source(preprocess, True, models, reasons, reference, about, input_names[0])

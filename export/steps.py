@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..runtimes.errors import EdgeRecallError
-from ..runtimes.predictor import one_line
-from ..runtimes.versions import missing_package
+from ..runtimes.core.errors import EdgeRecallError
+from ..runtimes.core.text import one_line
+from ..runtimes.core.versions import missing_package
 
 OPSET = 17
 
@@ -20,10 +20,10 @@ def trace(config_file: str, checkpoint: str, prefix: str) -> None:
     """Checkpoint -> Paddle inference model; the format depends on FLAGS_enable_pir_api."""
     import paddle
 
-    from ..train.checkpoint import load_network
-    from ..train.config import TrainConfig
+    from ..train.config.training import TrainConfig
     from ..train.encoder import save_inference
     from ..train.network import EmbeddingNetwork
+    from ..train.state.checkpoint import load_network
 
     config = TrainConfig.model_validate_json(Path(config_file).read_text(encoding="utf-8"))
     paddle.set_device("cpu")

@@ -1,19 +1,13 @@
-"""The C++ core. What goes in is checked; the work runs without the interpreter's lock, on the caller's buffers."""
+"""The C++ core. What goes in is checked; the work runs without the interpreter's lock, on the caller's buffers.
+
+Its errors are those of `core.errors`: InputError, UnsupportedImage, RuntimeUnavailable, RuntimeFailed.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-
-class InputError(ValueError):
-    """Bad input; one line."""
-
-class UnsupportedImage(InputError):
-    """Bytes that are neither JPEG nor PNG."""
-
-class Unavailable(RuntimeError):
-    """Something that the core needs is not there; one line with the remedy."""
 
 def decode(encoded: bytes, apply_exif: bool, max_pixels: int) -> NDArray[np.uint8]:
     """JPEG or PNG bytes -> uint8 `(height, width, 3)`, as Pillow's `convert("RGB")`. InputError, UnsupportedImage."""
@@ -75,7 +69,7 @@ def evaluate(
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> Evaluation:
-    """Ranks and metrics; without a gallery the queries are their own. InputError, Unavailable, KeyboardInterrupt."""
+    """Ranks and metrics; without a gallery the queries are their own. InputError, KeyboardInterrupt."""
 
 class Gallery:
     """Embeddings in memory, searched exactly. storage: float32, float16 or int8 (with a float32 scale a row).
@@ -114,7 +108,7 @@ class Predictor:
     """One loaded model in one runtime, driven by the core. files: `role -> path`. precision: fp32, fp16 or bf16.
 
     library: the runtime's shared library or its folder, for those that are opened at run time; empty: the environment's
-    or the system's. Unavailable, RuntimeFailed, InputError.
+    or the system's. RuntimeUnavailable, RuntimeFailed, InputError.
     """
 
     version: str

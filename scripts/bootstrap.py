@@ -54,7 +54,7 @@ def works(command: list[str]) -> bool:
 
 def find_python() -> str:
     """This interpreter if it fits, else one on PATH, of a version manager, or one that uv brings."""
-    from edgerecall.runtimes.interpreters import find_interpreter
+    from edgerecall.runtimes.sidecars.interpreters import find_interpreter
 
     python = find_interpreter(VERSIONS)
     if python is None:
@@ -126,8 +126,10 @@ def fingerprint() -> str:
         "pyproject.toml",
         "CMakeLists.txt",
         "scripts/bootstrap.py",
-        "runtimes/sidecar.py",
-        "python/edgerecall/cross/host.py",
+        "runtimes/sidecars/sidecar.py",
+        "cross/host.py",
+        "runtimes/bundle/bundle.schema.json",
+        "runtimes/core/contract.json",
     ]
     folders = ("cpp/include", "cpp/src", "cpp/bindings", "cmake")
     sources = sorted(p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file())

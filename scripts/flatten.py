@@ -24,10 +24,11 @@ def main() -> None:
     shutil.rmtree(FLAT, ignore_errors=True)
     for package, folder in package_dir().items():
         target = FLAT.joinpath(*package.split("."))
-        target.mkdir(parents=True)
-        for source in sorted((ROOT / folder).iterdir()):
-            if source.suffix in (".py", ".pyi", ".typed"):
-                (target / source.name).symlink_to(source)
+        for source in sorted((ROOT / folder).rglob("*")):
+            if source.suffix in (".py", ".pyi", ".typed", ".json", ".j2"):
+                link = target / source.relative_to(ROOT / folder)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(source)
 
 
 if __name__ == "__main__":

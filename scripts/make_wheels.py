@@ -21,9 +21,9 @@ from edgerecall.cross.build import CrossBuild
 from edgerecall.cross.commands import run_logged
 from edgerecall.cross.licences import copy_licences
 from edgerecall.cross.packages import own_index
-from edgerecall.runtimes.errors import EdgeRecallError, InputError
-from edgerecall.runtimes.interpreters import by_uv, candidates
-from edgerecall.runtimes.targets import find_program, target_named
+from edgerecall.runtimes.core.errors import EdgeRecallError, InputError
+from edgerecall.runtimes.core.targets import find_program, target_named
+from edgerecall.runtimes.sidecars.interpreters import by_uv, candidates
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK, DIST = ROOT / "build" / "wheels", ROOT / "dist"

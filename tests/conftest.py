@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import yaml
 
-from edgerecall.runtimes.bundle import GOLDEN_VECTORS, Artifact, Bundle, Manifest, describe_file
-from edgerecall.runtimes.fake_predictor import pooled_projection
-from edgerecall.runtimes.preprocess import preprocess_file
-from edgerecall.runtimes.spec import CenterCrop, Decode, Normalize, Preprocess, ResizeShort, Spec
+from edgerecall.runtimes.backends.fake_predictor import pooled_projection
+from edgerecall.runtimes.bundle.bundle import Bundle, write_vectors
+from edgerecall.runtimes.bundle.manifest import EMBEDDINGS, FORMAT_VERSION, TENSORS, Artifact, Manifest, describe_file
+from edgerecall.runtimes.bundle.spec import Spec
+from edgerecall.runtimes.preprocess.ops import CenterCrop, Decode, Normalize, Preprocess, ResizeShort
+from edgerecall.runtimes.preprocess.pipeline import preprocess_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIMES = ("paddle", "onnxruntime", "openvino", "lite")
@@ -28,20 +30,19 @@ SIDE = 64
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TIERS = ("core", "runtime", "train", "device")
-# Of files and folders; a file goes before its folder. Files of the core import nothing that it has not.
+# Of files and folders; the innermost counts. Files of the core import nothing that it has not.
 FILE_TIERS = {
     "bench": "core",
     "benchmarks": "core",
     "cli": "core",
     "cross": "core",
     "export": "train",
-    "export/test_ncnn.py": "runtime",
+    "export/formats/test_ncnn.py": "runtime",
     "runtimes": "core",
     "scripts": "core",
     "train": "train",
-    "train/test_config.py": "core",
-    "train/test_data.py": "core",
-    "train/test_sampler.py": "core",
+    "train/config": "core",
+    "train/data": "core",
 }
 FIXTURE_TIERS = {"lite_ready": "runtime", "real_bundle": "runtime", "trained": "train"}
 
@@ -49,7 +50,7 @@ FIXTURE_TIERS = {"lite_ready": "runtime", "real_bundle": "runtime", "trained": "
 def file_tier(path: Path) -> str | None:
     """What the table says of a file."""
     place = path.relative_to(ROOT / "tests")
-    return FILE_TIERS.get(place.as_posix(), FILE_TIERS.get(place.parts[0]))
+    return next((FILE_TIERS[name] for name in map(Path.as_posix, (place, *place.parents)) if name in FILE_TIERS), None)
 
 
 def tier(item: pytest.Item) -> str:
@@ -225,18 +226,16 @@ def make_fake_bundle(folder: Path, images: list[Path], **behaviour: Any) -> Bund
         (folder / names[-1]).write_bytes(image.read_bytes())
     tensors = np.stack([preprocess_file(image, preprocess) for image in images])
     embeddings = pooled_projection(16)(tensors)
-    np.savez(folder / GOLDEN_VECTORS, tensors=tensors, embeddings=embeddings)
-    artifact = Artifact(
-        name="fake", runtime="fake", targets=("any",), precision="fp32", files=(describe_file(folder, model, "model"),)
-    )
+    write_vectors(folder, tensors, embeddings)
+    artifact = Artifact(name="fake", runtime="fake", targets=("any",), files=(describe_file(folder, model, "model"),))
     manifest = Manifest(
-        format_version=1,
+        format_version=FORMAT_VERSION,  # type: ignore[arg-type]
         spec=Spec(input_name="x", input_shape=(3, SIDE, SIDE), embedding_dim=16, preprocess=preprocess),
         source={},
         tools={},
         command="tests",
         artifacts=(artifact,),
-        golden=tuple(describe_file(folder, folder / name, "golden") for name in (*names, GOLDEN_VECTORS)),
+        golden=tuple(describe_file(folder, folder / name, "golden") for name in (*names, TENSORS, EMBEDDINGS)),
         golden_images=tuple(names),
     )
     bundle = Bundle(folder, manifest)
@@ -273,8 +272,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lite_ready() -> None:
     """The Lite sidecar must be there: no test of the real runtimes is skipped."""
-    from edgerecall.runtimes.errors import RuntimeUnavailable
-    from edgerecall.runtimes.sidecar import LITE
+    from edgerecall.runtimes.core.errors import RuntimeUnavailable
+    from edgerecall.runtimes.sidecars.sidecar import LITE
 
     try:
         found = LITE.find_python()

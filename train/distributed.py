@@ -12,7 +12,7 @@ import paddle.distributed as dist
 from paddle.autograd import PyLayer
 from paddle.distributed import collective
 
-from ..runtimes.errors import EdgeRecallError
+from ..runtimes.core.errors import EdgeRecallError
 
 T = TypeVar("T")
 DONE, FAILED = 1, 2

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from ..runtimes.model import l2_normalize
+from ..runtimes.embed.model import l2_normalize
 
 IMAGES = 32
 

@@ -13,11 +13,11 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from ..runtimes.cpus import usable_cpus
-from ..runtimes.files import write_error
-from ..runtimes.paddle_predictor import PaddlePredictor
-from ..runtimes.predictor import ModelIO, RunOptions
-from .config import TrainConfig
+from ..runtimes.backends.paddle_predictor import PaddlePredictor
+from ..runtimes.core.cpus import usable_cpus
+from ..runtimes.core.files import write_error
+from ..runtimes.predictor.interface import ModelIO, RunOptions
+from .config.training import TrainConfig
 from .network import EmbeddingNetwork
 
 Tensors = NDArray[np.float32]

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench.rerank import reranked_scores
-from ..bench.retrieval import RetrievalScores, retrieval_scores
-from ..runtimes.errors import ImageError, InputError
-from ..runtimes.image_list import ImageList, read_image_list
-from ..runtimes.model import l2_normalize, stream_tensors
-from ..runtimes.spec import Preprocess
-from ..runtimes.transform_ops import parse_transform_ops
-from .config import TrainConfig
-from .config_data import Dataset, EvalData
+from ..bench.retrieval.metrics import RetrievalScores, retrieval_scores
+from ..bench.retrieval.rerank import reranked_scores
+from ..runtimes.core.errors import ImageError, InputError
+from ..runtimes.core.image_list import ImageList, read_image_list
+from ..runtimes.embed.batches import stream_tensors
+from ..runtimes.embed.model import l2_normalize
+from ..runtimes.preprocess.ops import Preprocess
+from ..runtimes.preprocess.transform_ops import parse_transform_ops
+from .config.data import Dataset, EvalData
+from .config.training import TrainConfig
 from .encoder import Encode, State, encoder
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[int], None]
+OnImages = Callable[[int], None]
 
 
 def exif_rule(dataset: Dataset) -> str:
@@ -51,7 +52,7 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
 
 
 def encode(
-    network: Encode, images: ImageList, preprocess: Preprocess, data: EvalData, progress: Progress | None = None
+    network: Encode, images: ImageList, preprocess: Preprocess, data: EvalData, progress: OnImages | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """L2-normalised embeddings float32 `(n, D)` and the list indices int64 `(n,)` they are of.
 
@@ -88,14 +89,14 @@ class Encoded:
     embeddings: NDArray[np.float32]
 
     @staticmethod
-    def of(network: Encode, data: EvalData, preprocess: Preprocess, progress: Progress | None) -> Encoded:
+    def of(network: Encode, data: EvalData, preprocess: Preprocess, progress: OnImages | None) -> Encoded:
         """Reads, encodes and leaves bad images out."""
         images = read_list(data.dataset)
         embeddings, kept = encode(network, images, preprocess, data, progress)
         return Encoded(images.subset(kept), embeddings)
 
 
-def encode_sets(config: TrainConfig, state: State, progress: Progress | None = None) -> tuple[Encoded, Encoded | None]:
+def encode_sets(config: TrainConfig, state: State, progress: OnImages | None = None) -> tuple[Encoded, Encoded | None]:
     """Gallery and queries by the network with this state; no queries where they are the gallery itself."""
     pair = config.DataLoader.Eval
     preprocess = eval_preprocess(config)
@@ -129,7 +130,7 @@ def arguments_of(gallery: Encoded, queries: Encoded | None) -> dict[str, Any]:
 
 
 def score(
-    config: TrainConfig, gallery: Encoded, queries: Encoded | None, progress: Progress | None = None
+    config: TrainConfig, gallery: Encoded, queries: Encoded | None, progress: OnImages | None = None
 ) -> RetrievalScores:
     """recall@k and the rest; self left out by sample, cameras obeyed when listed, re-ranked when asked.
 
@@ -140,6 +141,6 @@ def score(
     return measure(**arguments_of(gallery, queries), ks=(*config.Metric.topk, 10), progress=tell)
 
 
-def evaluate(config: TrainConfig, state: State, progress: Progress | None = None) -> RetrievalScores:
+def evaluate(config: TrainConfig, state: State, progress: OnImages | None = None) -> RetrievalScores:
     """The scores of the config's evaluation set by the network with this state."""
     return score(config, *encode_sets(config, state, progress), progress)

@@ -7,9 +7,9 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ..runtimes.errors import InputError
+from ..runtimes.core.errors import InputError
 from .backbones import build_backbone
-from .config import ArchSection, Initializer, ParameterAttr
+from .config.training import ArchSection, Initializer, ParameterAttr
 
 
 def build_initializer(options: Initializer) -> Any:

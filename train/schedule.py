@@ -7,7 +7,7 @@ from typing import Any
 
 import paddle
 
-from .config_optimizer import (
+from .config.optimizer import (
     ConstantRate,
     CosineRate,
     LinearRate,

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ..runtimes.errors import InputError
-from ..runtimes.image_list import ImageList
-from .augment import Augmentation
-from .checkpoint import load_network, load_params
-from .config import TrainConfig
+from ..runtimes.core.errors import InputError
+from ..runtimes.core.image_list import ImageList
+from .config.training import TrainConfig
+from .data.augment import Augmentation
+from .data.loader import ImageMaker
 from .distributed import launched, start
 from .evaluate import exif_rule, read_list
-from .loader import ImageMaker
 from .network import EmbeddingNetwork
+from .state.checkpoint import load_network, load_params
 
 
 def set_device(device: str) -> None:
@@ -52,7 +52,7 @@ def build_network(config: TrainConfig, checkpoint: Path | None = None) -> Embedd
 
 def load_pretrained(network: EmbeddingNetwork, source: str) -> None:
     """Backbone weights from a path or URL; a classifier (`fc.*`) in the file is left out."""
-    from .weights import weights_file
+    from .state.weights import weights_file
 
     load_params(network.backbone, weights_file(source), ignore=("fc.",))
 

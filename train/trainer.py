@@ -15,22 +15,23 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..bench.retrieval import RetrievalScores
-from ..runtimes.errors import EdgeRecallError, InputError
-from . import distributed, savepoint
-from .checkpoint import PREFIX_XBM, set_state
-from .config import TrainConfig
+from ..bench.retrieval.metrics import RetrievalScores
+from ..runtimes.core.errors import EdgeRecallError, InputError
+from . import distributed
+from .config.training import TrainConfig
+from .data.loader import Batch, Draw, TrainLoader
+from .data.sampler import Position, build_sampler
 from .drift import IMAGES, DriftProbe
-from .ema import MovingAverage
 from .evaluate import evaluate
-from .loader import Batch, Draw, TrainLoader
-from .losses import build_loss
-from .recorder import Recorder, StepReport
-from .resume import Progress, load_optimizer, read_progress, read_weights, step_seed
-from .sampler import Position, build_sampler
-from .savepoint import keep_newest, path_of
+from .losses.embedding_loss import build_loss
+from .report.recorder import Recorder, StepReport
 from .schedule import Schedule, build_optimizer
 from .setup import build_network, image_maker, set_device
+from .state import savepoint
+from .state.checkpoint import PREFIX_XBM, set_state
+from .state.ema import MovingAverage
+from .state.resume import RunPosition, load_optimizer, read_position, read_weights, step_seed
+from .state.savepoint import keep_newest, path_of
 
 logger = logging.getLogger(__name__)
 LATEST = "latest"
@@ -61,7 +62,7 @@ class Trainer:
         self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
-        self.progress = Progress(self._fixed())
+        self.progress = RunPosition(self._fixed())
         if self.loss.xbm is not None and self.loss.xbm.size < self.batch_size * self.world:
             raise InputError(
                 f"the memory holds {self.loss.xbm.size} embeddings, the batch of all processes has"
@@ -200,7 +201,7 @@ class Trainer:
     def load(self, prefix: Path) -> None:
         """Takes up the savepoint `prefix`. InputError when it does not fit."""
         distributed.from_main(lambda: savepoint.recover(prefix))
-        self.progress = read_progress(prefix, self.progress)
+        self.progress = read_position(prefix, self.progress)
         weights, averaged = read_weights(prefix)
         if self.loss.xbm is not None:
             memory = {k.removeprefix(PREFIX_XBM): v for k, v in weights.items() if k.startswith(PREFIX_XBM)}

@@ -86,6 +86,28 @@ void interruptible(const Work& work) {
   }
 }
 
+/// What the core throws is raised as the package's own errors, which live as long as the process.
+void raise_as_the_package_does() {
+  static PyObject *input, *unsupported, *unavailable, *failed;
+  const py::module_ errors = py::module_::import("edgerecall.runtimes.core.errors");
+  const auto kept = [&](const char* name) { return py::object(errors.attr(name)).release().ptr(); };
+  input = kept("InputError"), unsupported = kept("UnsupportedImage");
+  unavailable = kept("RuntimeUnavailable"), failed = kept("RuntimeFailed");
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const UnsupportedImage& error) {
+      PyErr_SetString(unsupported, error.what());
+    } catch (const InputError& error) {
+      PyErr_SetString(input, error.what());
+    } catch (const Unavailable& error) {
+      PyErr_SetString(unavailable, error.what());
+    } catch (const RuntimeFailed& error) {
+      PyErr_SetString(failed, error.what());
+    }
+  });
+}
+
 Pixels py_decode(const py::bytes& encoded, bool apply_exif, std::int64_t max_pixels) {
   const Bytes bytes = bytes_of(encoded);
   return without_gil([&] { return decode(bytes.data, bytes.size, {apply_exif, max_pixels}); });
@@ -290,10 +312,7 @@ py::object py_executed(Predictor& predictor, const Rows& batch) {
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "EdgeRecall's C++ core; see _native.pyi.";
-  const auto input_error = py::register_exception<InputError>(module, "InputError", PyExc_ValueError);
-  py::register_exception<UnsupportedImage>(module, "UnsupportedImage", input_error);
-  py::register_exception<Unavailable>(module, "Unavailable", PyExc_RuntimeError);
-  py::register_exception<RuntimeFailed>(module, "RuntimeFailed", PyExc_RuntimeError);
+  raise_as_the_package_does();
 
   module.def("decode", &py_decode, py::arg("encoded"), py::arg("apply_exif"), py::arg("max_pixels"));
   module.def("upright", &py_upright, py::arg("image").noconvert(), py::arg("orientation"));

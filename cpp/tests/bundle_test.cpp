@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/files.h"
 #include "edgerecall/bundle.h"
 #include "edgerecall/error.h"
 #include "edgerecall/machine.h"
@@ -71,7 +72,8 @@ TEST_CASE("arrays: what is written is read again, what is damaged is refused") {
     CHECK_THROWS_AS(parse_npy(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()), InputError);
   }
   CHECK_THROWS_AS(write_npy("/nowhere/a.npy", {1}, values.data()), InputError);
-  CHECK_THROWS_AS(read_npz(kBundle + "/bundle.json"), InputError);
+  CHECK_THROWS_WITH_AS(read_npy("no/such.npy"), doctest::Contains("no/such.npy: cannot be read"), InputError);
+  CHECK_THROWS_AS(read_npy(kBundle + "/bundle.json"), InputError);
 }
 
 TEST_CASE("the golden bundle") {
@@ -91,6 +93,22 @@ TEST_CASE("the golden bundle") {
     CHECK(std::equal(tensor.begin(), tensor.end(), first));  // bit for bit what Python's preprocessing gave
   }
   CHECK_THROWS_AS(Bundle(std::string(EDGERECALL_GOLDEN)), InputError);
+}
+
+TEST_CASE("a bundle of format 1") {
+  const Bundle bundle(std::string(EDGERECALL_GOLDEN) + "/bundle-format-1");
+  CHECK(bundle.artifact("onnxruntime").quantisation == "fp32");
+  CHECK(bundle.files(bundle.artifact("onnxruntime")).count("model") == 1);
+  CHECK_THROWS_WITH_AS(bundle.golden(), doctest::Contains("run 'edgerecall upgrade"), InputError);
+}
+
+TEST_CASE("an artifact is chosen by runtime and quantisation") {
+  const Bundle bundle(kBundle);
+  CHECK(bundle.quantisations("onnxruntime") == std::vector<std::string>{"fp32"});
+  CHECK(bundle.quantisations("tflite").empty());
+  CHECK(bundle.artifact("onnxruntime", "fp32").name == "onnx");
+  CHECK_THROWS_WITH_AS(bundle.artifact("onnxruntime", "int8"), doctest::Contains("no int8 artifact"), InputError);
+  bundle.check();
 }
 
 TEST_CASE("rows of unit length") {

@@ -1,5 +1,6 @@
 #include <random>
 
+#include "base/files.h"
 #include "edgerecall/decode.h"
 #include "edgerecall/error.h"
 #include "support.h"
@@ -80,7 +81,9 @@ TEST_CASE("exif orientation is read in both byte orders and never outside the da
 }
 
 TEST_CASE("files") {
-  CHECK_THROWS_WITH_AS(read_file("no/such/file"), doctest::Contains("cannot be read: No such file"), InputError);
+  CHECK_THROWS_WITH_AS(read_file("no/such/file"), "no/such/file: cannot be read: No such file or directory",
+                       InputError);
+  CHECK_THROWS_WITH_AS(file_bytes("no/such/file"), "cannot be read: No such file or directory", InputError);
   CHECK_THROWS_AS(read_file("."), InputError);
   CHECK(read_file(std::string(EDGERECALL_GOLDEN) + "/rgb.png") == golden("rgb.png"));
 }

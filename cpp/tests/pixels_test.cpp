@@ -7,8 +7,8 @@
 #include "edgerecall/error.h"
 #include "edgerecall/preprocess.h"
 #include "edgerecall/resize.h"
-#include "half.h"
-#include "rank_kernels.h"
+#include "base/half.h"
+#include "search/rank_kernels.h"
 #include "support.h"
 
 using namespace edgerecall;

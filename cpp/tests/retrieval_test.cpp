@@ -7,9 +7,9 @@
 #include "edgerecall/error.h"
 #include "edgerecall/retrieval.h"
 #include "edgerecall/search.h"
-#include "half.h"
-#include "product_kernels.h"
-#include "rank_kernels.h"
+#include "base/half.h"
+#include "search/product_kernels.h"
+#include "search/rank_kernels.h"
 #include "support.h"
 
 using namespace edgerecall;

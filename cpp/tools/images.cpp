@@ -46,7 +46,9 @@ Embedded embed_as_asked(const Arguments& arguments, const Bundle& bundle, const 
   bind_to(cpus_of(arguments.text("cpus")));
   const int threads = arguments.count("threads");
   const std::string& runtime = arguments.text("runtime");
-  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(),
+  const std::string& chosen = arguments.text("quantisation");
+  const Artifact& artifact = bundle.artifact(runtime, chosen == "all" ? "" : chosen);
+  const auto predictor = open_predictor(runtime, bundle.files(artifact), bundle.io(),
                                         run_options(runtime, threads, arguments.text("precision"), batch));
   Embedded found = embed_images(bundle, *predictor, images, batch, threads);
   if (bundle.normalize_embedding()) l2_normalize(found.rows.data(), found.good.size(), bundle.io().embedding_dim);

@@ -8,7 +8,7 @@
 
 #include "edgerecall/machine.h"
 #include "edgerecall/predictor.h"
-#include "json_fields.h"
+#include "base/json_fields.h"
 #include "session.h"
 #include "verbs.h"
 

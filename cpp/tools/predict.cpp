@@ -1,8 +1,9 @@
 #include <cstdio>
 
+#include "base/files.h"
+#include "base/json_fields.h"
 #include "edgerecall/npy.h"
 #include "images.h"
-#include "json_fields.h"
 #include "session.h"
 #include "verbs.h"
 

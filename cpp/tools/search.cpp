@@ -4,7 +4,7 @@
 #include "edgerecall/npy.h"
 #include "edgerecall/search.h"
 #include "images.h"
-#include "json_fields.h"
+#include "base/json_fields.h"
 #include "session.h"
 #include "verbs.h"
 

@@ -1,7 +1,6 @@
 #include "session.h"
 
 #include <dirent.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,15 +10,36 @@
 #include <cstring>
 #include <memory>
 
+#include "base/files.h"
+#include "base/shared_library.h"
+#include "bench/row_process.h"
 #include "edgerecall/decode.h"
-#include "row_process.h"
-#include "shared_library.h"
+#include "edgerecall_contract.h"
 
 namespace edgerecall::device {
 namespace {
 
-// Relative to the reference's largest value, as in runtimes/verify.py.
-constexpr double kFp32Tolerance = 5e-5, kFp16Tolerance = 5e-3, kBf16Tolerance = 5e-2;
+/// Relative to the reference's largest value, of one precision. Throws InputError for one that has none.
+double relative_tolerance(const std::string& precision) {
+  if (precision == "fp32") return contract::kFp32Tolerance;
+  if (precision == "fp16") return contract::kFp16Tolerance;
+  if (precision == "bf16") return contract::kBf16Tolerance;
+  if (precision == "int8") return contract::kInt8Tolerance;
+  throw InputError("precision: no tolerance is known for '" + precision + "'");
+}
+
+/// The parts of a precision such as "int8+fp32".
+std::vector<std::string> parts_of(const std::string& precision) {
+  std::vector<std::string> parts(1);
+  for (const char letter : precision) {
+    if (letter == '+') {
+      parts.emplace_back();
+    } else {
+      parts.back() += letter;
+    }
+  }
+  return parts;
+}
 
 bool ends_with(const std::string& text, const char* end) {
   const std::size_t size = std::strlen(end);
@@ -50,7 +70,8 @@ void add_folder(const std::string& folder, std::vector<std::string>& images) {
 std::vector<Option> model_options(const std::string& runtimes) {
   return {{"runtime", "NAMES", "which, of those in this program", runtimes},
           {"threads", "N", "inside one inference", "1"},
-          {"precision", "P", "fp32, fp16 or bf16", "fp32"},
+          {"precision", "P", "how it computes: fp32, fp16 or bf16", "fp32"},
+          {"quantisation", "Q", "of the artifact: fp32, fp16, int8, or all", "all"},
           {"cpus", "CPUS", "all, big, little, or a list such as 0,2-3", "all"}};
 }
 
@@ -98,8 +119,29 @@ std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundl
   return names;
 }
 
+std::vector<std::pair<std::string, std::string>> chosen_models(const Arguments& arguments, const Bundle& bundle) {
+  const std::vector<std::string> wanted = arguments.list("quantisation");
+  std::vector<std::pair<std::string, std::string>> models;
+  for (const std::string& runtime : chosen_runtimes(arguments, bundle)) {
+    std::vector<std::string> names = wanted.front() == "all" ? bundle.quantisations(runtime) : wanted;
+    if (names.empty()) names.emplace_back("fp32");
+    for (const std::string& name : names) models.emplace_back(runtime, name);
+  }
+  return models;
+}
+
+std::string precision_problem(const std::string& quantisation, const std::string& requested, const std::string& ran) {
+  const std::vector<std::string> parts = parts_of(ran);
+  const bool integers = std::find(parts.begin(), parts.end(), "int8") != parts.end();
+  if (quantisation == "int8" && !integers) return "the artifact is int8, the runtime computes " + ran;
+  const bool honoured = std::all_of(parts.begin(), parts.end(), [&](const std::string& part) {
+    return part == requested || (quantisation != "fp32" && part == quantisation);
+  });
+  return honoured ? "" : "asked for " + requested + ", runs " + ran;
+}
+
 Comparison compare(const std::vector<float>& output, const std::vector<float>& reference, std::size_t dim,
-                   const std::string& precision) {
+                   const std::string& precision, const std::string& quantisation) {
   Comparison result;
   double largest = 1e-3;
   for (std::size_t begin = 0; begin < reference.size(); begin += dim) {
@@ -113,7 +155,8 @@ Comparison compare(const std::vector<float>& output, const std::vector<float>& r
     const double lengths = std::sqrt(ours) * std::sqrt(theirs);
     result.min_cosine = std::min(result.min_cosine, lengths > 0 ? product / lengths : 0);
   }
-  const double relative = precision == "fp16" ? kFp16Tolerance : precision == "bf16" ? kBf16Tolerance : kFp32Tolerance;
+  double relative = relative_tolerance(quantisation);
+  for (const std::string& part : parts_of(precision)) relative = std::max(relative, relative_tolerance(part));
   result.tolerance = relative * largest;
   return result;
 }
@@ -151,10 +194,8 @@ std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<floa
 std::vector<std::string> find_images(const std::vector<std::string>& places, const std::string& list) {
   std::vector<std::string> images;
   if (!list.empty()) {
-    struct stat found{};
-    if (stat(list.c_str(), &found) == 0 && found.st_size == 0)
-      throw InputError(list + ": expected a path on each line, got an empty file");
     const std::vector<std::uint8_t> bytes = read_file(list);
+    if (bytes.empty()) throw InputError(list + ": expected a path on each line, got an empty file");
     std::string line;
     for (std::size_t at = 0; at <= bytes.size(); ++at) {
       if (at == bytes.size() || bytes[at] == '\n') {

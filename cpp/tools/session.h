@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -25,6 +26,10 @@ std::map<std::string, std::string> runtime_problems();
 /// when there is none.
 std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle);
 
+/// Runtimes with a quantisation each: of `chosen_runtimes` those of --quantisation, by default all that the bundle has.
+/// One that it has no artifact of stands there all the same, to say so.
+std::vector<std::pair<std::string, std::string>> chosen_models(const Arguments& arguments, const Bundle& bundle);
+
 /// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.
 struct Comparison {
   double min_cosine = 1;
@@ -33,7 +38,11 @@ struct Comparison {
   bool holds() const { return max_error <= tolerance; }
 };
 Comparison compare(const std::vector<float>& output, const std::vector<float>& reference, std::size_t dim,
-                   const std::string& precision);
+                   const std::string& precision, const std::string& quantisation);
+
+/// Why a model does not run in the execution precision requested, or not as its artifact is quantised; empty when it
+/// does. As `precision_problem` in runtimes/predictor/precision.py.
+std::string precision_problem(const std::string& quantisation, const std::string& requested, const std::string& ran);
 
 /// Golden images preprocessed here: how far from the golden tensors, 0 when bit for bit the same.
 double golden_pixel_error(const Bundle& bundle, const Golden& golden);
@@ -41,9 +50,7 @@ double golden_pixel_error(const Bundle& bundle, const Golden& golden);
 /// How many numbers a batch of tensors has. Throws InputError when that is more than this machine can count.
 std::size_t batch_size(const ModelIO& io, std::size_t batch);
 
-constexpr double kPixelTolerance = 1e-6;  ///< of golden tensors, as in runtimes/verify.py
-
-/// One tensor as many times as asked for.
+/// Embeds each tensor alone (batch 1); float32 `(n, dim)`.
 std::vector<float> embed_one_by_one(Predictor& predictor, const std::vector<float>& tensors);
 
 /// Images by the arguments: files, folders (searched, sorted), and lists of files, one a line.

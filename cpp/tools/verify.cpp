@@ -1,60 +1,61 @@
 #include <cstdio>
 
 #include "edgerecall/machine.h"
-#include "edgerecall/npy.h"
-#include "json_fields.h"
+#include "base/files.h"
+#include "base/json_fields.h"
+#include "edgerecall_contract.h"
 #include "session.h"
 #include "verbs.h"
 
 namespace edgerecall::device {
 namespace {
 
-Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runtime, const RunOptions& options) {
-  const auto predictor = open_predictor(runtime, bundle.files(bundle.artifact(runtime)), bundle.io(), options);
+Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runtime, const Artifact& artifact,
+             const RunOptions& options) {
+  const auto predictor = open_predictor(runtime, bundle.files(artifact), bundle.io(), options);
   const std::size_t dim = bundle.io().embedding_dim;
   const RuntimeInfo& info = predictor->info();
-  const Comparison alone =
-      compare(embed_one_by_one(*predictor, golden.tensors), golden.embeddings, dim, info.precision);
-  const Comparison whole =
-      compare(predictor->embed(golden.tensors.data(), golden.images.size()), golden.embeddings, dim, info.precision);
-  const bool honoured = info.precision == name_of(options.precision);
-  return {{"runtime", runtime},
-          {"version", info.version},
-          {"precision", info.precision},
-          {"threads", info.threads},
-          {"min_cosine", alone.min_cosine},
-          {"max_error", alone.max_error},
-          {"max_error_in_batch", whole.max_error},
-          {"tolerance", alone.tolerance},
-          {"holds", alone.holds() && whole.holds() && honoured}};
+  const Comparison alone = compare(embed_one_by_one(*predictor, golden.tensors), golden.embeddings, dim, info.precision,
+                                   artifact.quantisation);
+  const Comparison whole = compare(predictor->embed(golden.tensors.data(), golden.images.size()), golden.embeddings,
+                                   dim, info.precision, artifact.quantisation);
+  const std::string problem = precision_problem(artifact.quantisation, name_of(options.precision), info.precision);
+  return {{"runtime", runtime},           {"quantisation", artifact.quantisation},
+          {"version", info.version},      {"precision", info.precision},
+          {"threads", info.threads},      {"min_cosine", alone.min_cosine},
+          {"max_error", alone.max_error}, {"max_error_in_batch", whole.max_error},
+          {"tolerance", alone.tolerance}, {"holds", alone.holds() && whole.holds() && problem.empty()}};
 }
 
 int verify(const Arguments& arguments) {
   const Bundle bundle(arguments.bundle());
+  bundle.check();
   const Golden golden = bundle.golden();
   bind_to(cpus_of(arguments.text("cpus")));
   const double pixels = golden_pixel_error(bundle, golden);
   Json result = {{"bundle", bundle.root()}, {"images", golden.images.size()}, {"pixel_error", pixels}};
-  bool holds = pixels <= kPixelTolerance;
+  bool holds = pixels <= contract::kTensorTolerance;
   std::printf("%-12s max difference %.1e%s\n", "pixels", pixels, pixels == 0 ? ", bit for bit" : "");
   result["runtimes"] = Json::array();
-  for (const std::string& runtime : chosen_runtimes(arguments, bundle)) {
+  const auto judge = [&](const std::string& runtime, const std::string& quantisation) {
+    const std::string name = runtime + (quantisation == "fp32" ? "" : " " + quantisation);
     Json one;
     try {
-      one = verdict(bundle, golden, runtime,
+      one = verdict(bundle, golden, runtime, bundle.artifact(runtime, quantisation),
                     run_options(runtime, arguments.count("threads"), arguments.text("precision"), 1));
-      std::printf("%-12s %s, %s, cosine %.7f, max difference %.1e of %.1e: %s\n", runtime.c_str(),
+      std::printf("%-12s %s, %s, cosine %.7f, max difference %.1e of %.1e: %s\n", name.c_str(),
                   one["version"].get_ref<const std::string&>().c_str(),
                   one["precision"].get_ref<const std::string&>().c_str(), one["min_cosine"].get<double>(),
                   one["max_error"].get<double>(), one["tolerance"].get<double>(),
                   one["holds"].get<bool>() ? "ok" : "does not hold");
     } catch (const std::runtime_error& error) {
-      one = {{"runtime", runtime}, {"holds", false}, {"problem", error.what()}};
-      std::printf("%-12s %s\n", runtime.c_str(), error.what());
+      one = {{"runtime", runtime}, {"quantisation", quantisation}, {"holds", false}, {"problem", error.what()}};
+      std::printf("%-12s %s\n", name.c_str(), error.what());
     }
     holds = holds && one["holds"].get<bool>();
     result["runtimes"].push_back(one);
-  }
+  };
+  for (const auto& [runtime, quantisation] : chosen_models(arguments, bundle)) judge(runtime, quantisation);
   if (arguments.flag("json")) {
     const std::string text = to_text(result, 2) + "\n";
     write_file(arguments.text("json"), text.data(), text.size());

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runtimes._native import Gallery
-    from .runtimes.bundle import Bundle
-    from .runtimes.errors import (
+    from .runtimes.bundle.bundle import Bundle
+    from .runtimes.bundle.spec import Spec
+    from .runtimes.core.errors import (
         BundleError,
         EdgeRecallError,
         ImageError,
@@ -17,20 +18,19 @@ if TYPE_CHECKING:
         RuntimeFailed,
         RuntimeUnavailable,
     )
-    from .runtimes.model import EmbeddingModel, load
-    from .runtimes.predictor import Predictor, RunOptions
-    from .runtimes.spec import Spec
+    from .runtimes.embed.model import EmbeddingModel, load
+    from .runtimes.predictor.interface import Predictor, RunOptions
 
     __version__: str
 
 _HOMES = {
-    "Bundle": "bundle",
-    "EmbeddingModel": "model",
+    "Bundle": "bundle.bundle",
+    "EmbeddingModel": "embed.model",
     "Gallery": "_native",
-    "load": "model",
-    "Predictor": "predictor",
-    "RunOptions": "predictor",
-    "Spec": "spec",
+    "load": "embed.model",
+    "Predictor": "predictor.interface",
+    "RunOptions": "predictor.interface",
+    "Spec": "bundle.spec",
     **dict.fromkeys(
         (
             "BundleError",
@@ -41,7 +41,7 @@ _HOMES = {
             "RuntimeFailed",
             "RuntimeUnavailable",
         ),
-        "errors",
+        "core.errors",
     ),
 }
 __all__ = [

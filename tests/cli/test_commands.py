@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.bundle.bundle import Bundle
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OneLine = Callable[..., None]
@@ -39,7 +39,7 @@ def test_help_lists_every_verb_and_imports_nothing_heavy(edgerecall: Run) -> Non
 def test_importing_edgerecall_does_not_import_paddle() -> None:
     code = (
         "import sys, edgerecall; edgerecall.load; edgerecall.Bundle;"
-        "import edgerecall.bench.runner, edgerecall.bench.report, edgerecall.runtimes.verify;"
+        "import edgerecall.bench.measure.runner, edgerecall.bench.report.tables, edgerecall.runtimes.embed.verify;"
         "assert not {'paddle', 'onnxruntime', 'openvino', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -49,7 +49,7 @@ def test_deployment_half_works_where_paddle_is_not(fake_bundle: Make) -> None:
     bundle = fake_bundle()
     code = (
         "import sys; sys.modules['paddle'] = None; import edgerecall\n"
-        "from edgerecall.runtimes.errors import RuntimeUnavailable\n"
+        "from edgerecall.runtimes.core.errors import RuntimeUnavailable\n"
         "print(edgerecall.load(sys.argv[1], runtime='fake').embed_images(sys.argv[2]).shape)"
     )
     command = [sys.executable, "-c", code, str(bundle.root), str(bundle.golden()[0][0])]
@@ -142,7 +142,7 @@ def test_bad_bundles(edgerecall: Run, fake_bundle: Make, one_line: OneLine, data
     manifest = json.loads((root / "bundle.json").read_text())
     (root / "bundle.json").write_text(json.dumps({**manifest, "format_version": 99}))
     for command in (["verify", root], ["bench", root, "--images", data]):
-        one_line(edgerecall(*command), 2, "format 1, got 99")
+        one_line(edgerecall(*command), 2, "formats 1 and 2, got 99")
     (root / "bundle.json").write_text(json.dumps(manifest))
     path = root / "fake" / "model.json"
     path.write_bytes(path.read_bytes() + b" ")
@@ -279,7 +279,8 @@ def test_verify_and_bench_exit_codes(edgerecall: Run, fake_bundle: Make, data: P
     markdown = (tmp_path / "r.md").read_text()
     assert "| fake | ok | " in markdown and " | fp32* | " in markdown and (tmp_path / "r.csv").exists()
     assert edgerecall("bench", noisy, *short, "--runtime", "fake").returncode == 1
-    assert edgerecall("bench", good, *short).returncode == 2  # no artifact for any real runtime
+    assert edgerecall("bench", good, *short, "--runtime", "paddle,lite").returncode == 2  # no artifact for either
+    assert edgerecall("bench", good, *short, "--runtime", "all").returncode == 0
     assert edgerecall("bench", good, *short, "--runtime", "tflite").returncode == 2
     assert edgerecall("bench", good, *short, "--threads", 0).returncode == 2
 

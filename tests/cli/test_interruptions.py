@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from edgerecall.runtimes.bundle import Bundle
+from edgerecall.runtimes.bundle.bundle import Bundle
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., Bundle]
@@ -115,7 +115,7 @@ def test_eval(tmp_path: Path, config_file: Path, data: Path) -> None:
 
 def test_export(tmp_path: Path, trained: Path) -> None:
     arguments = ["export", tmp_path / "b", "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest"]
-    check(interrupt(arguments, lambda process: bool(list(tmp_path.glob(".b.*/golden/*.npz"))), tmp_path), tmp_path)
+    check(interrupt(arguments, lambda process: bool(list(tmp_path.glob(".b.*/golden/*.npy"))), tmp_path), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgerecall.cross import apt
-from edgerecall.runtimes.errors import InputError
+from edgerecall.runtimes.core.errors import InputError
 
 DEBIAN = "Debian|http://mirror.example/debian|trixie\nDebian|http://mirror.example/debian|trixie-updates\n"
 SECURITY = "Debian|http://mirror.example/debian-security|trixie-security\n"

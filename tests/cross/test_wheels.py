@@ -14,7 +14,7 @@ import pytest
 from edgerecall.cross.apt import PrivateApt
 from edgerecall.cross.commands import run_logged
 from edgerecall.cross.interpreters import PACKAGES, RELEASES
-from edgerecall.runtimes.targets import CORTEX_A72, find_program
+from edgerecall.runtimes.core.targets import CORTEX_A72, find_program
 
 pytestmark = pytest.mark.device
 MINE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -24,7 +24,7 @@ SAME_PIXELS = """
 import sys
 import numpy
 from edgerecall import Bundle, Gallery
-from edgerecall.runtimes.preprocess import preprocess_file
+from edgerecall.runtimes.preprocess.pipeline import preprocess_file
 bundle = Bundle.open(sys.argv[1])
 images, tensors, _ = bundle.golden()
 for image, tensor in zip(images, tensors):
@@ -67,7 +67,7 @@ def test_on_this_machine(wheel: Callable[[str, str], Path], device_bundle: Path,
         assert not [name for name in names if name.startswith("tests/")]
         for part in (
             "configs/demo.yaml",
-            "cross/source/cpp/src/bundle.cpp",
+            "cross/source/cpp/src/bundle/bundle.cpp",
             "licences/zlib.txt",
             "bin/edgerecall-device",
         ):
@@ -78,7 +78,7 @@ def test_on_this_machine(wheel: Callable[[str, str], Path], device_bundle: Path,
     assert "bit for bit" in run(python, "-c", SAME_PIXELS, device_bundle)
     run(python, "-m", "pip", "install", "-q", f"{built}[onnx,bench]")
     edgerecall = python.with_name("edgerecall")
-    run(edgerecall, "verify", device_bundle, "--runtime", "onnxruntime,native:onnxruntime")
+    run(edgerecall, "verify", device_bundle, "--runtime", "onnxruntime,cpp-onnxruntime")
     run(edgerecall, "bench", device_bundle, "--images", device_bundle / "golden", "--runtime", "onnxruntime")
     settings = (f"rec_inference_model_dir={device_bundle}", f"infer_imgs={device_bundle}/golden", "runtime=onnxruntime")
     options = [part for setting in settings for part in ("-o", f"Global.{setting}")]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.errors import InputError
-from edgerecall.runtimes.paddle_model import read_program
+from edgerecall.runtimes.backends.paddle_model import read_program
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import InputError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRACE = Path(__file__).with_name("trace_model.py")
@@ -59,9 +59,9 @@ def test_every_format_of_a_checkpoint(real_bundle: Path, lite_ready: None) -> No
 def test_golden_is_the_training_frameworks_own_output(real_bundle: Path, trained: Path) -> None:
     import paddle
 
-    from edgerecall.train.checkpoint import load_network
-    from edgerecall.train.config import load_config
+    from edgerecall.train.config.training import load_config
     from edgerecall.train.network import EmbeddingNetwork
+    from edgerecall.train.state.checkpoint import load_network
 
     network = EmbeddingNetwork(load_config(trained / "train.yaml").Arch)
     load_network(network, trained / "run" / "latest")
@@ -175,8 +175,9 @@ def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_
 
 
 def test_what_a_failed_format_wrote_is_removed(real_bundle: Path, tmp_path: Path, data: Path) -> None:
-    from edgerecall.export import exporter, onnx_format
+    from edgerecall.export import exporter
     from edgerecall.export.context import FormatFailed
+    from edgerecall.export.formats import onnx_format
     from edgerecall.export.sources import from_model
 
     (tmp_path / "p.yaml").write_text(PREPROCESS)

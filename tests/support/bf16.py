@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgerecall.runtimes.bundle import Bundle
-from edgerecall.runtimes.errors import RuntimeFailed
-from edgerecall.runtimes.model import open_predictor
-from edgerecall.runtimes.predictor import Executed, RunOptions, artifact_runtime
-from edgerecall.runtimes.verify import TOLERANCE
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import RuntimeFailed
+from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.predictor.interface import ExecutionRecord, RunOptions
+from edgerecall.runtimes.predictor.registry import backend
 
 # A bf16 value keeps 8 bits: after some fifty layers, embeddings measured 4e-2 off their largest value, and fp32 7e-6.
 LEAST_ERROR = 1e-3
@@ -32,7 +32,7 @@ def has_bf16() -> bool:
 
 
 def assert_told_truly(
-    executed: Executed, asked: str, runtime: str, got: NDArray[np.float32], reference: NDArray[np.float32]
+    executed: ExecutionRecord, asked: str, runtime: str, got: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> None:
     """executed: the runtime's record; got: its embeddings; reference: the framework's in fp32."""
     told = executed.precision
@@ -41,7 +41,7 @@ def assert_told_truly(
     if "bf16" in told:
         assert asked == "bf16" and error > LEAST_ERROR, f"{runtime} tells {told}, but its error is {error:.1e}"
     else:
-        assert told == "fp32" and error <= TOLERANCE[artifact_runtime(runtime)], (
+        assert told == "fp32" and error <= backend(runtime).tolerance["fp32"], (
             f"{runtime} tells {told}, but its error is {error:.1e}"
         )
         assert asked == "fp32" or not has_bf16(), f"{runtime} was asked for {asked} and runs {told}"
@@ -55,7 +55,7 @@ def run_in_bf16(bundle: Bundle, runtime: str) -> str | None:
     _, tensors, reference = bundle.golden()
     try:
         with open_predictor(bundle, runtime, RunOptions(precision="bf16"), worker=True) as predictor:
-            executed, got = predictor.executed(tensors[:1]), predictor.embed(tensors)
+            executed, got = predictor.execution_record(tensors[:1]), predictor.embed(tensors)
     except RuntimeFailed:
         assert not has_bf16()
         return None

@@ -12,9 +12,9 @@ import numpy as np
 import paddle
 
 from edgerecall.train import distributed
-from edgerecall.train.losses import EmbeddingLoss
-from edgerecall.train.memory import CrossBatchMemory
-from edgerecall.train.pair_losses import Contrastive
+from edgerecall.train.losses.embedding_loss import EmbeddingLoss
+from edgerecall.train.losses.memory import CrossBatchMemory
+from edgerecall.train.losses.pair_losses import Contrastive
 
 JOINED, DIM, STEPS, UPDATE = 8, 6, 10, 2
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pixel_reference import normalize, resize
 
-from edgerecall.runtimes.spec import FILTERS
+from edgerecall.runtimes.preprocess.ops import FILTERS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SIZES = [

@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edgerecall.train.checkpoint import read_state
-from edgerecall.train.recorder import read_records
+from edgerecall.train.report.recorder import read_records
+from edgerecall.train.state.checkpoint import read_state
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
 

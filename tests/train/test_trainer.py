@@ -11,16 +11,16 @@ import paddle
 import pytest
 import yaml
 
-from edgerecall.runtimes.errors import InputError
-from edgerecall.runtimes.image_list import read_image_list
-from edgerecall.train.augment import Augmentation
-from edgerecall.train.checkpoint import load_network, read_arrays
-from edgerecall.train.config import load_config
+from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.core.image_list import read_image_list
+from edgerecall.train.config.training import load_config
+from edgerecall.train.data.augment import Augmentation
+from edgerecall.train.data.loader import Batch, ImageMaker, TrainLoader
 from edgerecall.train.evaluate import evaluate
-from edgerecall.train.loader import Batch, ImageMaker, TrainLoader
-from edgerecall.train.recorder import StepReport
+from edgerecall.train.report.recorder import StepReport
 from edgerecall.train.schedule import Schedule
 from edgerecall.train.setup import build_network
+from edgerecall.train.state.checkpoint import load_network, read_arrays
 from edgerecall.train.trainer import Trainer
 
 

@@ -17,16 +17,16 @@ import psutil
 import pytest
 import yaml
 
-from edgerecall.runtimes.errors import EdgeRecallError, InputError, RuntimeUnavailable
-from edgerecall.train.checkpoint import read_arrays, set_state
-from edgerecall.train.config import load_config
+from edgerecall.runtimes.core.errors import EdgeRecallError, InputError, RuntimeUnavailable
+from edgerecall.train.config.training import load_config
 from edgerecall.train.drift import DriftProbe
-from edgerecall.train.ema import MovingAverage
 from edgerecall.train.encoder import encoder
 from edgerecall.train.evaluate import evaluate
-from edgerecall.train.recorder import Recorder, StepReport, read_records
+from edgerecall.train.report.recorder import Recorder, StepReport, read_records
+from edgerecall.train.report.train_report import write_report
 from edgerecall.train.setup import build_network
-from edgerecall.train.train_report import write_report
+from edgerecall.train.state.checkpoint import read_arrays, set_state
+from edgerecall.train.state.ema import MovingAverage
 from edgerecall.train.trainer import Trainer
 
 
@@ -156,7 +156,7 @@ import ctypes, sys
 from pathlib import Path
 import numpy as np
 import paddle
-from edgerecall.train.config import load_config
+from edgerecall.train.config.training import load_config
 from edgerecall.train.encoder import encoder
 from edgerecall.train.setup import build_network
 # The OpenMP that Paddle computes with: Intel's in its wheels for x86-64, else the compiler's.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ...runtimes.config import suggestion
-from ...runtimes.errors import InputError
+from ...runtimes.core.config import suggestion
+from ...runtimes.core.errors import InputError
 
 BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ResNet50": ("resnet", "ResNet50", {}),

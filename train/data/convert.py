@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...runtimes.errors import InputError
-from ...runtimes.files import write_text
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.files import write_text
 
 HEADER = "image_id class_id super_class_id path"
 OFFICIAL = {"train": (59_551, 11_318), "test": (60_502, 11_316)}  # images, classes

@@ -13,8 +13,8 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 
-from ...runtimes.errors import InputError
-from ...runtimes.files import atomic_folder
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.files import atomic_folder
 from .shapes import CATEGORIES, Product, Rng, draw_product, random_colour, random_product
 
 

@@ -13,13 +13,15 @@ struct BundleFile {
   std::uint64_t bytes = 0;
 };
 
-/// One converted model. targets: machines it runs on, `any` for a portable one.
+/// One converted model. targets: machines it runs on, `any` for a portable one. quantisation: what its weights are,
+/// `fp32`, `fp16` or `int8`; how a runtime computes with them is its execution precision.
 struct Artifact {
-  std::string name, runtime, precision;
+  std::string name, runtime, quantisation;
   std::vector<std::string> targets;
   std::vector<BundleFile> files;
 
   std::uint64_t bytes() const;
+  bool runs_here() const;
 };
 
 /// Golden images with what the training framework made of them: tensors `(n, 3, H, W)`, raw embeddings `(n, dim)`.
@@ -28,11 +30,12 @@ struct Golden {
   std::vector<float> tensors, embeddings;
 };
 
-/// A bundle on disk. Artifacts whose files are not there are left out: a device gets those that it can run.
+/// A bundle on disk. Artifacts whose files are not there are left out: a device gets those that it can run. What is
+/// used is hashed first. Several threads may use one.
 class Bundle {
  public:
-  /// Reads the manifest and checks the size and hash of every file that is there; golden ones all must be. Throws
-  /// InputError for a bundle that is incomplete, changed, or of another format.
+  /// Reads the manifest and checks the size of every file that is there; golden ones all must be. Throws InputError for
+  /// a bundle that is incomplete, changed, or of another format.
   explicit Bundle(const std::string& root);
 
   const std::string& root() const { return root_; }
@@ -41,10 +44,17 @@ class Bundle {
   const Preprocess& preprocess() const { return *preprocess_; }
   const std::vector<Artifact>& artifacts() const { return artifacts_; }
 
-  /// The one that a runtime uses on this machine. Throws InputError when there is none.
-  const Artifact& artifact(const std::string& runtime) const;
+  /// The quantisations of a runtime's artifacts for this machine.
+  std::vector<std::string> quantisations(const std::string& runtime) const;
+  /// The one that a runtime uses on this machine: of a quantisation where it is given, else the fp32 one, else the
+  /// first. Throws InputError when there is none.
+  const Artifact& artifact(const std::string& runtime, const std::string& quantisation = "") const;
+  /// An artifact's files, hashed. Throws InputError when one was changed.
   Files files(const Artifact& artifact) const;
+  /// Throws InputError when a file was changed, or the bundle is of format 1, whose vectors are not read here.
   Golden golden() const;
+  /// Hashes everything that is there. Throws InputError.
+  void check() const;
 
   /// This machine's architecture as artifacts name it.
   static std::string machine();
@@ -56,6 +66,8 @@ class Bundle {
   std::shared_ptr<const Preprocess> preprocess_;
   std::vector<Artifact> artifacts_;
   std::vector<std::string> golden_images_;
+  std::vector<BundleFile> golden_files_;
+  bool has_vectors_ = true;
 };
 
 /// Each of `count` rows of `dim` to unit length, as the bundle's embeddings are compared; a zero row stays.

@@ -18,9 +18,6 @@ struct DecodeOptions {
 /// at 255. Throws UnsupportedImage for other formats, InputError for damaged, truncated or too large images.
 Image decode(const std::uint8_t* data, std::size_t size, const DecodeOptions& options);
 
-/// A file's bytes. Throws InputError when it cannot be read or is empty.
-std::vector<std::uint8_t> read_file(const std::string& path);
-
 /// The orientation, 1 to 8, in a TIFF structure (the payload of EXIF, without the "Exif" marker); 1 when there is none.
 int exif_orientation(const std::uint8_t* tiff, std::size_t size);
 

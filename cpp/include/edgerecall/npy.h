@@ -1,7 +1,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -17,16 +16,10 @@ struct Npy {
 /// (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html). Throws InputError.
 Npy parse_npy(const std::uint8_t* data, std::size_t size);
 
-/// The arrays of an uncompressed `.npz` by name. Throws InputError.
-std::map<std::string, Npy> read_npz(const std::string& path);
-
 /// Throws InputError.
 Npy read_npy(const std::string& path);
 
 /// `values` `shape` as a file, written beside it and renamed. Throws InputError when it cannot be written.
 void write_npy(const std::string& path, const std::vector<std::size_t>& shape, const float* values);
-
-/// Any bytes as a file, written beside it and renamed. Throws InputError when it cannot be written.
-void write_file(const std::string& path, const void* data, std::size_t size);
 
 }  // namespace edgerecall

@@ -4,7 +4,7 @@
 #include <shared_mutex>
 #include <vector>
 
-#include "edgerecall/retrieval.h"
+#include "edgerecall/progress.h"
 
 namespace edgerecall {
 

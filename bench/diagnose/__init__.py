@@ -1,0 +1,1 @@
+"""`why`: the first place where two runtimes, or two preprocessings, differ."""

@@ -1,0 +1,122 @@
+"""Whether retrieval still works: one row's embeddings against the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes._native import Gallery
+from ...runtimes.embed.verify import cosines
+from ..retrieval.metrics import Embeddings, Labels, RetrievalScores, retrieval_scores
+from ..schema.rows import CrossRecall, Pair, Row
+from ..schema.statistics import mean_interval
+
+COLLAPSED = 0.999
+PAIRS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A row's embeddings of the image set, L2-normalised float32 `(n, D)`, and the images' labels, if any."""
+
+    name: str
+    embeddings: Embeddings
+    labels: Labels | None
+
+    @cached_property
+    def scores(self) -> RetrievalScores | None:
+        """recall@1, recall@5 and mAP, each image a query against the others; None without labels."""
+        return None if self.labels is None else retrieval_scores(self.embeddings, self.labels, ks=(1, 5))
+
+    @cached_property
+    def nearest(self) -> NDArray[np.int64]:
+        """Every image's nearest other image, `(n,)`; -1 when it is alone."""
+        if self.scores is not None:
+            return self.scores.nearest
+        gallery = Gallery(self.embeddings.shape[1])
+        gallery.add(self.embeddings)
+        found, _ = gallery.search(self.embeddings, 2)
+        own = found[:, 0] == np.arange(len(found))
+        return np.asarray(np.where(own, found[:, 1], found[:, 0]))
+
+
+def collapse_warning(embeddings: Embeddings) -> str | None:
+    """One line when embeddings, L2-normalised `(n, D)`, all point the same way: rounding then decides neighbours."""
+    centre = embeddings.astype(np.float64).mean(axis=0)
+    spread = float(centre @ centre)  # the mean cosine over all pairs
+    if spread <= COLLAPSED:
+        return None
+    return (
+        f"the embeddings are nearly all the same (mean cosine {spread:.6f}): rounding decides which is nearest,"
+        " and recall means nothing; is the network trained?"
+    )
+
+
+def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
+    """Fills a row's parity columns from its embeddings and the baseline's, of the same images."""
+    similarity = cosines(own.embeddings, baseline.embeddings)
+    row.cosine_min, row.cosine_mean = float(similarity.min()), float(similarity.mean())
+    row.cosine_p1 = float(np.percentile(similarity, 1))
+    row.neighbour_flips = float((own.nearest != baseline.nearest).mean())
+    scores, base = own.scores, baseline.scores
+    if scores is None or base is None:
+        return
+    row.recall1, row.recall5, row.mean_ap = scores.recall[1], scores.recall[5], scores.mean_ap
+    counted = base.first_rank > 0
+    hits = mean_interval(scores.hits.astype(np.float64) - base.hits)
+    row.delta_recall1, row.delta_recall1_low, row.delta_recall1_high = hits.value, hits.low, hits.high
+    precision = mean_interval((scores.average_precision - base.average_precision)[counted])
+    row.delta_map, row.delta_map_low, row.delta_map_high = precision.value, precision.low, precision.high
+
+
+def cross_recall(sets: Sequence[Embedded]) -> CrossRecall | None:
+    """recall@1 of every pair of rows, an image never finding itself; None without labels or with one row only."""
+    if len(sets) < 2:
+        return None
+    table = []
+    for query_set in sets:
+        labels = query_set.labels
+        if labels is None:
+            return None
+        # A camera of its own for each image keeps a query from the same image embedded by the other row.
+        itself = np.arange(len(labels), dtype=np.int64)
+        line = []
+        for gallery_set in sets:
+            if gallery_set is query_set and query_set.scores is not None:
+                line.append(query_set.scores.recall[1])
+                continue
+            scores = retrieval_scores(
+                query_set.embeddings,
+                labels,
+                gallery_set.embeddings,
+                labels,
+                ks=(1,),
+                query_cameras=itself,
+                gallery_cameras=itself,
+            )
+            line.append(scores.recall[1])
+        table.append(line)
+    return CrossRecall([one.name for one in sets], table)
+
+
+def worst_pairs(own: Embedded, baseline: Embedded, paths: Sequence[Path]) -> list[Pair]:
+    """The images that a row embeds least like the baseline, those whose nearest neighbour changed first."""
+    similarity = cosines(own.embeddings, baseline.embeddings)
+    changed = own.nearest != baseline.nearest
+    worst = np.lexsort((similarity, ~changed))[:PAIRS_SHOWN]
+    return [
+        Pair(
+            row=own.name,
+            cosine=float(similarity[image]),
+            image=str(paths[image]),
+            baseline_neighbour=str(paths[baseline.nearest[image]]),
+            row_neighbour=str(paths[own.nearest[image]]),
+        )
+        for image in worst
+        if baseline.nearest[image] >= 0 and own.nearest[image] >= 0
+    ]

@@ -1,0 +1,137 @@
+"""Two results of the same rows: which got slower, larger or less right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..schema.gates import Gates
+from ..schema.rows import BenchResult, Row
+from ..schema.statistics import unpaired_ratio
+
+# What must agree for figures to be comparable: name, value of a result.
+CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
+    ("processor", lambda result: result.machine.get("cpu")),
+    ("usable cores", lambda result: result.machine.get("cores")),
+    ("core limit", lambda result: result.machine.get("cpu_quota")),
+    ("governor", lambda result: result.machine.get("governor")),
+    ("images and labels", lambda result: f"{result.images} of sha256 {result.images_sha256[:12]}"),
+    ("stage", lambda result: result.options.get("stage")),
+    ("preprocessing", lambda result: result.options.get("preprocess")),
+    ("pinning", lambda result: (result.options.get("pin"), str(result.options.get("cpus")))),
+)
+# And for each row.
+ROW_CONDITIONS = ("precision", "threads")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure of one row, before and after. failed: by more than is allowed, and more than its own scatter."""
+
+    row: str
+    figure: str
+    old: float
+    new: float
+    failed: bool
+    remark: str = ""
+
+    @property
+    def share(self) -> float:
+        """Relative change; positive is more."""
+        return (self.new - self.old) / self.old if self.old else 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """differences: conditions that do not agree. missing: rows of the old result that the new one lacks or lost."""
+
+    differences: list[str]
+    missing: list[str]
+    changes: list[Change]
+
+    @property
+    def failures(self) -> list[str]:
+        """What a gate must stop, a line each."""
+        lines = [f"{change.row}: {change.figure} {describe(change)}" for change in self.changes if change.failed]
+        return [*self.missing, *lines]
+
+
+def describe(change: Change) -> str:
+    """Before and after in a few words."""
+    remark = f", {change.remark}" if change.remark else ""
+    if change.figure in SHARES:
+        return f"{change.old:.4f} -> {change.new:.4f}{remark}"
+    return f"{change.old:.4g} -> {change.new:.4g} ({change.share:+.1%}{remark})"
+
+
+SHARES = ("recall@1", "mAP", "cosine min")
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """What makes two rows the same row."""
+    asked = (row.quantisation, row.requested_precision, row.requested_threads, row.batch, row.stage)
+    return (row.runtime, row.device, *asked)
+
+
+def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Comparison:
+    """fail_above: allowed share of p50, peak memory and size above the old ones. recall@1 and mAP may not fall, and the
+    cosine not lie, beyond the stricter of the two results' gates.
+    """
+    differences = [f"{name}: {value(old)} and {value(new)}" for name, value in CONDITIONS if value(old) != value(new)]
+    gates = [Gates.read(None, **(result.options.get("gates") or {})) for result in (old, new)]
+    recall_drop, cosine = min(g.max_recall_drop for g in gates), max(g.min_cosine for g in gates)
+    found = {key(row): row for row in new.rows}
+    missing, changes = [f"the new run: {new.problem}"] if new.problem else [], []
+    sound = [row for row in old.rows if row.status == "ok"]
+    if not sound:
+        missing.append("the old result has no sound row to compare with")
+    for before in sound:
+        after = found.get(key(before))
+        if after is None:
+            missing.append(f"{before.name}: not in the new result")
+            continue
+        if after.status != "ok":
+            missing.append(f"{before.name}: was ok, now {after.status}: {after.reason}")
+        if not after.measured:
+            continue
+        for name in ROW_CONDITIONS:
+            values = getattr(before, name), getattr(after, name)
+            if values[0] != values[1]:
+                differences.append(f"{before.name}: {name}: {values[0]} and {values[1]}")
+        changes += row_changes(before, after, fail_above, recall_drop, cosine)
+    return Comparison(differences, missing, changes)
+
+
+def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosine: float) -> list[Change]:
+    """The figures of one row."""
+    changes = []
+    if old.latency_p50_ms and new.latency_p50_ms:
+        slower = new.latency_p50_ms / old.latency_p50_ms - 1
+        ratio = unpaired_ratio(np.asarray(new.round_medians_ns), np.asarray(old.round_medians_ns))
+        chance = ratio.low is not None and ratio.low <= 1 + fail_above
+        remark = "not surely more than allowed" if slower > fail_above and chance else ""
+        changes.append(
+            Change(
+                old.name,
+                "p50 ms",
+                old.latency_p50_ms,
+                new.latency_p50_ms,
+                slower > fail_above and not chance,
+                remark,
+            )
+        )
+    for figure, before, after in (
+        ("peak RSS MB", old.peak_rss_mb, new.peak_rss_mb),
+        ("size MB", old.size_mb, new.size_mb),
+    ):
+        if before and after:
+            changes.append(Change(old.name, figure, before, after, after / before - 1 > fail_above))
+    for figure, before, after in (("recall@1", old.recall1, new.recall1), ("mAP", old.mean_ap, new.mean_ap)):
+        if before is not None and after is not None:
+            changes.append(Change(old.name, figure, before, after, before - after > recall_drop))
+    if old.cosine_min is not None and new.cosine_min is not None:
+        changes.append(Change(old.name, "cosine min", old.cosine_min, new.cosine_min, new.cosine_min < cosine))
+    return changes

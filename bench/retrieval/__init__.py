@@ -1,0 +1,1 @@
+"""Retrieval metrics: recall@k, mAP, re-ranking, and the queries that failed."""

@@ -1,0 +1,55 @@
+"""What every row must hold, from the command line or a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ...runtimes.core.config import Frozen, read_yaml, validate
+from .rows import Row
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Gates(Frozen):
+    """Limits; those left out are not checked. Recall, mAP and flips are shares, 0 to 1."""
+
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] = 0.999
+    max_recall_drop: Share = 0.002
+    max_map_drop: Share | None = None
+    max_neighbour_flips: Share | None = None
+    max_p50_ms: Positive | None = None
+    max_p99_ms: Positive | None = None
+    max_peak_rss_mb: Positive | None = None
+    max_size_mb: Positive | None = None
+
+    @classmethod
+    def read(cls, path: Path | None, **given: Any) -> Gates:
+        """From a YAML file, if any; what is `given` and not None goes before it."""
+        data = read_yaml(path) if path else {}
+        name = f"gates {path}" if path else "gates"
+        return validate(cls, {**data, **{key: value for key, value in given.items() if value is not None}}, name)
+
+    def check(self, row: Row) -> None:
+        """Marks a row that breaks a gate."""
+        if row.delta_recall1 is not None and row.delta_recall1 < -self.max_recall_drop:
+            row.fail("parity", f"recall@1 fell by {-row.delta_recall1:.4f}, allowed {self.max_recall_drop:g}")
+        if row.cosine_min is not None and not row.cosine_min >= self.min_cosine:
+            row.fail("parity", f"cosine fell to {row.cosine_min:.6f}, allowed {self.min_cosine:g}")
+        drop = None if row.delta_map is None else -row.delta_map
+        limits = (
+            ("mAP fell by", drop, self.max_map_drop, "{:.4f}"),
+            ("nearest neighbours changed for", row.neighbour_flips, self.max_neighbour_flips, "{:.4f} of the images"),
+            ("the artifact has", row.size_mb, self.max_size_mb, "{:.2f} MB"),
+        )
+        timed = (
+            ("p50 is", row.latency_p50_ms, self.max_p50_ms, "{:.3f} ms"),
+            ("p99 is", row.latency_p99_ms, self.max_p99_ms, "{:.3f} ms"),
+            ("peak memory is", row.peak_rss_mb, self.max_peak_rss_mb, "{:.1f} MB"),
+        )
+        for what, value, limit, text in limits if row.emulated else (*limits, *timed):
+            if value is not None and limit is not None and value > limit:
+                row.fail("parity", f"{what} {text.format(value)}, allowed {limit:g}")

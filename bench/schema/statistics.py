@@ -1,0 +1,123 @@
+"""Latency samples into figures, with their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes.core.contract import CONTRACT
+
+Floats = NDArray[np.float64]
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+STEADY: float = CONTRACT["warm_up"]["steady"]
+DRIFT = 0.05
+FEW_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % confidence interval; low and high are None where there is too little to tell."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def is_steady(medians: Sequence[float]) -> bool:
+    """Whether the last of the windows' medians moved by less than `STEADY` against both before it."""
+    if len(medians) < 3:
+        return False
+    last = medians[-1]
+    return all(abs(last - earlier) <= STEADY * last for earlier in medians[-3:-1])
+
+
+def median_absolute_deviation(samples: NDArray[np.int64]) -> float:
+    """The median distance from the median, in the samples' unit."""
+    return float(np.median(np.abs(samples - np.median(samples))))
+
+
+def paired_ratio(slow: Floats, fast: Floats) -> Interval:
+    """How many times longer `slow` took than `fast`, both `(rounds,)` medians of the same interleaved rounds.
+
+    The geometric mean of the rounds' ratios with Student's t interval of their logarithms.
+    """
+    from scipy import stats
+
+    logs = np.log(slow / fast)
+    value = float(np.exp(logs.mean()))
+    if len(logs) < FEW_ROUNDS:
+        return Interval(value, None, None)
+    if np.ptp(logs) == 0:
+        return Interval(value, value, value)
+    low, high = stats.ttest_1samp(logs, 0.0).confidence_interval(CONFIDENCE)
+    return Interval(value, float(np.exp(low)), float(np.exp(high)))
+
+
+def unpaired_ratio(new: Floats, old: Floats) -> Interval:
+    """How many times longer `new` took, from `(rounds,)` medians of two runs: Welch's t interval of logarithms."""
+    from scipy import stats
+
+    if min(len(new), len(old)) < FEW_ROUNDS:
+        return Interval(float(np.median(new) / np.median(old)) if len(new) and len(old) else 1.0, None, None)
+    a, b = np.log(new), np.log(old)
+    value = float(np.exp(a.mean() - b.mean()))
+    if np.ptp(a) == np.ptp(b) == 0:
+        return Interval(value, value, value)
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
+    return Interval(value, float(np.exp(low)), float(np.exp(high)))
+
+
+def drift(medians: Floats) -> float | None:
+    """Share by which latency rose (or fell) over the rounds; None where that may be chance or is below `DRIFT`.
+
+    Theil-Sen slope of the rounds' medians; its 95 % interval must not hold zero.
+    """
+    from scipy import stats
+
+    if len(medians) < FEW_ROUNDS:
+        return None
+    slope, _, low, high = stats.theilslopes(medians)
+    change = float(slope * (len(medians) - 1) / np.median(medians))
+    return change if low * high > 0 and abs(change) > DRIFT else None
+
+
+def noise(samples: NDArray[np.int64], medians: Floats) -> list[str]:
+    """What in a row's own samples (of equal work; none otherwise) makes its figures doubtful, a line each."""
+    found = []
+    if change := drift(medians):
+        found.append(f"latency {'rose' if change > 0 else 'fell'} by {abs(change):.0%} over the rounds")
+    if not len(samples):
+        return found
+    centre = float(np.median(samples))
+    spread = median_absolute_deviation(samples) / centre
+    if spread > 0.1:
+        found.append(f"samples scatter: half of them lie more than {spread:.0%} from the median")
+    far = float((samples > 2 * centre).mean())
+    if far > 0.05:
+        found.append(f"{far:.0%} of the samples took more than twice the median")
+    return found
+
+
+def mean_interval(differences: Floats, seed: int = 0) -> Interval:
+    """The mean of paired differences `(n,)` with its percentile bootstrap interval (Efron, 1979)."""
+    from scipy import stats
+
+    value = float(differences.mean())
+    if not differences.any() or len(differences) < 2:
+        return Interval(value, value, value)
+    batch = max(1, 4_000_000 // len(differences))
+    result = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=batch,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(value, float(low), float(high))

@@ -1,0 +1,80 @@
+"""What the verbs share: consoles, logging, progress, and the command as it was typed."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..runtimes.core.files import write_error
+
+WIDE = 200
+
+
+def command_line() -> str:
+    """The command as it was typed, for artifacts and results."""
+    return shlex.join(["edgerecall", *sys.argv[1:]])
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that takes brackets as they are, and neither wraps nor colours what goes to a file."""
+    probe = Console(stderr=stderr, markup=False)
+    return probe if probe.is_terminal else Console(stderr=stderr, width=WIDE, highlight=False, markup=False)
+
+
+def setup_logging(target: Console, log_file: Path | None = None, quiet: bool = False) -> logging.Logger:
+    """The package's logger to a console and, with time stamps, to a file. quiet: warnings only, no file."""
+    logger = logging.getLogger("edgerecall")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers.clear()
+    handler: logging.Handler
+    if target.is_terminal:  # prints above a progress bar
+        handler = RichHandler(console=target, show_time=False, show_path=False, show_level=False, markup=False)
+    else:
+        handler = logging.StreamHandler(target.file)
+    handler.setFormatter(PlainFormatter())
+    logger.addHandler(handler)
+    if quiet:
+        logger.setLevel(logging.WARNING)
+    elif log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        file_handler = LogFile(log_file, encoding="utf-8")
+        file_handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s: %(message)s"))
+        logger.addHandler(file_handler)
+    return logger
+
+
+class LogFile(logging.FileHandler):
+    """Appends; a log that cannot be written ends the command with its reason instead of printing a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise write_error(Path(self.baseFilename), error) from error
+        super().handleError(record)
+
+
+class PlainFormatter(logging.Formatter):
+    """The message; warnings and errors say so."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return prefix + record.getMessage()
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None, target: Console | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; yields a function that advances it. On a pipe it stays silent."""
+    target = target or console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=target, disable=not target.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

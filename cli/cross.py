@@ -1,0 +1,44 @@
+"""`edgerecall cross`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from .console import console
+
+
+@click.command()
+@click.argument("target")
+@click.option("--runtime", default="all", show_default=True, help="Comma list of onnxruntime, openvino, ncnn; or all.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Verify the program on this one too.")
+@click.option(
+    "--lite-dir", type=click.Path(path_type=Path), help="Paddle Lite's C++ library for the target (its cxx/)."
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="A checkout; default: the one around this folder, else the package's own source.",
+)
+def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | None, source: Path | None) -> int:
+    """Build the stand-alone program for TARGET, test it there or under QEMU, and pack it into dist/.
+
+    TARGET: linux-aarch64 (Raspberry Pi OS 64-bit and other boards), linux-armv7 (32-bit), linux-aarch64-musl and
+    linux-armv7-musl (static, for any Linux), linux-aarch64-glibc2.28 (older boards), linux-x86_64 (this kind of
+    system), linux-x86_64-glibc2.28 (servers)."""
+    from ..cross.build import CrossBuild, program_size, source_root
+    from ..cross.runtimes import chosen_runtimes
+    from ..runtimes.core.targets import target_named
+
+    chosen = target_named(target)
+    names = chosen_runtimes(chosen, runtime)
+    out = console()
+    build = CrossBuild(source_root(source), chosen, names, out.print, lite_dir)
+    archive = build.run()
+    if bundle is not None:
+        build.verify(bundle)
+    size = f"program {program_size(build.package) / 1e6:.2f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
+    out.print(f"{os.path.relpath(archive)}: {size}", soft_wrap=True)
+    return 0

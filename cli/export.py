@@ -1,0 +1,108 @@
+"""`edgerecall export`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import command_line, console, progress_bar, setup_logging
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "-c", "--config", "config_path", type=click.Path(path_type=Path), help="Training config, with --checkpoint."
+)
+@click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of it.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="NAME or NAME.pdparams of a training run.")
+@click.option("--model", "model_dir", type=click.Path(path_type=Path), help="Folder of a Paddle inference model.")
+@click.option(
+    "--preprocess", "preprocess_path", type=click.Path(path_type=Path), help="YAML with RecPreProcess, with --model."
+)
+@click.option("--images", type=click.Path(path_type=Path), help="Golden images; default: the config's evaluation list.")
+@click.option("--golden", default=8, show_default=True, type=click.IntRange(1, 64), help="How many golden images.")
+@click.option("--formats", default="all", show_default=True, help="Comma list; all: all but ncnn.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+def command(
+    bundle: Path,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    checkpoint: Path | None,
+    model_dir: Path | None,
+    preprocess_path: Path | None,
+    images: Path | None,
+    golden: int,
+    formats: str,
+    force: bool,
+) -> int:
+    """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a Paddle inference model
+    (--model FOLDER --preprocess YAML --images DIR)."""
+    if (checkpoint is None) == (model_dir is None):
+        raise click.UsageError("expected either --checkpoint with -c, or --model with --preprocess and --images")
+    if checkpoint is not None and config_path is None:
+        raise click.UsageError("--checkpoint needs -c CONFIG, which says how to build its network")
+    if model_dir is not None and (preprocess_path is None or images is None):
+        raise click.UsageError("--model needs --preprocess YAML and --images DIR")
+    from ..export.exporter import ALL, FORMATS, export_bundle
+    from ..export.sources import from_checkpoint, from_model
+    from ..runtimes.bundle.manifest import MANIFEST
+    from ..runtimes.core.config import suggestion
+    from ..runtimes.core.errors import InputError
+    from ..runtimes.core.files import refuse_to_replace
+    from ..runtimes.preprocess.images import find_images
+
+    named = [name.strip() for name in formats.split(",")]
+    names = list(dict.fromkeys(name for part in named for name in (ALL if part == "all" else (part,))))
+    for name in names:
+        if name not in FORMATS:
+            raise InputError(f"--formats: unknown '{name}'{suggestion(name, FORMATS)}")
+    if bundle.exists():
+        refuse_to_replace(bundle, MANIFEST if force else None, "give another name or --force")
+    logger = setup_logging(console(stderr=True))
+    with (
+        tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
+        progress_bar("exporting", len(names) + 2) as advance,
+    ):
+
+        def step(title: str) -> None:
+            logger.info("%s", title)
+            advance(1)
+
+        source: Any
+        if checkpoint is not None:
+            from ..train.config.training import load_config
+            from ..train.evaluate import read_list
+
+            assert config_path is not None
+            config = load_config(config_path, overrides)
+            listed = None if images else read_list(config.DataLoader.Eval.Gallery.dataset)
+            source = from_checkpoint(config, checkpoint, Path(scratch), step)
+            files = find_images(images) if images else [listed.file(i) for i in spread(len(listed))] if listed else []
+        else:
+            assert model_dir is not None and preprocess_path is not None and images is not None
+            source = from_model(model_dir, preprocess_path)
+            files = find_images(images)
+
+        failures = []
+
+        def report(name: str, problem: str | None) -> None:
+            if problem:
+                logger.warning("%s: left out: %s", name, problem)
+            else:
+                logger.info("%s: made, matches the reference", name)
+            failures.extend([name] if problem and name in FORMATS else [])
+            advance(1)
+
+        made = export_bundle(bundle, source, files, names, command_line(), report, golden, force)
+    size = sum(artifact.size_bytes for artifact in made.manifest.artifacts) / 1e6
+    console().print(f"{bundle}: {len(made.manifest.artifacts)} artifacts, {size:.1f} MB, {made.spec.embedding_dim}-d")
+    return 1 if set(failures) & set(named) else 0
+
+
+def spread(count: int) -> list[int]:
+    """List indices in an order that covers the whole list early, so that golden images are of many classes."""
+    step = max(count // 64, 1)
+    return [index for offset in range(step) for index in range(offset, count, step)]

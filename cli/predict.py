@@ -1,0 +1,56 @@
+"""`edgerecall predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .console import command_line, console, progress_bar, setup_logging
+
+OUTPUTS = ("text", "npy", "jsonl", "parquet")
+
+
+@click.command()
+@click.option("-c", "--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML config.")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
+@click.option("--format", "kind", type=click.Choice(OUTPUTS), default="text", show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="File for npy, jsonl or parquet.")
+@click.option("--strict", is_flag=True, help="End at the first bad image.")
+def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Path | None, strict: bool) -> int:
+    """Images to embeddings, predict_rec style: prints 'NAME:<tab>[ ... ]', or writes a gallery with --format."""
+    if kind != "text" and output is None:
+        raise click.UsageError(f"--format {kind} needs --output FILE")
+    if kind == "text" and output is not None:
+        raise click.UsageError(f"--output needs --format {', '.join(OUTPUTS[1:])}")
+    from ..runtimes.core.config import apply_overrides, read_yaml, validate
+    from ..runtimes.core.errors import ImageError, InputError
+    from ..runtimes.embed.predict_config import RecConfig, binarize, open_rec_model
+    from ..runtimes.embed.writers import WRITERS, TextWriter, Writer
+    from ..runtimes.preprocess.images import SUFFIXES, find_images, other_files
+
+    config = validate(RecConfig, apply_overrides(read_yaml(config_path), overrides), f"config {config_path}")
+    logger = setup_logging(console(stderr=True))
+    paths = find_images(config.Global.infer_imgs)
+    if others := other_files(config.Global.infer_imgs):
+        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
+        logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), kinds)
+    writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
+    bad: list[ImageError] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(error)
+        logger.warning("skipped: %s", error)
+
+    with open_rec_model(config, len(paths)) as model, progress_bar("embedding", len(paths)) as advance:
+        for good, embeddings in model.stream(paths, None if strict else on_bad):
+            post = config.RecPostProcess
+            values = binarize(embeddings, post.Binarize.method) if post else embeddings
+            writer.add(good, values)
+            advance(len(good))
+    if len(bad) == len(paths):
+        raise InputError(f"none of the {len(paths)} images could be read")
+    writer.finish()
+    if output is not None:
+        console().print(f"{output}: {len(paths) - len(bad)} embeddings, {len(bad)} images skipped{writer.names_note}")
+    return 0

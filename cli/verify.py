@@ -1,0 +1,58 @@
+"""`edgerecall verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .console import console, progress_bar
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the bundle has.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="How runtimes compute: fp32, fp16 or bf16.")
+def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
+    """Golden images through every runtime of BUNDLE: the sealed tensors first, then the embeddings of each artifact."""
+    from rich.table import Table
+
+    from ..runtimes.bundle.bundle import Bundle
+    from ..runtimes.embed.verify import verify_all, verify_pixels
+    from ..runtimes.predictor.interface import RunOptions
+
+    opened = Bundle.open(bundle)
+    opened.check()
+    names = opened.runtimes() if runtime == "all" else tuple(name.strip() for name in runtime.split(","))
+    options = RunOptions(threads=threads, precision=precision)
+    skipped = {one.runtime: one.reason for one in opened.manifest.skipped} if runtime == "all" else {}
+    not_made = [name for name in names if name in skipped and not opened.artifacts_for(name)]
+    names = tuple(name for name in names if name not in not_made)
+    table = Table(show_edge=False, pad_edge=False)
+    for title in ("runtime", "artifact", "version", "runs", "cosine min", "max error", "allowed", "verdict"):
+        table.add_column(title)
+    failed = False
+    with progress_bar("verifying", len(names) + 1) as advance:
+        pixels = verify_pixels(opened)
+        table.add_row("preprocessing", "", "", "", "", "", "", pixels or "ok")
+        advance(1)
+        for name in names:
+            for verdict in verify_all(opened, [name], options):
+                info, check = verdict.info, verdict.check
+                failed = failed or verdict.problem is not None
+                table.add_row(
+                    name,
+                    verdict.quantisation,
+                    info.version if info else "-",
+                    info.precision if info else "-",
+                    f"{check.min_cosine:.7f}" if check else "-",
+                    f"{check.max_abs_error:.2e}" if check else "-",
+                    f"{check.tolerance:.2e}" if check else "-",
+                    verdict.problem or "ok",
+                )
+            advance(1)
+    for name in not_made:
+        table.add_row(name, "-", "-", "-", "-", "-", "-", f"not in the bundle: {skipped[name]}")
+    console().print(table)
+    return 1 if pixels or failed else 0

@@ -1,0 +1,1 @@
+"""One file per runtime: its description and its predictor."""

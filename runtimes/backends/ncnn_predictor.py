@@ -1,0 +1,66 @@
+"""ncnn, by its own Python package. It takes one image at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import RuntimeFailed, RuntimeUnavailable
+from ..core.versions import Package, needs
+from ..predictor.backend import Backend
+from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+
+PACKAGE = Package("ncnn", "ncnn", "ncnn")
+BACKENDS = (
+    Backend(
+        name="ncnn",
+        predictor=f"{__name__}:NcnnPredictor",
+        title="ncnn",
+        package=PACKAGE,
+        file_format="`.param` and `.bin`",
+        executions=("fp32", "bf16"),
+        order=40,
+    ),
+)
+
+
+class NcnnPredictor(Predictor):
+    """files: `model` (`.param`), `weights` (`.bin`)."""
+
+    concurrent = False  # its OpenMP threads are one pool a process
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            import ncnn
+        except ImportError as error:
+            raise RuntimeUnavailable(f"runtime 'ncnn' {needs(PACKAGE, error=error)}") from error
+        if options.precision == "fp16":
+            raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
+        self.io, self._mat = io, ncnn.Mat
+        self._net = ncnn.Net()
+        wanted = self._net.opt
+        wanted.num_threads = options.threads
+        wanted.use_vulkan_compute = False
+        # All of these are on by default where the CPU has them.
+        wanted.use_fp16_packed = wanted.use_fp16_storage = wanted.use_fp16_arithmetic = False
+        wanted.use_bf16_storage = options.precision == "bf16"
+        if self._net.load_param(files["model"]) != 0 or self._net.load_model(files["weights"]) != 0:
+            raise RuntimeFailed("ncnn cannot load the model")
+        self._ends = (self._net.input_names()[0], self._net.output_names()[0])
+        self.info = RuntimeInfo("ncnn", ncnn.__version__, options.precision, wanted.num_threads)
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        rows = []
+        for image in batch:
+            with self._net.create_extractor() as extractor:
+                extractor.input(self._ends[0], self._mat(image))
+                failed, output = extractor.extract(self._ends[1])
+            if failed:
+                raise RuntimeFailed(f"ncnn: the inference failed ({failed})")
+            rows.append(np.array(output).reshape(-1))
+        return checked_output("ncnn", np.stack(rows), len(batch), self.io)
+
+    def close(self) -> None:
+        self._net.clear()

@@ -1,0 +1,134 @@
+"""ONNX Runtime, CPU execution provider."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..core.errors import RuntimeUnavailable
+from ..core.versions import Package, needs
+from ..predictor.backend import Backend
+from ..predictor.interface import (
+    ExecutionRecord,
+    InnerTensor,
+    ModelIO,
+    Predictor,
+    RunOptions,
+    RuntimeInfo,
+    checked_output,
+    is_activation,
+)
+from ..predictor.precision import executed_name
+
+PACKAGE = Package("onnxruntime", "onnxruntime", "onnx")
+BACKENDS = (
+    Backend(
+        name="onnxruntime",
+        predictor=f"{__name__}:OnnxRuntimePredictor",
+        title="ONNX Runtime",
+        package=PACKAGE,
+        file_format="ONNX, opset 17",
+        quantisations=("fp32", "fp16", "int8"),
+        order=10,
+    ),
+)
+HEAVY = ("Conv", "Gemm", "MatMul")
+
+
+class OnnxRuntimePredictor(Predictor):
+    """files: `model` (`.onnx`)."""
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs(PACKAGE, error=error)}") from error
+        if options.precision != "fp32":
+            raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
+        onnxruntime.set_default_logger_severity(3)
+        self.io, self._model, self._options = io, files["model"], options
+        self._session = self._open()
+        graph_input = self._session.get_inputs()[0]
+        self._input_name = graph_input.name
+        self.info = RuntimeInfo(
+            runtime="onnxruntime",
+            version=onnxruntime.__version__,
+            precision=executed_name([graph_input.type[len("tensor(") : -1]]),
+            threads=self._session.get_session_options().intra_op_num_threads,
+            detail={"providers": self._session.get_providers()},
+        )
+
+    def _open(self, profile: str | None = None, model: bytes | None = None) -> Any:
+        """A session. profile: where its profile goes, as the beginning of a file's path. model: instead of the file."""
+        import onnxruntime
+
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = self._options.threads
+        session_options.inter_op_num_threads = 1
+        levels = onnxruntime.GraphOptimizationLevel
+        session_options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if self._options.graph_optimization else levels.ORT_DISABLE_ALL
+        )
+        session_options.log_severity_level = 3
+        if profile is not None:
+            session_options.enable_profiling = True
+            session_options.profile_file_prefix = profile
+        return onnxruntime.InferenceSession(model or self._model, session_options, providers=["CPUExecutionProvider"])
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        outputs = self._session.run(None, {self._input_name: batch})
+        return checked_output("onnxruntime", outputs[0], len(batch), self.io)
+
+    def replicate(self) -> Predictor | None:
+        return self  # a session takes calls from several threads, and with one thread of its own runs on theirs
+
+    def runtime_object(self) -> Any:
+        """The `InferenceSession`."""
+        return self._session
+
+    def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._open(str(Path(folder) / "profile"))
+            session.run(None, {self._input_name: batch})
+            return executed_by(json.loads(Path(session.end_profiling()).read_text()))
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise RuntimeUnavailable(f"looking inside an ONNX graph {needs('onnx')}") from error
+        graph = onnx.load(self._model)
+        constant = {tensor.name for tensor in graph.graph.initializer}
+        kinds: dict[str, str] = {}
+        for node in graph.graph.node:
+            if all(name in constant or not name for name in node.input):
+                constant.update(node.output)
+            else:
+                kinds.update({name: node.op_type for name in node.output if name})
+        shown = {output.name for output in graph.graph.output}
+        graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in kinds if name not in shown)
+        session = self._open(model=graph.SerializeToString())
+        values = session.run(list(kinds), {self._input_name: batch})
+        return [InnerTensor(n, kinds[n], v) for n, v in zip(kinds, values, strict=True) if is_activation(v)]
+
+
+def executed_by(events: list[dict[str, Any]]) -> ExecutionRecord | None:
+    """What a session's profile says of the nodes of the optimised graph; None when it names none."""
+    operators: Counter[str] = Counter()
+    types = set()
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        arguments = event["args"]
+        kind = arguments["op_name"]
+        operators[f"{kind} {arguments['provider']}"] += 1
+        if any(heavy in kind for heavy in HEAVY):
+            types.add(next(iter(arguments["input_type_shape"][0])))
+    if not operators:
+        return None
+    return ExecutionRecord(executed_name(types), "ONNX Runtime's profile", dict(operators))

@@ -1,0 +1,61 @@
+"""What a Paddle inference model file says of itself, in either of its two formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+
+
+def read_program(path: Path) -> Any:
+    """The protobuf program of a `.pdmodel` file. Needs PaddlePaddle. InputError when it is not one."""
+    from paddle.base.proto import framework_pb2
+
+    program = framework_pb2.ProgramDesc()
+    try:
+        program.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError lives in a private module in some versions
+        raise InputError(f"{path}: not a .pdmodel program: {error}") from error
+    if not program.blocks:
+        raise InputError(f"{path}: not a .pdmodel program: no blocks in it")
+    return program
+
+
+def _program_input(path: Path) -> tuple[str, list[int]]:
+    """Name and shape of the first variable that a `.pdmodel` feeds."""
+    block = read_program(path).blocks[0]
+    name = next(op.outputs[0].arguments[0] for op in block.ops if op.type == "feed")
+    var = next(var for var in block.vars if var.name == name)
+    return str(name), list(var.type.dense_tensor.tensor.dims)
+
+
+def _pir_input(path: Path) -> tuple[str, list[int]]:
+    """Name and shape of the first `data` operation of an `inference.json`."""
+    try:
+        program = json.loads(path.read_text(encoding="utf-8"))["program"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a Paddle program: {error}") from error
+    operations = program["regions"][0]["blocks"][0]["ops"]
+    data = next(op for op in operations if str(op["#"]).endswith(".data"))
+    attributes = {attribute["N"]: attribute["AT"]["D"] for attribute in data["A"]}
+    return str(attributes["name"]), [int(size) for size in attributes["shape"]]
+
+
+def declared_input(path: Path) -> tuple[str, list[int]] | None:
+    """Name and shape (-1 where free) of a model's input; None when the file is laid out in a way not known here."""
+    try:
+        return _pir_input(path) if path.suffix == ".json" else _program_input(path)
+    except (StopIteration, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def check_input_shape(path: Path, shape: tuple[int, int, int]) -> str:
+    """The input's name. InputError when the model does not take `(N, *shape)`, which the preprocessing gives."""
+    name, declared = declared_input(path) or ("x", [-1, -1, -1, -1])
+    fits = len(declared) == 4 and all(have in (-1, want) for have, want in zip(declared[1:], shape, strict=True))
+    if not fits:
+        takes, gives = (" x ".join("any" if n < 0 else str(n) for n in sizes) for sizes in (declared[1:], shape))
+        raise InputError(f"{path}: the model takes {takes}, the preprocessing gives {gives}: change its resize or crop")
+    return name

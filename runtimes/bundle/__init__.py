@@ -1,0 +1,1 @@
+"""The bundle: manifest, spec, artifacts, golden vectors."""

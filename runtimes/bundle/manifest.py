@@ -1,0 +1,149 @@
+"""The manifest of a bundle, `bundle.json`, format 2; format 1 is read too.
+
+`bundle.schema.json` beside this file is its JSON Schema: the C++ core takes its lists of keys from there.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..core.config import Frozen
+from ..core.contract import CONTRACT
+from ..core.files import sha256
+from .spec import Spec
+
+FORMAT_VERSION: int = CONTRACT["bundle_format"]
+MANIFEST = "bundle.json"
+GOLDEN = "golden"
+TENSORS, EMBEDDINGS = f"{GOLDEN}/tensors.npy", f"{GOLDEN}/embeddings.npy"
+OLD_VECTORS = f"{GOLDEN}/golden.npz"  # of format 1
+VECTORS = {1: (OLD_VECTORS,), 2: (TENSORS, EMBEDDINGS)}
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+Quantisation = Literal["fp32", "fp16", "int8"]
+
+
+class File(Frozen):
+    """One file of a bundle. role: what the predictor asks for (`model`, `params`)."""
+
+    role: str
+    path: RelativePath
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class Check(Frozen):
+    """How far an artifact's output lay from the reference on the golden images, when it was exported."""
+
+    min_cosine: float
+    max_abs_error: float
+    tolerance: float
+
+
+class Recipe(Frozen):
+    """How an artifact was quantised.
+
+    scheme: such as "QDQ, per channel, percentile 99.99". calibration: SHA-256 of each calibration image's bytes, in
+    order; empty where none were needed. tool, version: what did it. kept: layers that were left in float.
+    """
+
+    scheme: str
+    tool: str
+    version: str
+    calibration: tuple[Sha256, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+class Artifact(Frozen):
+    """One converted model: what a runtime loads, for some machines, in one quantisation.
+
+    targets: machine architectures it runs on, `any` for a portable one. quantisation: what its weights are, and for
+    int8 its activations; recipe: how they became so, None for fp32. How a runtime computes with them is its execution
+    precision, which is asked for when it is opened. check: None where the artifact cannot run on the exporting machine
+    (the reason in `unchecked`).
+    """
+
+    name: str
+    runtime: str
+    targets: tuple[str, ...]
+    quantisation: Quantisation = "fp32"
+    recipe: Recipe | None = None
+    files: tuple[File, ...]
+    check: Check | None = None
+    unchecked: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(file.bytes for file in self.files)
+
+
+class Skipped(Frozen):
+    """A format that could not be made, and why."""
+
+    name: str
+    runtime: str
+    reason: str
+
+
+class Manifest(Frozen):
+    """`bundle.json`.
+
+    source: where the model came from: its `kind`, the `form` that it was read in ("paddle" or "onnx"), file and hash.
+    tools: versions, by distribution. golden: the golden images and their vectors, with hashes.
+    """
+
+    format_version: Literal[1, 2]
+    spec: Spec
+    source: dict[str, Any]
+    tools: dict[str, str]
+    command: str
+    artifacts: tuple[Artifact, ...]
+    skipped: tuple[Skipped, ...] = ()
+    golden: tuple[File, ...]
+    golden_images: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_format_1(cls, data: Any) -> Any:
+        """Format 1 called the quantisation `precision`, and had fp32 alone."""
+        if not (isinstance(data, dict) and data.get("format_version") == 1 and isinstance(data.get("artifacts"), list)):
+            return data
+        artifacts = []
+        for artifact in data["artifacts"]:
+            if isinstance(artifact, dict) and "precision" in artifact:
+                artifact = {**artifact, "quantisation": artifact["precision"]}
+                del artifact["precision"]
+            artifacts.append(artifact)
+        return {**data, "artifacts": artifacts}
+
+    @model_validator(mode="after")
+    def golden_is_hashed(self) -> Manifest:
+        missing = {*self.golden_images, *VECTORS[self.format_version]} - {file.path for file in self.golden}
+        if missing:
+            raise ValueError(f"golden: no hash of {min(missing)}")
+        return self
+
+
+def host_target() -> str:
+    """This machine's architecture as artifacts name it."""
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+
+
+def describe_file(root: Path, path: Path, role: str) -> File:
+    """Size and hash of a file already in the bundle's folder."""
+    return File(role=role, path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256(path))
+
+
+def json_schema() -> str:
+    """The text of `bundle.schema.json`."""
+    return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":  # after a change of the models
+    Path(__file__).resolve().with_name("bundle.schema.json").write_text(json_schema(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""From a bundle and images to embeddings: the model, its replicas, verification, predict's config and output."""

@@ -1,0 +1,268 @@
+"""From a bundle to embeddings: `load(bundle).embed_images(paths)`, or `embed_bytes` for what is no file."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.bundle import Bundle
+from ..bundle.spec import Spec
+from ..core.errors import ImageError, InputError
+from ..core.micro_batches import MicroBatcher
+from ..predictor.interface import Predictor, RunOptions
+from ..preprocess.pipeline import Source, preprocess_batch, preprocess_file
+from .batches import BadImage, good_ones, report_bad, stream_tensors
+from .replicas import CLOSED, ReplicaPool, open_replicas
+
+BadIndex = Callable[[int, ImageError], None]
+Embedding = NDArray[np.float32]
+
+
+def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows to unit length, in float32; a zero row stays zero."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
+
+
+class EmbeddingModel:
+    """A pool of replicas with their preprocessing and normalisation. Use as a context manager, or close().
+
+    Thread-safe: any number of threads may call any method at the same time; each inference has a replica to itself, and
+    waits for one when all are at work. Preprocessing needs none and runs meanwhile. The model owns its predictors:
+    others use them by `pool` alone, and closing it waits for the inferences under way.
+
+    predictors: replicas of one model. batch_size: images in an inference, at most. threads: of preprocessing.
+    """
+
+    def __init__(self, spec: Spec, predictors: Sequence[Predictor], batch_size: int = 8, threads: int = 1) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch size: expected 1 or more, got {batch_size}")
+        self.spec = spec
+        self.batch_size = batch_size
+        self.pool = ReplicaPool(predictors)
+        self._threads = threads
+        self._batcher: MicroBatcher[_Request] | None = None
+        self._closed = False
+        self._submitting = Lock()
+
+    @property
+    def replicas(self) -> int:
+        """How many inferences it runs at the same time."""
+        return len(self.pool.predictors)
+
+    def embed_tensors(self, batch: NDArray[np.float32]) -> Embedding:
+        """Float32 `(N, 3, H, W)` -> float32 `(N, D)`, L2-normalised when the spec says so."""
+        given = np.ascontiguousarray(batch, dtype=np.float32)
+        with self.pool.borrow() as predictor:
+            return self._embed(predictor, given)
+
+    def embed_bytes(self, images: Sequence[Source], on_bad: BadIndex | None = None) -> Embedding:
+        """Images that are no files to embeddings float32 `(n, D)`, in order, in batches of `batch_size`.
+
+        images: each an encoded image as bytes (JPEG, PNG, BMP, WebP, TIFF), RGB pixels uint8 `(height, width, 3)`, or a
+        path. Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out and it is given
+        their index. InputError for what is neither.
+        """
+        self.pool.check_open()
+        parts = [np.empty((0, self.spec.embedding_dim), dtype=np.float32)]
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            tensors = np.empty((len(part), *self.spec.input_shape), dtype=np.float32)
+            names = [str(s) if isinstance(s, Path) else f"image {start + at}" for at, s in enumerate(part)]
+            errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, names)
+            for index, error in enumerate(errors, start):
+                if error is not None:
+                    if on_bad is None:
+                        raise error
+                    on_bad(index, error)
+            _, kept = good_ones(range(start, start + len(part)), tensors, errors)
+            if len(kept):
+                parts.append(self.embed_tensors(kept))
+        return np.concatenate(parts)
+
+    def submit(self, image: Source) -> Future[Embedding]:
+        """One image's embedding, float32 `(D,)`, later: images of many callers that wait share an inference.
+
+        An inference takes what waits when a replica gets free, at most `batch_size`, and waits for no more. The
+        future raises what `embed_bytes` does; one that is cancelled before its turn is not computed.
+        """
+        request = _Request(image)
+        with self._submitting:
+            if self._closed:
+                raise InputError(CLOSED)
+            if self._batcher is None:
+                self._batcher = MicroBatcher(self._answer, self.batch_size, self.replicas)
+            self._batcher.put([request])
+        return request.future
+
+    def _answer(self, requests: Sequence[_Request]) -> None:
+        """Completes a micro-batch; never raises."""
+        wanted = [request for request in requests if request.future.set_running_or_notify_cancel()]
+        if not wanted:
+            return
+        bad: dict[int, ImageError] = {}
+        try:
+            rows = iter(self.embed_bytes([request.image for request in wanted], bad.__setitem__))
+        except BaseException as error:
+            if len(wanted) > 1 and isinstance(error, InputError):  # the fault of one must not fail the rest
+                for request in wanted:
+                    self._answer_alone(request)
+                return
+            for request in wanted:
+                request.future.set_exception(error)
+            return
+        for index, request in enumerate(wanted):
+            if index in bad:
+                request.future.set_exception(bad[index])
+            else:
+                request.future.set_result(next(rows))
+
+    def _answer_alone(self, request: _Request) -> None:
+        try:
+            request.future.set_result(self.embed_bytes([request.image])[0])
+        except BaseException as error:
+            request.future.set_exception(error)
+
+    def _embed(self, predictor: Predictor, batch: NDArray[np.float32]) -> Embedding:
+        count = len(batch)
+        if predictor.compiles_per_batch and count < self.batch_size:  # a last, smaller batch is filled up
+            batch = np.concatenate([batch, np.zeros((self.batch_size - count, *batch.shape[1:]), dtype=batch.dtype)])
+        raw = predictor.embed(batch)[:count]
+        return l2_normalize(raw) if self.spec.normalize_embedding else raw
+
+    def stream(self, paths: Sequence[Path], on_bad: BadImage | None = None) -> Iterator[tuple[list[Path], Embedding]]:
+        """Parts of `(paths, float32 (n, D))`, in order; a bad image goes to `on_bad` and is left out, or is raised.
+
+        With one replica the next batch is decoded while it works; with several, as many threads decode and embed.
+        """
+        self.pool.check_open()
+        if self.replicas > 1:
+            yield from self._stream_replicas(paths, on_bad)
+            return
+        for good, tensors in stream_tensors(paths, self.spec.preprocess, self.batch_size, self._threads, on_bad):
+            yield [paths[index] for index in good], self.embed_tensors(tensors)
+
+    def chunk(self, count: int) -> int:
+        """How many of `count` images a thread takes at a time: whole batches, 8 images or more if all have work."""
+        batches = max(min(-(-8 // self.batch_size), count // (self.batch_size * self.replicas)), 1)
+        return batches * self.batch_size
+
+    def _parts(self, count: int) -> Iterator[range]:
+        """All images in chunks, smaller towards the end, so that no thread is left with much when others rest."""
+        start, most = 0, self.chunk(count)
+        while start < count:
+            fair = (count - start) // (2 * self.replicas) // self.batch_size * self.batch_size
+            size = min(most, max(fair, self.batch_size))
+            yield range(start, min(start + size, count))
+            start += size
+
+    def _stream_replicas(
+        self, paths: Sequence[Path], on_bad: BadImage | None
+    ) -> Iterator[tuple[list[Path], Embedding]]:
+        size = self.chunk(len(paths))
+        memories: queue.SimpleQueue[NDArray[np.float32]] = queue.SimpleQueue()
+        for _ in range(self.replicas):  # used again and again
+            memories.put(np.empty((size, *self.spec.input_shape), dtype=np.float32))
+
+        def work(indices: range) -> tuple[list[int], Embedding, list[ImageError | None]]:
+            memory = memories.get()
+            try:
+                tensors = memory[: len(indices)]
+                errors = preprocess_batch([paths[i] for i in indices], self.spec.preprocess, tensors)
+                good, kept = good_ones(indices, tensors, errors)
+                batches = [kept[at : at + self.batch_size] for at in range(0, len(good), self.batch_size)]
+                with self.pool.borrow() as predictor:
+                    rows = [self._embed(predictor, batch) for batch in batches]
+                return good, np.concatenate(rows or [np.empty((0, self.spec.embedding_dim), np.float32)]), errors
+            finally:
+                memories.put(memory)
+
+        parts = self._parts(len(paths))
+        with ThreadPoolExecutor(self.replicas, thread_name_prefix="edgerecall-replica") as pool:
+            ahead = 2 * self.replicas
+            pending = deque((part, pool.submit(work, part)) for part in itertools.islice(parts, ahead))
+            try:
+                while pending:
+                    part, future = pending.popleft()
+                    good, embeddings, errors = future.result()
+                    for following in itertools.islice(parts, 1):
+                        pending.append((following, pool.submit(work, following)))
+                    report_bad(paths, part.start, errors, on_bad)
+                    if good:
+                        yield [paths[index] for index in good], embeddings
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def embed_images(self, paths: Sequence[str | Path] | str | Path, on_bad: BadImage | None = None) -> Embedding:
+        """Image files to embeddings float32 `(n, D)`, in order.
+
+        Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out.
+        """
+        files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        parts = [embeddings for _, embeddings in self.stream(files, on_bad)]
+        return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
+
+    def close(self) -> None:
+        """Ends what was submitted and frees the runtime, after the inferences under way; calls after it raise
+        InputError.
+        """
+        with self._submitting:
+            self._closed = True
+            batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            batcher.stop()
+        self.pool.close()
+
+    def __enter__(self) -> EmbeddingModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Request:
+    """A submitted image and the future that is its answer."""
+
+    def __init__(self, image: Source) -> None:
+        self.image = image
+        self.future: Future[Embedding] = Future()
+
+
+def load(
+    bundle: str | Path,
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    precision: str = "fp32",
+    worker: bool = False,
+    batch_size: int = 8,
+    replicas: int = 1,
+    quantisation: str | None = None,
+) -> EmbeddingModel:
+    """Opens a bundle for inference.
+
+    runtime: one of paddle, onnxruntime, openvino, lite, ncnn, or `cpp-` and one of them: by the C++ core.
+    threads: CPU threads inside one inference. replicas: of the model, each with as many threads, for batches of a
+    folder, or callers, at the same time: for throughput, `replicas=N, threads=1` uses N cores best.
+    precision: how the runtime computes (fp32, fp16, bf16). quantisation: of the artifact to take (fp32, fp16, int8), by
+    default the fp32 one where there is one. worker: run it in its own process.
+    Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
+    """
+    opened = Bundle.open(bundle)
+    artifact = opened.artifact(runtime, quantisation=quantisation).name
+    options = RunOptions(threads=threads, precision=precision, replicas=replicas, batch=batch_size)
+    return EmbeddingModel(opened.spec, open_replicas(opened, runtime, options, worker, artifact), batch_size, threads)
+
+
+def golden_tensors(bundle: Bundle) -> NDArray[np.float32]:
+    """The golden images through this machine's preprocessing, float32 `(n, 3, H, W)`."""
+    paths, _, _ = bundle.golden()
+    return np.stack([preprocess_file(path, bundle.spec.preprocess) for path in paths])

@@ -1,0 +1,1 @@
+"""What a predictor is, how a runtime describes itself, and the registry of them."""

@@ -1,0 +1,187 @@
+"""What a predictor is: the interface, what it is asked and what it tells.
+
+This module, its neighbours `backend` and `precision`, `worker` and `lite_predictor` also run in the Lite sidecar, an
+older interpreter with nothing but numpy and paddlelite: standard library and numpy only, Python 3.8 syntax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import InputError, RuntimeFailed, RuntimeUnavailable
+from ..core.text import one_line
+from .backend import Backend
+from .precision import EXECUTIONS
+
+
+@dataclass(frozen=True)
+class ModelIO:
+    """Tensors at the edge of the model: float32 `(N, *input_shape)` in, float32 `(N, embedding_dim)` out.
+
+    embedding_dim 0: not known yet, whatever the model gives.
+    """
+
+    input_name: str
+    input_shape: tuple[int, int, int]
+    embedding_dim: int
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked of a runtime; `RuntimeInfo` says what it then does.
+
+    threads: CPU threads inside one inference. replicas: inferences at the same time, by replicas, each with as many.
+    batch: the size to be ready for; others may take longer when they first come. precision: one of
+    `precision.EXECUTIONS`: how the runtime computes.
+    onednn: for Paddle Inference; graph_optimization: for it and ONNX Runtime; the others always use theirs.
+    device: "cpu" or "gpu" (Paddle Inference), which then takes gpu_memory_mb at first.
+    """
+
+    threads: int = 1
+    precision: str = "fp32"
+    onednn: bool = True
+    graph_optimization: bool = True
+    device: str = "cpu"
+    gpu_memory_mb: int = 8000
+    replicas: int = 1
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "replicas", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.precision not in EXECUTIONS:
+            raise InputError(f"precision: expected one of {', '.join(EXECUTIONS)}, got '{self.precision}'")
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What the runtime says it does, read back after loading. `threads` is None where it cannot be read."""
+
+    runtime: str
+    version: str
+    precision: str
+    threads: int | None
+    device: str = "cpu"
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExecutionRecord:
+    """What an inference really ran, from the runtime's own records.
+
+    precision: of its heavy layers, "bf16+fp32" where they are mixed. source: which record. operators: kind -> count.
+    """
+
+    precision: str
+    source: str
+    operators: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InnerTensor:
+    """An activation inside the graph. kind: of the operator that made it."""
+
+    name: str
+    kind: str
+    values: NDArray[Any]
+
+
+class Predictor(ABC):
+    """One loaded model in one runtime. Not thread-safe: one thread at a time uses it, `replicate` gives others theirs.
+
+    concurrent: whether several in one process compute at the same time, each from a thread of its own.
+    compiles_per_batch: whether a batch of a new size costs a compilation.
+    """
+
+    concurrent = True
+    compiles_per_batch = False
+    io: ModelIO
+    info: RuntimeInfo
+
+    @abstractmethod
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Float32 `(N, 3, H, W)`, C-contiguous -> float32 `(N, D)`: the model's raw output, not normalised."""
+
+    def replicate(self) -> Predictor | None:
+        """Another predictor over the same loaded model, for another thread to use at the same time; by default None:
+        load the model again.
+        """
+        return None
+
+    def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
+        """Runs a batch, shaped as for `embed`, and says what ran; by default None: the runtime does not tell.
+
+        It may load the model once more or switch the runtime's logging: not for a process that is being timed.
+        """
+        return None
+
+    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+        """The float32 activations for a batch, in the order they are computed, with as little of the graph fused as the
+        runtime allows; by default None: the runtime does not show them. It loads the model once more.
+        """
+        return None
+
+    def runtime_object(self) -> Any:
+        """The runtime's own object that `embed` calls, for what this interface does not offer; by default None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - optional: its default is to do nothing
+        """Frees what the runtime holds; by default there is nothing to do."""
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def predictor_class(backend: Backend) -> Any:
+    """The class of a runtime's predictor."""
+    module, _, name = backend.predictor.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def open_backend(backend: Backend, files: dict[str, str], io: ModelIO, options: RunOptions) -> Predictor:
+    """Loads artifact files (`role -> path`) into a runtime, in this process.
+
+    Raises RuntimeUnavailable when its package is missing, RuntimeFailed when it does not take the model.
+    """
+    try:
+        predictor: Predictor = predictor_class(backend)(files, io, options)
+    except (InputError, RuntimeUnavailable, RuntimeFailed):
+        raise
+    except Exception as error:  # third-party runtimes raise their own, unrelated types
+        raise RuntimeFailed(f"{backend.name} cannot load the model: {one_line(error)}") from error
+    return predictor
+
+
+def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) -> NDArray[Any]:
+    """The output as float32 `(count, D)`; RuntimeFailed when it has another shape or is not finite."""
+    # The usual case with as few calls as can be: after an inference the caches are cold, and each costs microseconds.
+    if (
+        output.dtype == np.float32
+        and output.shape == (count, io.embedding_dim)
+        and isfinite(np.add.reduce(output, None))
+    ):
+        return output
+    array = np.asarray(output, dtype=np.float32)
+    if io.embedding_dim == 0 or array.size == count * io.embedding_dim:
+        array = array.reshape(count, -1)
+    if io.embedding_dim and array.shape != (count, io.embedding_dim):
+        raise RuntimeFailed(f"{runtime}: expected output {(count, io.embedding_dim)}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise RuntimeFailed(f"{runtime}: the output holds NaN or infinity")
+    return array
+
+
+def is_activation(values: Any) -> bool:
+    """Whether a value is an array of floats with something in it."""
+    return isinstance(values, np.ndarray) and values.size > 0 and values.dtype.kind == "f"

@@ -1,0 +1,59 @@
+"""The two precisions of a running model: what its artifact is (quantisation), how the runtime computes (execution).
+
+A weight is stored in one type and multiplied in another: the two are named, asked for and read back apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..core.contract import CONTRACT
+from ..core.errors import InputError
+
+QUANTISATIONS = ("fp32", "fp16", "int8")  # of an artifact's weights, and for int8 its activations
+EXECUTIONS = ("fp32", "fp16", "bf16")  # that can be asked of a runtime, for what is not quantised to integers
+# Largest |difference| of raw embeddings, relative to the largest |value| of the reference. fp32: sound conversions
+# measured 1e-7 to 1.2e-5 (fused batch norms round differently); one weight tensor off by 1e-3 shows as 1e-4 and more.
+# fp16 keeps 11 bits of mantissa, bf16 8. int8 only tells noise from garbage: whether it is good enough, recall says.
+TOLERANCE: Mapping[str, float] = CONTRACT["tolerance"]
+# Our names of the types that runtimes report.
+NAMES = {
+    "f32": "fp32",
+    "float": "fp32",
+    "f16": "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "s8": "int8",
+    "i8": "int8",
+    "u8": "int8",
+    "uint8": "int8",
+}
+
+
+def executed_name(types: Iterable[str]) -> str:
+    """One text for what runs, such as "int8+fp32", from the runtime's own names of types; "unknown" for none."""
+    return "+".join(sorted({NAMES.get(name, name) for name in types})) or "unknown"
+
+
+def precision_problem(quantisation: str, requested: str, ran: str) -> str | None:
+    """One line when a model does not run in the execution precision asked for, or not as its artifact is quantised.
+
+    ran: as `executed_name` gives it. An int8 artifact runs its other layers in the precision asked for; the weights of
+    an fp16 artifact may be widened first.
+    """
+    parts = set(ran.split("+"))
+    wanted = {"int8", requested} if quantisation == "int8" else {requested}
+    if quantisation == "int8" and "int8" not in parts:
+        return f"the artifact is int8, the runtime computes {ran}"
+    if parts <= wanted or (quantisation == "fp16" and parts <= {"fp16", requested}):
+        return None
+    return f"asked for {requested}, runs {ran}"
+
+
+def tolerance(table: Mapping[str, float], quantisation: str, ran: str) -> float:
+    """The largest of a table's values for what the artifact is and what runs. InputError for what it does not have."""
+    try:
+        return max(table[name] for name in (quantisation, *ran.split("+")))
+    except KeyError as error:
+        known = ", ".join(table)
+        raise InputError(f"precision: no tolerance is known for '{error.args[0]}', only for {known}") from error

@@ -1,0 +1,180 @@
+"""`compare`: what fails, what is refused, and result files from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgerecall.bench.measure.image_set import ImageSet
+from edgerecall.bench.measure.runner import run_bench
+from edgerecall.bench.report.compare import compare_results
+from edgerecall.bench.schema.options import BenchOptions
+from edgerecall.bench.schema.rows import BenchResult, read_result
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.core.files import write_text
+
+Make = Callable[..., Bundle]
+
+
+def run(bundle: Bundle, data: Path, **options: Any) -> BenchResult:
+    settings = {"runtimes": ("fake",), "samples": 50, "rounds": 5, **options}
+    return run_bench(bundle, ImageSet.find(data), BenchOptions(**settings), "tests", lambda what, share: None)
+
+
+def test_the_same_bundle_twice_and_then_slowed_down(
+    fake_bundle: Make, data: Path, tmp_path: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    first, again = run(fake_bundle("a", sleep_ms=10), data), run(fake_bundle("b", sleep_ms=10), data)
+    slower = run(fake_bundle("c", sleep_ms=12), data)
+    few = run_bench(
+        fake_bundle("d"),
+        ImageSet.find(data).limited(12),
+        BenchOptions(runtimes=("fake",), samples=4, rounds=2),
+        "tests",
+        lambda what, share: None,
+    )
+    files = {}
+    for name, result in {"first": first, "again": again, "slower": slower, "few": few}.items():
+        files[name] = tmp_path / f"{name}.json"
+        write_text(files[name], result.to_json())
+    assert read_result(files["first"]).to_json() == first.to_json()
+    same = edgerecall("compare", files["first"], files["again"], "--fail-above", "5%")
+    assert same.returncode == 0 and "FAILED" not in same.stdout
+    worse = edgerecall("compare", files["first"], files["slower"])
+    assert worse.returncode == 1 and "failed: fake: p50 ms" in worse.stdout
+    assert edgerecall("compare", files["first"], files["slower"], "--fail-above", "0.3").returncode == 0
+    assert edgerecall("compare", files["slower"], files["first"]).returncode == 0
+    one_line(edgerecall("compare", files["first"], files["few"]), 2, "not comparable: images and labels", "--force")
+    forced = edgerecall("compare", files["first"], files["few"], "--force", "--fail-above", "900%")
+    assert "differs: images and labels" in forced.stdout
+
+
+@pytest.fixture
+def result(fake_bundle: Make, data: Path) -> BenchResult:
+    """A short result."""
+    return run(fake_bundle(), data, samples=10)
+
+
+def changed(result: BenchResult, **fields: Any) -> BenchResult:
+    """The result with other values in its row."""
+    return replace(result, rows=[replace(result.rows[0], **fields)])
+
+
+@pytest.mark.parametrize(
+    ("field", "factor", "figure"),
+    [
+        ("peak_rss_mb", 1.2, "peak RSS MB"),
+        ("size_mb", 1.2, "size MB"),
+        ("recall1", 0.9, "recall@1"),
+        ("mean_ap", 0.9, "mAP"),
+    ],
+)
+def test_each_figure_can_fail(result: BenchResult, field: str, factor: float, figure: str) -> None:
+    new = changed(result, **{field: getattr(result.rows[0], field) * factor})
+    failures = compare_results(result, new, 0.05).failures
+    assert len(failures) == 1 and failures[0].startswith(f"fake: {figure} ")
+    assert not compare_results(new, result, 0.05).failures, "better is no failure"
+
+
+def test_scatter_is_no_failure(result: BenchResult) -> None:
+    p50 = result.rows[0].latency_p50_ms
+    assert p50 is not None
+
+    def slower(share: float, scatter: float) -> list[str]:
+        rounds = [p50 * 1e6 * (1 + scatter * step) for step in (-2, -1, 0, 1, 2)]
+        old = changed(result, round_medians_ns=rounds)
+        factor = 1 + share
+        new = changed(result, latency_p50_ms=p50 * factor, round_medians_ns=[r * factor for r in rounds])
+        found = compare_results(old, new, 0.05)
+        assert ("not surely more" in found.changes[0].remark) is not bool(found.failures)
+        return found.failures
+
+    assert not slower(0.1, 0.1)
+    assert slower(0.1, 0.01) and slower(0.5, 0.1)
+
+
+def test_disturbed_rounds_of_the_old_run_hide_nothing(result: BenchResult) -> None:
+    p50 = result.rows[0].latency_p50_ms
+    assert p50 is not None
+    old = changed(result, round_medians_ns=[p50 * 1e6 * factor for factor in (1, 1.6, *[1] * 7, 1.6)])
+    new = changed(result, latency_p50_ms=1.5 * p50, round_medians_ns=[p50 * 1e6 * 1.5] * 10)
+    assert len(compare_results(old, new, 0.05).failures) == 1
+
+
+def test_nothing_compared_is_no_success(result: BenchResult) -> None:
+    broken = changed(result, status="failed", reason="crashed")
+    assert compare_results(broken, broken, 0.05).failures == ["the old result has no sound row to compare with"]
+    problem = replace(result, problem="preprocessing differs from the sealed tensors")
+    assert compare_results(result, problem, 0.05).failures == [
+        "the new run: preprocessing differs from the sealed tensors"
+    ]
+
+
+def test_the_stricter_gate_counts(result: BenchResult) -> None:
+    lax = replace(result, options={**result.options, "gates": {"max_recall_drop": 1.0, "min_cosine": -1.0}})
+    assert result.rows[0].recall1 is not None
+    lost = replace(changed(lax, recall1=result.rows[0].recall1 - 0.1, cosine_min=0.5), options=lax.options)
+    assert [line.split(":")[1].split()[0] for line in compare_results(result, lost, 0.05).failures] == [
+        "recall@1",
+        "cosine",
+    ]
+    assert not compare_results(lax, lost, 0.05).failures
+    with pytest.raises(InputError, match="gates"):
+        compare_results(result, replace(result, options={**result.options, "gates": {"max": 1}}), 0.05)
+
+
+def test_rows_that_are_gone_or_broke(result: BenchResult) -> None:
+    gone = replace(result, rows=[replace(result.rows[0], runtime="lite")])
+    assert compare_results(result, gone, 0.05).failures == ["fake: not in the new result"]
+    broke = changed(result, status="failed", reason="crashed")
+    assert compare_results(result, broke, 0.05).failures == ["fake: was ok, now failed: crashed"]
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("processor", {"machine": {"cpu": "another"}}),
+        ("governor", {"machine": {"governor": "powersave"}}),
+        ("images and labels", {"images_sha256": "0" * 64}),
+        ("pinning", {"options": {"pin": False}}),
+        ("preprocessing", {"options": {"preprocess": {"ops": []}}}),
+    ],
+)
+def test_other_conditions_are_named(result: BenchResult, what: str, other: dict[str, Any]) -> None:
+    fields = {k: {**getattr(result, k), **v} if isinstance(v, dict) else v for k, v in other.items()}
+    assert [d.split(":")[0] for d in compare_results(result, replace(result, **fields), 0.05).differences] == [what]
+
+
+@pytest.mark.parametrize(("field", "value"), [("threads", 2), ("precision", "bf16")])
+def test_other_rows_are_named(result: BenchResult, field: str, value: Any) -> None:
+    (difference,) = compare_results(result, changed(result, **{field: value}), 0.05).differences
+    assert difference.startswith(f"fake: {field}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no json", "got no JSON"),
+        ("[]", "expected a bench result of schema 3, got None"),
+        ('{"schema": 1}', "of schema 3, got 1: run the bench again"),
+        ('{"schema": 3, "rows": 5}', "no bench result: '"),
+    ],
+)
+def test_files_that_are_no_result(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_result(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_result(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("share", ["x", "-1%", "%"])
+def test_shares(edgerecall: Callable[..., Any], tmp_path: Path, share: str) -> None:
+    result = edgerecall("compare", tmp_path / "a", tmp_path / "b", "--fail-above", share)
+    assert result.returncode == 2 and "expected a share such as 5%" in result.stderr

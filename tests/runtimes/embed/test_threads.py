@@ -1,0 +1,182 @@
+"""One model under many threads: every caller gets what it would get alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edgerecall
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import ImageError, InputError, RuntimeFailed
+from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.predictor.interface import RunOptions
+from edgerecall.runtimes.preprocess.images import load_rgb
+
+THREADS, IMAGES = 16, 2000
+Make = Callable[..., Bundle]
+
+
+def encoded(data: Path) -> list[bytes]:
+    """The test images' files."""
+    return [path.read_bytes() for path in sorted(data.glob("*_final/*.JPG"))[:40]]
+
+
+def assert_threads_change_nothing(model: edgerecall.EmbeddingModel, images: list[bytes]) -> None:
+    """2,000 images by 16 threads, one at a time, in batches and by `submit`, against the same by one thread."""
+    alone = np.concatenate([model.embed_bytes([image]) for image in images])
+    batched = model.embed_bytes(images)
+    assert np.ptp(alone, axis=0).max() > 1e-3, "another image must show"
+
+    def work(thread: int) -> None:
+        mine = range(thread, IMAGES, THREADS)
+        for count, index in enumerate(mine):
+            one = index % len(images)
+            if count % 25 == 24:
+                assert (model.embed_bytes(images) == batched).all()
+            elif count % 5 == 4:
+                assert np.abs(model.submit(images[one]).result(60) - alone[one]).max() < 1e-5
+            else:
+                assert (model.embed_bytes([images[one]])[0] == alone[one]).all()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+
+
+def test_the_fake_under_threads(fake_bundle: Make, data: Path) -> None:
+    root, images = fake_bundle().root, encoded(data)
+    for options in ({}, {"replicas": 3}, {"replicas": 2, "worker": True}):
+        with edgerecall.load(root, "fake", batch_size=4, **options) as model:
+            assert_threads_change_nothing(model, images)
+
+
+@pytest.mark.parametrize("runtime", ["paddle", "onnxruntime", "openvino", "lite", "cpp-onnxruntime", "cpp-openvino"])
+def test_real_runtimes_under_threads(real_bundle: Path, data: Path, runtime: str) -> None:
+    with edgerecall.load(real_bundle, runtime, batch_size=4, replicas=2) as model:
+        assert_threads_change_nothing(model, encoded(data))
+
+
+def test_a_worker_under_threads(fake_bundle: Make) -> None:
+    """Without a pool: what goes over one pipe does not get mixed up."""
+    bundle = fake_bundle(sleep_ms=1)
+    _, tensors, _ = bundle.golden()
+    with open_predictor(bundle, "fake", RunOptions(), worker=True) as predictor:
+        expected = [predictor.embed(tensor[None]) for tensor in tensors]
+
+        def work(thread: int) -> None:
+            for index in range(25):
+                one = (thread + index) % len(tensors)
+                assert (predictor.embed(tensors[one][None]) == expected[one]).all()
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(work, range(THREADS)))
+
+
+def test_a_worker_that_dies_fails_every_caller(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle(crash_after=5).root, "fake", batch_size=1, worker=True) as model:
+        with ThreadPoolExecutor(THREADS) as pool:
+            futures = [pool.submit(model.embed_bytes, [image]) for _ in range(40)]
+        failed = [future for future in futures if isinstance(future.exception(), RuntimeFailed)]
+        assert len(failed) == 35
+        with pytest.raises(RuntimeFailed):
+            model.submit(image).result(10)
+
+
+def test_pixels_bytes_and_paths_are_the_same(fake_bundle: Make, data: Path, tmp_path: Path) -> None:
+    paths = sorted(data.glob("*_final/*.JPG"))[:3]
+    Image.open(paths[2]).save(tmp_path / "other.bmp")  # by Pillow, as the core reads none
+    paths.append(tmp_path / "other.bmp")
+    pixels = [load_rgb(path) for path in paths]
+    with edgerecall.load(fake_bundle().root, "fake") as model:
+        expected = model.embed_images(paths)
+        for given in (
+            paths,
+            pixels,
+            [path.read_bytes() for path in paths],
+            [paths[0], pixels[1], bytearray(paths[2].read_bytes()), memoryview(paths[3].read_bytes())],
+            [np.asfortranarray(image) for image in pixels],
+            [image[:, ::-1].copy()[:, ::-1] for image in pixels],
+        ):
+            assert (model.embed_bytes(given) == expected).all()
+        assert model.embed_bytes([]).shape == (0, 16)
+
+
+def test_what_is_no_image(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle().root, "fake", batch_size=2) as model:
+        with pytest.raises(ImageError, match="image 2: expected a JPEG, PNG"):
+            model.embed_bytes([image, image, b"no image"])
+        bad: list[int] = []
+        rows = model.embed_bytes([b"x", image, image, b"", image], lambda index, error: bad.append(index))
+        assert bad == [0, 3] and rows.shape == (3, 16) and (rows == rows[0]).all()
+        for wrong, said in (
+            (np.zeros((4, 4, 3)), "uint8 .*got float64"),
+            (np.zeros((4, 4, 4), np.uint8), r"got uint8 \(4, 4, 4\)"),
+            (np.zeros((0, 4, 3), np.uint8), "got uint8"),
+            ("a.jpg", "expected a path, bytes or an array of pixels, got str"),
+            (7, "got int"),
+        ):
+            with pytest.raises(InputError, match=said):
+                model.embed_bytes([image, wrong])  # type: ignore[list-item]
+
+
+def test_a_bad_image_fails_alone_in_a_micro_batch(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle(sleep_ms=20).root, "fake", batch_size=8) as model:
+        expected = model.embed_bytes([image])[0]
+        futures = [model.submit(one) for one in (image, b"no image", image, "no path", image)]  # type: ignore[arg-type]
+        for index in (0, 2, 4):
+            assert np.abs(futures[index].result(10) - expected).max() < 1e-6
+        assert isinstance(futures[1].exception(10), ImageError)
+        assert "got str" in str(futures[3].exception(10))
+
+
+def test_what_waits_shares_an_inference_and_can_be_cancelled(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle(sleep_ms=100).root, "fake", batch_size=8) as model:
+        start = time.monotonic()
+        futures = [model.submit(image) for _ in range(17)]
+        assert futures[-1].cancel()
+        for future in futures[:-1]:
+            future.result(10)
+        # One at first, perhaps, then eight at a time: three or four inferences of 0.1 s, not 16.
+        assert time.monotonic() - start < 1.0
+        with pytest.raises(CancelledError):
+            futures[-1].result(1)
+
+
+def test_closing_waits_and_lets_nobody_in(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    model = edgerecall.load(fake_bundle(sleep_ms=100).root, "fake", worker=True, batch_size=1)
+    done: list[str] = []
+
+    def call() -> None:
+        try:
+            model.embed_bytes([image])
+            done.append("ok")
+        except InputError as error:
+            assert "the model is closed" in str(error)
+            done.append("closed")
+
+    submitted = model.submit(image)
+    threads = [threading.Thread(target=call) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.15)
+    model.close()
+    assert submitted.result(0).shape == (16,)
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert len(done) == 6 and "closed" in done
+    for action in (lambda: model.embed_bytes([image]), lambda: model.submit(image)):
+        with pytest.raises(InputError, match="the model is closed"):
+            action()
+    model.close()

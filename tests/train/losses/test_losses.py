@@ -1,0 +1,202 @@
+"""The losses against literal loops over pairs and triplets in float64: value and gradient, across the ring's wrap."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import paddle
+import pytest
+
+from edgerecall.runtimes.core.errors import InputError
+from edgerecall.train.losses.embedding_loss import EmbeddingLoss
+from edgerecall.train.losses.memory import CrossBatchMemory
+from edgerecall.train.losses.pair_losses import CHUNK, Contrastive, MultiSimilarity, PairLoss, TripletMargin
+
+pytestmark = pytest.mark.cpu_sensitive
+
+MARGIN, DIM, BATCH, SIZE = 0.3, 6, 8, 20
+Row = tuple[list[float], list[float]]  # the similarities' derivative, of one query
+
+
+def contrastive_row(similarities: Sequence[float], positive: Sequence[bool], negative: Sequence[bool]):  # type: ignore[no-untyped-def]
+    loss, slope = 0.0, [0.0] * len(similarities)
+    for j, s in enumerate(similarities):
+        if positive[j]:
+            loss, slope[j] = loss + 1 - s, -1.0
+        elif negative[j] and s > MARGIN:
+            loss, slope[j] = loss + s, 1.0
+    return loss, slope
+
+
+def triplet_row(similarities: Sequence[float], positive: Sequence[bool], negative: Sequence[bool]):  # type: ignore[no-untyped-def]
+    loss, slope, count = 0.0, [0.0] * len(similarities), 0
+    for p, s_p in enumerate(similarities):
+        for n, s_n in enumerate(similarities):
+            if positive[p] and negative[n] and s_n - s_p + MARGIN > 0:
+                loss, count = loss + s_n - s_p + MARGIN, count + 1
+                slope[p] -= 1
+                slope[n] += 1
+    return loss / max(count, 1), [value / max(count, 1) for value in slope]
+
+
+def similarity_row(similarities: Sequence[float], positive: Sequence[bool], negative: Sequence[bool]):  # type: ignore[no-untyped-def]
+    alpha, beta, base, mining = 2.0, 50.0, 0.5, 0.1
+    slope = [0.0] * len(similarities)
+    positives = [s for s, wanted in zip(similarities, positive, strict=True) if wanted]
+    negatives = [s for s, wanted in zip(similarities, negative, strict=True) if wanted]
+    if not positives or not negatives:
+        return 0.0, slope
+    hard = [j for j, s in enumerate(similarities) if negative[j] and s > min(positives) - mining]
+    easy = [j for j, s in enumerate(similarities) if positive[j] and s < max(negatives) + mining]
+    if not hard or not easy:
+        return 0.0, slope
+    below = 1 + sum(math.exp(-alpha * (similarities[j] - base)) for j in easy)
+    above = 1 + sum(math.exp(beta * (similarities[j] - base)) for j in hard)
+    for j in easy:
+        slope[j] = -math.exp(-alpha * (similarities[j] - base)) / below
+    for j in hard:
+        slope[j] = math.exp(beta * (similarities[j] - base)) / above
+    return math.log(below) / alpha + math.log(above) / beta, slope
+
+
+LOSSES: dict[str, tuple[Callable[[float | None], PairLoss], Callable[..., tuple[float, list[float]]]]] = {
+    "contrastive": (lambda epsilon: Contrastive(MARGIN, epsilon), contrastive_row),
+    "triplet": (lambda epsilon: TripletMargin(MARGIN, epsilon), triplet_row),
+    "multi-similarity": (lambda epsilon: MultiSimilarity(2.0, 50.0, 0.5, 0.1, epsilon), similarity_row),
+}
+
+
+def literal(row, x, labels, keys, key_labels, own, epsilon=None):  # type: ignore[no-untyped-def]
+    """Loss and its gradient by the queries and by the keys, one pair at a time."""
+    loss, by_query, by_key = 0.0, np.zeros_like(x), np.zeros_like(keys)
+    for i in range(len(x)):
+        s = [float(x[i] @ key) for key in keys]
+        itself = [j == own[i] if epsilon is None else s[j] >= 1 - epsilon for j in range(len(keys))]
+        positive = [labels[i] == key_labels[j] and not itself[j] for j in range(len(keys))]
+        negative = [labels[i] != key_labels[j] for j in range(len(keys))]
+        value, slope = row(s, positive, negative)
+        loss += value
+        for j in range(len(keys)):
+            by_query[i] += slope[j] * keys[j]
+            by_key[j] += slope[j] * x[i]
+    return loss / len(x), by_query / len(x), by_key / len(x)
+
+
+def through_norm(raw, gradient):  # type: ignore[no-untyped-def]
+    """The gradient by the raw features from the one by the normalised features."""
+    out = np.zeros_like(raw)
+    for i in range(len(raw)):
+        norm = np.sqrt((raw[i] ** 2).sum())
+        unit = raw[i] / norm
+        out[i] = (gradient[i] - unit * (unit @ gradient[i])) / norm
+    return out
+
+
+def make(name: str, epsilon: float | None = None, **options: float) -> EmbeddingLoss:
+    return EmbeddingLoss(LOSSES[name][0](epsilon), True, CrossBatchMemory(SIZE, DIM), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None) -> None:
+    rng = np.random.default_rng(3)
+    loss = make(name, epsilon, xbm_weight=0.7, start_iter=2, weight=1.5)
+    row = LOSSES[name][1]
+    memory: deque[tuple[np.ndarray, int, int]] = deque(maxlen=SIZE)
+    serial = 0
+    for step in range(14):  # 12 batches of 8 through a memory of 20: wraps, also in mid-batch
+        raw, labels = rng.standard_normal((BATCH, DIM)), rng.integers(0, 3, BATCH)
+        raw[1], labels[1] = raw[0], labels[0]  # an exact duplicate is another sample
+        if step == 5:
+            labels[:] = 1  # a batch without negatives
+        labels[-1] = 0
+        tensor = paddle.to_tensor(raw.astype(np.float32), stop_gradient=False)
+        value = loss(tensor, paddle.to_tensor(labels.reshape(-1, 1)))
+        value.backward()
+
+        raw = raw.astype(np.float32).astype(np.float64)
+        unit = raw / np.sqrt((raw**2).sum(axis=1, keepdims=True))
+        expected, by_query, by_key = literal(row, unit, labels, unit, labels, range(BATCH), epsilon)
+        gradient = by_query + by_key
+        if step >= 2:
+            ids = list(range(serial, serial + BATCH))
+            memory.extend(zip(unit, labels, ids, strict=True))
+            serial += BATCH
+            keys = np.stack([entry[0] for entry in memory])
+            own = [next(k for k, entry in enumerate(memory) if entry[2] == i) for i in ids]
+            more, by_query, _ = literal(row, unit, labels, keys, [entry[1] for entry in memory], own, epsilon)
+            expected += 0.7 * more
+            gradient = gradient + 0.7 * by_query  # the memory itself gets no gradient
+        assert float(value) == pytest.approx(1.5 * expected, rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(tensor.grad.numpy(), 1.5 * through_norm(raw, gradient), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_autograd_of_the_value_agrees(name: str) -> None:
+    """Central differences, in case literal loops and code share a mistake in the derivative."""
+    rng = np.random.default_rng(1)
+    labels = np.array([0, 0, 1, 1, 2, 2, 2, 3])
+    queries, keys = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.standard_normal((2, 8, 5)))
+    row, step = LOSSES[name][1], 1e-6
+    _, by_query, _ = literal(row, queries, labels, keys, labels, range(8))
+    for i, d in ((0, 1), (5, 3), (7, 0)):
+        up, down = queries.copy(), queries.copy()
+        up[i, d] += step
+        down[i, d] -= step
+        values = [literal(row, x, labels, keys, labels, range(8))[0] for x in (up, down)]
+        assert by_query[i, d] == pytest.approx((values[0] - values[1]) / (2 * step), abs=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-3])
+def test_the_chunked_contrastive_equals_the_dense_one(epsilon: float | None) -> None:
+    rng = np.random.default_rng(5)
+    count = 2 * CHUNK + 17
+    keys = rng.standard_normal((count, DIM)).astype(np.float32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    labels = rng.integers(-2, 40, count)
+    own = rng.permutation(count)[:BATCH]
+    arguments = [paddle.to_tensor(x) for x in (keys[own], labels[own], keys, labels, own)]
+    loss = Contrastive(MARGIN, epsilon)
+    fast, slow = loss.memory(*arguments), PairLoss.memory(loss, *arguments)
+    assert float(fast[0]) == pytest.approx(float(slow[0]), rel=1e-5)
+    np.testing.assert_allclose(fast[1].numpy(), slow[1].numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_queries_without_positives_or_negatives(name: str) -> None:
+    for labels in ([0, 1, 2, 3], [0, 0, 0, 0]):
+        feats = paddle.to_tensor(np.eye(4, DIM, dtype=np.float32) + 0.1, stop_gradient=False)
+        loss = make(name)(feats, paddle.to_tensor(labels))
+        loss.backward()
+        assert np.isfinite(float(loss)) and np.isfinite(feats.grad.numpy()).all()
+
+
+def test_batch_loss_takes_labels_of_either_shape() -> None:
+    feats = paddle.randn([6, 4])
+    labels = paddle.to_tensor([0, 0, 1, 1, 2, 2])
+    loss = EmbeddingLoss(Contrastive(0.5))
+    assert float(loss(feats, labels)) == float(loss(feats, labels.reshape([-1, 1])))
+
+
+def test_hand_placed_points() -> None:
+    feats = paddle.to_tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    labels = paddle.to_tensor([0, 0, 1])
+    # positives 0-1 both ways: 1 + 1; negatives 0-2 at 0.6 and 1-2 at 0.8, both ways, above 0.5.
+    assert float(EmbeddingLoss(Contrastive(0.5))(feats, labels)) == pytest.approx((2 + 2 * 0.6 + 2 * 0.8) / 3, rel=1e-6)
+    assert float(EmbeddingLoss(Contrastive(0.7))(feats, labels)) == pytest.approx((2 + 2 * 0.8) / 3, rel=1e-6)
+
+
+def test_half_precision_features_are_compared_in_float32() -> None:
+    feats = paddle.randn([8, DIM]).astype("bfloat16")
+    labels = paddle.to_tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    exact, given = make("contrastive"), make("contrastive")
+    assert float(given(feats, labels)) == float(exact(feats.astype("float32"), labels))
+    assert (exact.xbm.feats.numpy() == given.xbm.feats.numpy()).all()  # type: ignore[union-attr]
+
+
+def test_batch_larger_than_memory_is_refused() -> None:
+    with pytest.raises(InputError, match="does not fit"):
+        EmbeddingLoss(Contrastive(0.5), True, CrossBatchMemory(4, 2))(paddle.randn([5, 2]), paddle.zeros([5], "int64"))

@@ -1,0 +1,1 @@
+"""The training config: YAML sections as typed models."""

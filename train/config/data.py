@@ -1,0 +1,118 @@
+"""The config's `DataLoader`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ...runtimes.core.config import Frozen
+from ...runtimes.preprocess.ops import Backend
+from .base import NonNegative, Positive
+
+
+class Dataset(Frozen):
+    """A list file and how its images become tensors. backend: who resizes where an operation does not say.
+
+    relabel changes nothing here: labels are compared, never used as indices.
+    """
+
+    name: Literal["VeriWild", "SOP"] = "SOP"
+    image_root: Path
+    cls_label_path: Path
+    backend: Backend = "cv2"
+    relabel: bool = False
+    transform_ops: list[Any]
+
+
+class IdentityBatches(Frozen):
+    """What identity-balanced batches share. max_iters and drop_last change nothing here: batches never end, and
+    `Global.iter_per_epoch` cuts them into epochs. batch_size: of one process.
+    """
+
+    batch_size: Annotated[int, Field(ge=2)]
+    drop_last: bool = False
+    shuffle: Literal[True] = True
+    max_iters: Positive | None = None
+
+
+class RandomIdentityOptions(IdentityBatches):
+    """Passes over the list: `batch_size / num_instances` identities, `num_instances` images of each."""
+
+    name: Literal["DistributedRandomIdentitySampler"]
+    num_instances: Positive
+
+    @property
+    def instances(self) -> int:
+        """Images of an identity."""
+        return self.num_instances
+
+
+class PKOptions(IdentityBatches):
+    """Independent draws of P identities and K images. sample_method: identities by their images, or all alike."""
+
+    name: Literal["PKSampler"]
+    sample_per_id: Positive
+    sample_method: Literal["sample_avg_prob", "id_avg_prob"] = "sample_avg_prob"
+
+    @property
+    def instances(self) -> int:
+        """Images of an identity."""
+        return self.sample_per_id
+
+
+class EvalSampler(Frozen):
+    """In list order."""
+
+    name: Literal["DistributedBatchSampler"] = "DistributedBatchSampler"
+    batch_size: Positive = 64
+    drop_last: Literal[False] = False
+    shuffle: Literal[False] = False
+
+
+class Loader(Frozen):
+    """num_workers: for training, decoding processes (0: threads of this one); for evaluation, threads.
+
+    use_shared_memory is accepted: processes always use it, threads need none.
+    """
+
+    num_workers: NonNegative = 2
+    use_shared_memory: bool = True
+
+
+class TrainData(Frozen):
+    """`DataLoader.Train`."""
+
+    dataset: Dataset
+    sampler: Annotated[RandomIdentityOptions | PKOptions, Field(discriminator="name")]
+    loader: Loader = Loader()
+
+    @model_validator(mode="after")
+    def whole_identities(self) -> TrainData:
+        size, instances = self.sampler.batch_size, self.sampler.instances
+        if size % instances:
+            raise ValueError(f"sampler: batch_size {size} is no multiple of {instances} images per identity")
+        return self
+
+
+class EvalData(Frozen):
+    """`DataLoader.Eval.Gallery` and `.Query`."""
+
+    dataset: Dataset
+    sampler: EvalSampler = EvalSampler()
+    loader: Loader = Loader()
+
+
+class EvalPair(Frozen):
+    """`DataLoader.Eval`. Query defaults to the gallery."""
+
+    Gallery: EvalData
+    Query: EvalData | None = None
+
+
+class DataSection(Frozen):
+    """`DataLoader`."""
+
+    Train: TrainData
+    Eval: EvalPair

@@ -1,0 +1,199 @@
+"""The training config: the reference's sections and keys as typed models, unknown keys refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ...runtimes.core.config import Frozen, apply_overrides, read_yaml, validate
+from .base import NonNegative, Positive, Rate
+from .data import DataSection
+from .loss import LossSection, MemoryOptions
+from .optimizer import OptimizerSection
+
+
+class GlobalSection(Frozen):
+    """`Global`.
+
+    checkpoints: a checkpoint's prefix to resume from. seed: of weights, sampling and augmentation. update_freq: batches
+    whose gradients are summed up before the weights move. save_steps: `latest` is also saved every so many iterations.
+    keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between measurements of the
+    feature drift, 0 for none.
+    """
+
+    checkpoints: Path | None = None
+    pretrained_model: Path | None = None
+    output_dir: Path = Path("./output")
+    device: Literal["cpu", "gpu"] = "gpu"
+    save_interval: Positive = 1
+    save_steps: Positive | None = None
+    keep_epochs: Positive | None = None
+    eval_during_train: bool = True
+    eval_interval: Positive = 1
+    start_eval_epoch: NonNegative = 0
+    epochs: Positive
+    iter_per_epoch: Positive
+    update_freq: Positive = 1
+    print_batch_step: Positive = 20
+    drift_interval: NonNegative = 100
+    use_visualdl: bool = False
+    eval_mode: Literal["retrieval"] = "retrieval"
+    retrieval_feature_from: Literal["features"] = "features"
+    re_ranking: bool = False
+    image_shape: tuple[Literal[3], Positive, Positive]
+    save_inference_dir: Path = Path("./inference")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def whole_updates(self) -> GlobalSection:
+        if self.iter_per_epoch % self.update_freq:
+            raise ValueError(f"iter_per_epoch {self.iter_per_epoch} is no multiple of update_freq {self.update_freq}")
+        return self
+
+    @property
+    def iterations(self) -> int:
+        """Of the whole training."""
+        return self.epochs * self.iter_per_epoch
+
+
+class AmpSection(Frozen):
+    """`AMP`. level: O1 casts op by op, O2 the weights too (with float32 masters). It takes effect on a GPU only.
+
+    use_fp16_test and use_promote are accepted and change nothing: evaluation is in float32.
+    """
+
+    use_amp: bool = True
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: Rate = 1.0
+    use_dynamic_loss_scaling: bool = False
+    use_fp16_test: bool = False
+    use_promote: bool = False
+
+
+class EmaSection(Frozen):
+    """`EMA`: an exponential moving average of the weights, evaluated and saved beside them."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+
+
+class BackboneSection(Frozen):
+    """`Arch.Backbone`. pretrained: a .pdparams path or URL of backbone weights."""
+
+    name: str
+    pretrained: bool | str = False
+    stem_act: Literal["relu"] | None = "relu"
+
+
+class StopLayer(Frozen):
+    """`Arch.BackboneStopLayer`: features are taken after the flatten."""
+
+    name: Literal["flatten"]
+
+
+class Initializer(Frozen):
+    """An initializer by Paddle's name."""
+
+    name: Literal["KaimingNormal", "XavierNormal", "Normal", "Constant"]
+    fan_in: float | None = None
+    negative_slope: float = 0.0
+    nonlinearity: str = "relu"
+    mean: float = 0.0
+    std: float = 1.0
+    value: float = 0.0
+
+
+class ParameterAttr(Frozen):
+    """`weight_attr`, `bias_attr`."""
+
+    initializer: Initializer
+
+
+class NeckSection(Frozen):
+    """`Arch.Neck`: a linear layer from the backbone's `embedding_size` features to `class_num` dimensions."""
+
+    name: Literal["FC"]
+    embedding_size: Positive
+    class_num: Positive
+    weight_attr: ParameterAttr | None = None
+    bias_attr: ParameterAttr | None = None
+
+
+class ArchSection(Frozen):
+    """`Arch`. use_sync_bn: batch statistics over all GPUs."""
+
+    name: Literal["RecModel"]
+    infer_output_key: Literal["features"] = "features"
+    infer_add_softmax: Literal[False] = False
+    use_sync_bn: bool = False
+    Backbone: BackboneSection
+    BackboneStopLayer: StopLayer = StopLayer(name="flatten")
+    Neck: NeckSection
+
+
+class RecallkOptions(Frozen):
+    """recall@k for each k."""
+
+    topk: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 5)
+
+
+class NoOptions(Frozen):
+    """An empty mapping."""
+
+
+class MetricEntry(Frozen):
+    """One metric of the list."""
+
+    Recallk: RecallkOptions | None = None
+    mAP: NoOptions | None = None
+
+
+class MetricSection(Frozen):
+    """`Metric`."""
+
+    Eval: list[MetricEntry]
+
+    @property
+    def topk(self) -> tuple[int, ...]:
+        """All k of all Recallk entries; 1 and 5 when there is none."""
+        return tuple(k for entry in self.Eval if entry.Recallk for k in entry.Recallk.topk) or (1, 5)
+
+
+class TrainConfig(Frozen):
+    """The whole file."""
+
+    Global: GlobalSection
+    Arch: ArchSection
+    Loss: LossSection
+    Optimizer: OptimizerSection
+    DataLoader: DataSection
+    Metric: MetricSection = MetricSection(Eval=[])
+    AMP: AmpSection | None = None
+    EMA: EmaSection | None = None
+
+    @model_validator(mode="after")
+    def plateau_has_a_metric(self) -> TrainConfig:
+        if self.Optimizer.lr.name == "ReduceOnPlateau" and not self.Global.eval_during_train:
+            raise ValueError("Optimizer.lr ReduceOnPlateau needs Global.eval_during_train: True")
+        return self
+
+    @model_validator(mode="after")
+    def sizes_agree(self) -> TrainConfig:
+        options = self.Loss.Train[0].options
+        if options.embedding_size != self.Arch.Neck.class_num:
+            raise ValueError(
+                f"Loss.Train embedding_size {options.embedding_size} is not Arch.Neck.class_num"
+                f" {self.Arch.Neck.class_num}"
+            )
+        batch = self.DataLoader.Train.sampler.batch_size
+        if isinstance(options, MemoryOptions) and options.xbm_size and options.xbm_size < batch:
+            raise ValueError(f"xbm_size {options.xbm_size} is smaller than the batch of {batch}: raise xbm_size")
+        return self
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Reads, overrides and checks a config. InputError with one line for the first fault."""
+    return validate(TrainConfig, apply_overrides(read_yaml(path), overrides), f"config {path}")

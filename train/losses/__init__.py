@@ -1,0 +1,1 @@
+"""Pair losses and the cross-batch memory."""

@@ -1,0 +1,96 @@
+"""The training loss: a pair loss over the batch and, with a memory, over the past batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+
+from ..config.loss import (
+    ContrastiveOptions,
+    LossEntry,
+    MemoryOptions,
+    MultiSimilarityOptions,
+    PairOptions,
+    TripletMarginOptions,
+)
+from ..distributed import gather_labels, gather_with_gradient
+from .memory import CrossBatchMemory
+from .pair_losses import Contrastive, MultiSimilarity, PairLoss, TripletMargin
+
+
+class _Known(PyLayer):
+    """A value whose gradient by `x` is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, value: paddle.Tensor, gradient: paddle.Tensor) -> paddle.Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: paddle.Tensor) -> tuple[paddle.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensor()
+        return upstream * gradient, None, None
+
+
+class EmbeddingLoss(nn.Layer):
+    """`pair_loss` of the batch with itself, plus `xbm_weight` times that against the memory once it has started.
+
+    The memory starts after `start_iter` calls. The batch is enqueued first, so that its pairs are in the memory too;
+    each query then leaves out exactly the slot that holds itself. Over several processes the batch is that of all of
+    them, and so is the memory, the same in each. All in float32, whatever the autocast.
+    """
+
+    def __init__(
+        self,
+        pair_loss: PairLoss,
+        normalize_feature: bool = True,
+        memory: CrossBatchMemory | None = None,
+        xbm_weight: float = 1.0,
+        start_iter: int = 0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.pair_loss, self.normalize_feature, self.weight = pair_loss, normalize_feature, weight
+        self.xbm = memory
+        self.xbm_weight, self.start_iter = xbm_weight, start_iter
+        self.iteration = 0
+
+    def forward(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """feats `(B, D)` of any float type, labels int64 `(B,)` or `(B, 1)`; float32 scalar."""
+        with paddle.amp.auto_cast(enable=False):
+            feats = gather_with_gradient(feats.astype("float32"))
+            labels = gather_labels(labels.reshape([-1]))
+            if self.normalize_feature:
+                feats = nn.functional.normalize(feats, p=2, axis=1)
+            self.iteration += 1
+            with paddle.no_grad():
+                value, gradient = self.pair_loss.batch(feats, labels)
+                if self.xbm is not None and self.iteration > self.start_iter:
+                    slots = self.xbm.enqueue(feats, labels)
+                    more, by_memory = self.pair_loss.memory(feats, labels, *self.xbm.get(), slots)
+                    value = value + self.xbm_weight * more
+                    gradient = gradient + self.xbm_weight * by_memory
+            return self.weight * _Known.apply(feats, value, gradient)
+
+
+def build_pair_loss(options: PairOptions) -> PairLoss:
+    """The pair loss of these options."""
+    if isinstance(options, ContrastiveOptions):
+        return Contrastive(options.margin, options.epsilon)
+    if isinstance(options, TripletMarginOptions):
+        return TripletMargin(options.margin, options.epsilon)
+    assert isinstance(options, MultiSimilarityOptions)
+    return MultiSimilarity(options.alpha, options.beta, options.base, options.mining, options.epsilon)
+
+
+def build_loss(entry: LossEntry, images: int) -> EmbeddingLoss:
+    """The training loss of the config. images: the training list's length, for a memory given as a share of it."""
+    options = entry.options
+    memory, weight, start = None, 1.0, 0
+    if isinstance(options, MemoryOptions):
+        memory = CrossBatchMemory(options.size(images), options.embedding_size)
+        weight, start = options.xbm_weight, options.start_iter
+    return EmbeddingLoss(build_pair_loss(options), options.normalize_feature, memory, weight, start, options.weight)

@@ -1,0 +1,1 @@
+"""What a training tells: its record and its page."""

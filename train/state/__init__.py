@@ -1,0 +1,1 @@
+"""What a training keeps: checkpoints, savepoints, pretrained weights, the moving average."""

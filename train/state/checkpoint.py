@@ -1,0 +1,134 @@
+"""Checkpoints in Paddle's own files, written atomically and read without running what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes.core.errors import InputError
+from .safe_pickle import Refused, load_plain
+from .savepoint import path_of, prefix_of
+
+NAME_TABLE = "StructuredToParameterName@@"
+LOSS = "loss_func."
+PREFIX_XBM = LOSS + "0.xbm."
+
+
+def read_plain(path: Path) -> Any:
+    """What a checkpoint's file holds. InputError when it is missing, damaged or more than plain data."""
+    try:
+        with path.open("rb") as stream:
+            state = load_plain(stream)
+    except OSError as error:
+        raise InputError(f"checkpoint {path}: {error.strerror}") from error
+    except Refused as error:
+        raise InputError(f"checkpoint {path}: refused: {error}") from error
+    except Exception as error:  # a damaged pickle fails in as many ways as it has opcodes
+        raise InputError(f"checkpoint {path}: damaged or no Paddle checkpoint ({type(error).__name__})") from error
+    return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The mapping in a `.pdparams` or `.pdstates` file. InputError when it is missing, damaged or something else."""
+    state = read_plain(path)
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path}: expected a state dict, got {type(state).__name__}")
+    return state
+
+
+def read_optimizer(path: Path) -> dict[str, Any]:
+    """The optimizer's state in a `.pdopt` file: a mapping, or a list of one as PaddleClas writes it."""
+    state = read_plain(path)
+    if isinstance(state, list) and len(state) == 1:
+        state = state[0]
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path}: expected the state of one optimizer, got {type(state).__name__}")
+    return {str(name): untupled(value) for name, value in state.items()}
+
+
+def untupled(value: Any) -> Any:
+    """Tensors, which Paddle pickles as (internal name, array), as arrays; mappings likewise."""
+    if isinstance(value, dict):
+        return {name: untupled(entry) for name, entry in value.items()}
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+        return value[1]
+    return value
+
+
+def internal_names(path: Path) -> dict[str, str]:
+    """Parameter name -> the name that Paddle knew it by when the `.pdparams` file was written."""
+    state = read_state(path)
+    table = state.get(NAME_TABLE)
+    if isinstance(table, dict):
+        return {str(name): str(internal) for name, internal in table.items()}
+    return {name: value[0] for name, value in state.items() if isinstance(value, tuple)}
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The named arrays of a `.pdparams` file; Paddle's table of internal names is left out."""
+    arrays = {}
+    for name, value in read_state(path).items():
+        if name == NAME_TABLE:
+            continue
+        value = untupled(value)
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"checkpoint {path}: expected arrays, '{name}' is {type(value).__name__}")
+        arrays[str(name)] = value
+    return arrays
+
+
+def params_path(prefix: Path) -> Path:
+    """`prefix.pdparams`, also for the name of any file of the checkpoint."""
+    return path_of(prefix_of(prefix), ".pdparams")
+
+
+def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str | None:
+    """Missing, unexpected and wrongly shaped names as one line; None when all agree."""
+    parts = []
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    shapes = [
+        f"{name} {list(found[name])} instead of {list(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes)):
+        if names:
+            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"{len(names)} {title}: {', '.join(names[:3])}{rest}")
+    return "; ".join(parts) or None
+
+
+def set_tensors(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    """Sets tensors from arrays of the same names, those of the loss left aside. InputError listing every mismatch."""
+    import paddle
+
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(LOSS)}
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
+    if problem:
+        raise InputError(f"checkpoint {path} does not fit this network: {problem}; is it of another architecture?")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise InputError(f"checkpoint {path}: '{name}': expected floating point numbers, got {array.dtype}")
+    for name, tensor in own.items():
+        tensor.set_value(paddle.to_tensor(arrays[name].astype(np.float32)).astype(tensor.dtype))
+
+
+def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    """`set_tensors` of a layer's own state: with AMP O2 its `state_dict` would give cast copies."""
+    set_tensors(layer.state_dict(use_hook=False), arrays, path)
+
+
+def load_params(layer: Any, path: Path, ignore: tuple[str, ...] = ()) -> None:
+    """Loads a `.pdparams` file into a layer, but for names starting with one of `ignore`."""
+    arrays = {name: array for name, array in read_arrays(path).items() if not (ignore and name.startswith(ignore))}
+    set_state(layer, arrays, path)
+
+
+def load_network(network: Any, prefix: Path) -> None:
+    """Loads the weights of a training checkpoint into the network."""
+    load_params(network, params_path(prefix))
