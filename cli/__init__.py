@@ -87,6 +87,17 @@ def terminated(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def of_a_runtime(error: ImportError) -> str | None:
+    """One line with the remedy, when what is missing is a runtime's package."""
+    try:
+        from ..runtimes.core.versions import missing_package
+        from ..runtimes.predictor.registry import packages
+
+        return missing_package(error, packages())
+    except Exception:  # the descriptions cannot be read without numpy, say: the error is told as it is
+        return None
+
+
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 70 (a bug), 130 (Ctrl-C)."""
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
@@ -110,7 +121,6 @@ def main(args: list[str] | None = None) -> NoReturn:
     except Exception as error:
         from ..runtimes.core.errors import EdgeRecallError
         from ..runtimes.core.versions import missing_package
-        from ..runtimes.predictor.registry import packages
 
         if debug:
             import traceback
@@ -118,7 +128,7 @@ def main(args: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         if isinstance(error, EdgeRecallError):
             fail(str(error), error.exit_code)
-        if isinstance(error, ImportError) and (remedy := missing_package(error, packages())):
+        if isinstance(error, ImportError) and (remedy := missing_package(error) or of_a_runtime(error)):
             fail(remedy, 2)
         if isinstance(error, OSError) and error.strerror:
             fail(f"{error.filename or 'system'}: {error.strerror}", 2)

@@ -12,7 +12,7 @@ from .console import console
 
 @click.command()
 @click.argument("target")
-@click.option("--runtime", default="all", show_default=True, help="Comma list of onnxruntime, openvino, ncnn; or all.")
+@click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the target can have.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Verify the program on this one too.")
 @click.option(
     "--lite-dir", type=click.Path(path_type=Path), help="Paddle Lite's C++ library for the target (its cxx/)."

@@ -26,6 +26,7 @@ endfunction()
 
 string(APPEND header "namespace edgerecall::contract {\n")
 edgerecall_constant(int kBundleFormat bundle_format)
+edgerecall_constant(int kOldestBundleFormat bundle_formats_read 0)
 edgerecall_constant(int kRowSchema row_schema)
 edgerecall_constant(double kTensorTolerance tensor_tolerance)
 edgerecall_constant(double kFp32Tolerance tolerance fp32)

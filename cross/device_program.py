@@ -12,8 +12,8 @@ PROGRAM = Path(__file__).resolve().parents[1] / "bin" / "edgerecall-device"
 
 def main() -> NoReturn:
     """Replaces this process; exit code 2 where the package was built without the program."""
+    from ..runtimes.backends.cpp_backends import BACKENDS
     from ..runtimes.core.package_folders import package_library
-    from ..runtimes.predictor.registry import core_backends
 
     if not PROGRAM.is_file():
         sys.stderr.write(
@@ -21,7 +21,7 @@ def main() -> NoReturn:
             " install a wheel, or run 'edgerecall cross' and take the program out of the archive in dist/\n"
         )
         raise SystemExit(2)
-    for backend in core_backends():
+    for backend in BACKENDS:
         library, package = backend.library, backend.package
         if library and package and (found := package_library(package.module, library.folder, library.stem)):
             os.environ.setdefault(library.variable, found)

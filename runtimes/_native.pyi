@@ -98,9 +98,6 @@ class Gallery:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""
 
-class RuntimeFailed(RuntimeError):
-    """A runtime does not take the model, or gave something else than embeddings."""
-
 def built_runtimes() -> list[str]:
     """The runtimes that this build of the core has a predictor for."""
 
@@ -131,5 +128,5 @@ class Predictor:
     def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 `(n, 3, H, W)`, C-contiguous -> the model's raw output `(n, D)`. RuntimeFailed."""
 
-    def executed(self, batch: NDArray[np.float32]) -> tuple[str, str, dict[str, int]] | None:
+    def execution_record(self, batch: NDArray[np.float32]) -> tuple[str, str, dict[str, int]] | None:
         """Precision, record and operators of an inference; None where the runtime does not tell."""

@@ -58,9 +58,13 @@ class DeviceBench:
     group: int = 0
 
     def prepare(self) -> None:
-        """Reaches the device, when nothing is measured yet. InputError when there is no program for it."""
+        """Reaches the device and hashes what it gets, when nothing is measured yet. InputError when there is no program
+        for it, BundleError for a changed file.
+        """
         with contextlib.suppress(DeviceLost):  # told in its row
-            _, program = self._find_program()
+            machine, program = self._find_program()
+            own = [one for one in self.bundle.manifest.artifacts if {machine, "any"} & set(one.targets)]
+            self.bundle.check(file for artifact in own for file in artifact.files)
             with tempfile.TemporaryDirectory(prefix="edgerecall-device-") as scratch:
                 program.unpack(Path(scratch) / "program")
 

@@ -62,6 +62,7 @@ class Run:
         self.spec = bundle.spec.model_copy(update={"preprocess": self.preprocess})
         self.load = load or LoadSettings()
         self.bad: list[str] = []
+        self.tensors: TensorCache | None = None
         self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.groups = options.groups(bundle.quantisations)
         self.noise = random_inputs(bundle)
@@ -103,6 +104,11 @@ class Run:
         label = f" ({int(self._done) + 1} of {parts})" if parts > 1 else ""
         self._progress(what + label, (self._done + share) / parts)
 
+    def close(self) -> None:
+        """Frees the space of the images' tensors."""
+        if self.tensors is not None:
+            self.tensors.close()
+
     def _read_images(self) -> None:
         """Once for all groups."""
         self.tensors = TensorCache(
@@ -119,7 +125,7 @@ class Run:
     @property
     def paths(self) -> list[Path]:
         """The good images."""
-        return self.tensors.paths
+        return [self.images.paths[index] for index in self.kept]
 
     def _group(self, index: int) -> GroupResult:
         rows, options = self.groups[index], self.options
@@ -170,7 +176,7 @@ class Run:
         """Embeds each image in every worker; then random input."""
         done = 0
         size = max(ENCODE_BATCH, *self.options.batch, 1)
-        if preprocess == self.preprocess:
+        if preprocess == self.preprocess and self.tensors is not None:
             batches = self.tensors.batches(size)
         else:
             batches = (tensors for _, tensors in stream_tensors(self.paths, preprocess, size, 1, None))
@@ -266,7 +272,10 @@ def run_bench(
     problem = verify_pixels(bundle)
     check_artifacts(bundle, options)
     run = Run(bundle, images, options, progress, preprocess, load)
-    groups, reference = run.measure(state)
+    try:
+        groups, reference = run.measure(state)
+    finally:
+        run.close()
     rows = [row for group in groups for row in group.rows]
     labels = None if images.labels is None else images.labels[run.kept]
     unpaired = labels is not None and len(np.unique(labels)) == len(labels)

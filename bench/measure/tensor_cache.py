@@ -43,6 +43,7 @@ class TensorCache:
             kept += indices
             self._keep(tensors)
             on_step(len(kept) / len(paths))
+        self._flush()
         self.kept = np.asarray(kept, dtype=np.int64)
         self.paths = [paths[index] for index in kept]
 
@@ -53,13 +54,19 @@ class TensorCache:
             except OSError:  # no space after all
                 self.close()
 
+    def _flush(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.flush()
+            except OSError:
+                self.close()
+
     def batches(self, size: int) -> Iterator[Tensors]:
         """The good images, float32 `(<= size, 3, H, W)`, in order."""
         if self._file is None or not self.paths:
             for _, tensors in stream_tensors(self.paths, self.preprocess, size, 1, None):
                 yield tensors
             return
-        self._file.flush()
         shape = (len(self.paths), *self.preprocess.output_shape)
         whole = np.memmap(self._file, np.float32, "r", shape=shape)
         for start in range(0, len(whole), size):

@@ -57,9 +57,9 @@ class BenchOptions:
     def __post_init__(self) -> None:
         for runtime in self.runtimes:
             backend(runtime)
-        for axis in ("runtimes", "threads", "precision", "batch"):
+        for axis in ("runtimes", "quantisation", "threads", "precision", "batch"):
             values: tuple[Any, ...] = getattr(self, axis)
-            if not values or len(set(values)) < len(values):
+            if len(set(values)) < len(values) or not (values or axis == "quantisation"):
                 raise InputError(f"{axis}: expected each value once, got {', '.join(map(str, values)) or 'none'}")
         for name in self.quantisation:
             if name not in QUANTISATIONS:

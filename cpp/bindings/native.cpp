@@ -35,7 +35,7 @@ Bytes bytes_of(const py::bytes& value) {
 ImageView view_of(const Pixels& image) {
   if (image.ndim() != 3 || image.shape(2) != 3) throw py::value_error("image: expected uint8 (height, width, 3)");
   if (image.shape(0) < 1 || image.shape(1) < 1 || image.size() > INT32_MAX)
-    throw py::value_error("image: expected 1 to 700 million pixels");
+    throw InputError("image: expected 1 to 700 million pixels");
   const bool narrow = image.shape(1) == 1, flat = image.shape(0) == 1;  // strides of such axes mean nothing
   if (image.strides(2) != 1 || (!narrow && image.strides(1) != 3) || (!flat && image.strides(0) < 0))
     throw py::value_error("image: rows must be contiguous");
@@ -158,7 +158,7 @@ py::list py_run_batch(const Preprocess& preprocess, const py::sequence& sources,
       const auto path = py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
       if (!path) throw py::error_already_set();
       const Bytes text = bytes_of(path);
-      if (std::memchr(text.data, 0, text.size) != nullptr) throw py::value_error("sources: a path holds a zero byte");
+      if (std::memchr(text.data, 0, text.size) != nullptr) throw InputError("a path holds a zero byte");
       images.push_back({std::string(reinterpret_cast<const char*>(text.data), text.size)});
     }
   }
@@ -297,12 +297,12 @@ py::array_t<float> py_embed(Predictor& predictor, const Rows& batch) {
   return py::array_t<float>({static_cast<py::ssize_t>(count), static_cast<py::ssize_t>(dim)}, values->data(), owner);
 }
 
-py::object py_executed(Predictor& predictor, const Rows& batch) {
+py::object py_execution_record(Predictor& predictor, const Rows& batch) {
   const std::size_t count = checked_batch(predictor, batch);
-  std::optional<Executed> told;
+  std::optional<ExecutionRecord> told;
   {
     const py::gil_scoped_release release;
-    told = predictor.executed(batch.data(), count);
+    told = predictor.execution_record(batch.data(), count);
   }
   if (!told) return py::none();
   return py::make_tuple(told->precision, told->source, told->operators);
@@ -346,7 +346,7 @@ PYBIND11_MODULE(_native, module) {
       .def(py::init(&py_open), py::arg("runtime"), py::arg("files"), py::arg("input_name"), py::arg("input_shape"),
            py::arg("embedding_dim"), py::arg("threads"), py::arg("precision"), py::arg("batch"), py::arg("library"))
       .def("embed", &py_embed, py::arg("batch").noconvert())
-      .def("executed", &py_executed, py::arg("batch").noconvert())
+      .def("execution_record", &py_execution_record, py::arg("batch").noconvert())
       .def_property_readonly("version", [](const Predictor& one) { return one.info().version; })
       .def_property_readonly("precision", [](const Predictor& one) { return one.info().precision; })
       .def_property_readonly("threads", [](const Predictor& one) { return one.info().threads; })

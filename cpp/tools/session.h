@@ -27,7 +27,7 @@ std::map<std::string, std::string> runtime_problems();
 std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle);
 
 /// Runtimes with a quantisation each: of `chosen_runtimes` those of --quantisation, by default all that the bundle has.
-/// One that it has no artifact of stands there all the same, to say so.
+/// A pair without an artifact is kept, so that its row reports the reason.
 std::vector<std::pair<std::string, std::string>> chosen_models(const Arguments& arguments, const Bundle& bundle);
 
 /// Raw embeddings `(count, dim)` against the reference's, as `edgerecall verify` judges them.

@@ -20,11 +20,24 @@ Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runt
   const Comparison whole = compare(predictor->embed(golden.tensors.data(), golden.images.size()), golden.embeddings,
                                    dim, info.precision, artifact.quantisation);
   const std::string problem = precision_problem(artifact.quantisation, name_of(options.precision), info.precision);
-  return {{"runtime", runtime},           {"quantisation", artifact.quantisation},
-          {"version", info.version},      {"precision", info.precision},
-          {"threads", info.threads},      {"min_cosine", alone.min_cosine},
-          {"max_error", alone.max_error}, {"max_error_in_batch", whole.max_error},
-          {"tolerance", alone.tolerance}, {"holds", alone.holds() && whole.holds() && problem.empty()}};
+  return {{"runtime", runtime},
+          {"quantisation", artifact.quantisation},
+          {"version", info.version},
+          {"precision", info.precision},
+          {"threads", info.threads},
+          {"min_cosine", alone.min_cosine},
+          {"max_error", alone.max_error},
+          {"max_error_in_batch", whole.max_error},
+          {"tolerance", alone.tolerance},
+          {"problem", problem},
+          {"holds", alone.holds() && whole.holds() && problem.empty()}};
+}
+
+/// A verdict in words.
+std::string told(const Json& one) {
+  if (one["holds"].get<bool>()) return "ok";
+  const std::string problem = one["problem"].get<std::string>();
+  return problem.empty() ? "does not hold" : "does not hold: " + problem;
 }
 
 int verify(const Arguments& arguments) {
@@ -46,8 +59,7 @@ int verify(const Arguments& arguments) {
       std::printf("%-12s %s, %s, cosine %.7f, max difference %.1e of %.1e: %s\n", name.c_str(),
                   one["version"].get_ref<const std::string&>().c_str(),
                   one["precision"].get_ref<const std::string&>().c_str(), one["min_cosine"].get<double>(),
-                  one["max_error"].get<double>(), one["tolerance"].get<double>(),
-                  one["holds"].get<bool>() ? "ok" : "does not hold");
+                  one["max_error"].get<double>(), one["tolerance"].get<double>(), told(one).c_str());
     } catch (const std::runtime_error& error) {
       one = {{"runtime", runtime}, {"quantisation", quantisation}, {"holds", false}, {"problem", error.what()}};
       std::printf("%-12s %s\n", name.c_str(), error.what());

@@ -9,83 +9,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.package_folders import package_library
-from ..core.versions import Package, needs
-from ..predictor.backend import CPP, Backend, Library
+from ..core.versions import needs
+from ..predictor.backend import CPP, Backend
 from ..predictor.interface import ExecutionRecord, ModelIO, Predictor, RunOptions, RuntimeInfo
-from . import onnxruntime_predictor, openvino_predictor
-
-# Of OpenVINO's libraries those that run an IR model on CPU.
-OPENVINO_PARTS = (
-    "libopenvino.so",
-    "libopenvino_c.so",
-    "_cpu_plugin.so",
-    "libopenvino_ir_frontend.so",
-    "libtbb.so",
-    "libhwloc.so",
-)
-
-
-def described(name: str, predictor: str, library: Library, package: Package | None, **more: Any) -> Backend:
-    """A runtime of the core, over the artifacts of the Python one of that name."""
-    return Backend(
-        name=f"{CPP}{name}",
-        predictor=f"{__name__}:{predictor}",
-        package=package,
-        imports="json",  # nothing: the core opens the library itself
-        artifacts=name,
-        in_all=False,
-        library=library,
-        **more,
-    )
-
-
-BACKENDS = (
-    described(
-        "onnxruntime",
-        "CppOnnxRuntime",
-        Library(
-            "wheel", "capi", "libonnxruntime.so", "EDGERECALL_ONNXRUNTIME", ("onnxruntime/capi/libonnxruntime.so",)
-        ),
-        onnxruntime_predictor.PACKAGE,
-        title="ONNX Runtime, from C++",
-        file_format="ONNX",
-        quantisations=("fp32", "fp16", "int8"),
-        order=110,
-    ),
-    described(
-        "openvino",
-        "CppOpenVino",
-        Library("wheel", "libs", "libopenvino_c.so", "EDGERECALL_OPENVINO", OPENVINO_PARTS, glibc=(2, 35)),
-        openvino_predictor.PACKAGE,
-        title="OpenVINO, from C++",
-        file_format="IR",
-        quantisations=("fp32", "fp16", "int8"),
-        executions=("fp32", "fp16", "bf16"),
-        order=120,
-    ),
-    described(
-        "ncnn",
-        "CppNcnn",
-        Library("source"),
-        None,
-        title="ncnn, from C++",
-        file_format="`.param` and `.bin`",
-        executions=("fp32", "fp16", "bf16"),
-        order=130,
-    ),
-    described("lite", "CppLite", Library("given"), None, title="Paddle Lite, from C++", file_format="`.nb`", order=140),
-    described(
-        "paddle",
-        "CppPaddle",
-        Library("given"),
-        None,
-        title="Paddle Inference, from C++",
-        file_format="PIR or `.pdmodel`",
-        executions=("fp32", "bf16"),
-        order=150,
-    ),
-)
-BY_NAME = {backend.name: backend for backend in BACKENDS}
+from .cpp_backends import BY_NAME
 
 
 def wheel_library(backend: Backend) -> str:
@@ -143,7 +70,7 @@ class CppPredictor(Predictor):
             raise RuntimeFailed(f"{CPP}{error}") from error
 
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
-        told = self._core.executed(batch)
+        told = self._core.execution_record(batch)
         return ExecutionRecord(*told) if told else None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
-from ..core.versions import Package, needs
+from ..core.versions import ONNXRUNTIME, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import (
     ExecutionRecord,
@@ -25,15 +25,14 @@ from ..predictor.interface import (
 )
 from ..predictor.precision import executed_name
 
-PACKAGE = Package("onnxruntime", "onnxruntime", "onnx")
 BACKENDS = (
     Backend(
         name="onnxruntime",
         predictor=f"{__name__}:OnnxRuntimePredictor",
         title="ONNX Runtime",
-        package=PACKAGE,
+        package=ONNXRUNTIME,
         file_format="ONNX, opset 17",
-        quantisations=("fp32", "fp16", "int8"),
+        quantisations=("fp32", "fp16"),
         order=10,
     ),
 )
@@ -47,7 +46,7 @@ class OnnxRuntimePredictor(Predictor):
         try:
             import onnxruntime
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs(PACKAGE, error=error)}") from error
+            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs(ONNXRUNTIME, error=error)}") from error
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
         onnxruntime.set_default_logger_severity(3)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
-from ..core.versions import Package, needs
+from ..core.versions import OPENVINO, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import (
     ExecutionRecord,
@@ -24,15 +24,14 @@ from ..predictor.interface import (
 )
 from ..predictor.precision import executed_name
 
-PACKAGE = Package("openvino", "openvino", "openvino")
 BACKENDS = (
     Backend(
         name="openvino",
         predictor=f"{__name__}:OpenVinoPredictor",
         title="OpenVINO",
-        package=PACKAGE,
+        package=OPENVINO,
         file_format="IR",
-        quantisations=("fp32", "fp16", "int8"),
+        quantisations=("fp32", "fp16"),
         executions=("fp32", "fp16", "bf16"),
         purpose="convert, run",
         order=20,
@@ -72,7 +71,7 @@ class OpenVinoPredictor(Predictor):
         try:
             import openvino
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'openvino' {needs(PACKAGE, error=error)}") from error
+            raise RuntimeUnavailable(f"runtime 'openvino' {needs(OPENVINO, error=error)}") from error
         self.io, self._path, self._options = io, files["model"], options
         self._core, self._tensor = openvino.Core(), openvino.Tensor
         self._model = self._core.read_model(self._path)

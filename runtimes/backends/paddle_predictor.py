@@ -84,7 +84,7 @@ class PaddlePredictor(Predictor):
         self.info = RuntimeInfo(
             runtime="paddle",
             version=paddle.__version__,
-            # As configured; `executed` reads what runs.
+            # As configured; `execution_record` reads what runs.
             precision="bf16" if options.precision == "bf16" else "fp32",
             threads=config.cpu_math_library_num_threads(),
             device="gpu" if config.use_gpu() else "cpu",

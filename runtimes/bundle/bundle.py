@@ -16,7 +16,7 @@ from ..core.contract import CONTRACT
 from ..core.errors import BundleError
 from ..core.files import sha256, write_text
 from ..predictor.backend import Backend
-from ..predictor.registry import all_names, backend
+from ..predictor.registry import FAKE, all_names, backend
 from .manifest import (
     EMBEDDINGS,
     MANIFEST,
@@ -117,8 +117,9 @@ class Bundle:
         ]
 
     def quantisations(self, runtime: str) -> tuple[str, ...]:
-        """Those of the runtime's artifacts for this machine, each once."""
-        return tuple(dict.fromkeys(artifact.quantisation for artifact in self.artifacts_for(runtime)))
+        """Those that the runtime takes of its artifacts for this machine, each once."""
+        there = dict.fromkeys(artifact.quantisation for artifact in self.artifacts_for(runtime))
+        return tuple(name for name in there if name in backend(runtime).quantisations)
 
     def artifact(self, runtime: str, name: str | None = None, quantisation: str | None = None) -> Artifact:
         """The artifact that a runtime uses on this machine: of this name and quantisation where they are given, else
@@ -126,7 +127,7 @@ class Bundle:
         """
         described, fitting = backend(runtime), self.artifacts_for(runtime)
         chosen = [one for one in fitting if name in (None, one.name) and quantisation in (None, one.quantisation)]
-        chosen.sort(key=lambda one: one.quantisation != "fp32")
+        chosen.sort(key=lambda one: (one.quantisation not in described.quantisations, one.quantisation != "fp32"))
         if not chosen:
             raise BundleError(self._none_for(described, quantisation, fitting))
         if chosen[0].quantisation not in described.quantisations:
@@ -149,7 +150,7 @@ class Bundle:
     def runtimes(self) -> tuple[str, ...]:
         """What "all" means for this bundle: the runtimes that it has an artifact for, or was to have one for."""
         there = {made.runtime for made in self.manifest.artifacts} | {one.runtime for one in self.manifest.skipped}
-        return tuple(name for name in all_names() if backend(name).artifacts in there)
+        return tuple(name for name in (*all_names(), FAKE) if backend(name).artifacts in there)
 
     def files(self, artifact: Artifact) -> dict[str, str]:
         """`role -> path` of an artifact's files, hashed. BundleError when one was changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ..core.files import write_text
@@ -27,18 +28,17 @@ def upgrade(bundle: Bundle) -> bool:
 
     The new manifest takes its place in one step, after the vectors that it names.
     """
-    if bundle.manifest.format_version == FORMAT_VERSION:
-        return False
-    bundle.check()
     scratch = bundle.root / ".upgrade"
-    scratch.mkdir(exist_ok=True)
-    files = upgraded_files(bundle, scratch)
-    manifest = files.pop(MANIFEST)
-    for name, path in files.items():
-        path.replace(bundle.root / name)
-    write_text(bundle.root / MANIFEST, manifest.read_text(encoding="utf-8"))
-    manifest.unlink()
-    (scratch / GOLDEN).rmdir()
-    scratch.rmdir()
-    (bundle.root / OLD_VECTORS).unlink()
-    return True
+    old = bundle.manifest.format_version != FORMAT_VERSION
+    if old:
+        bundle.check()
+        scratch.mkdir(exist_ok=True)
+        files = upgraded_files(bundle, scratch)
+        manifest = files.pop(MANIFEST)
+        for name, path in files.items():
+            path.replace(bundle.root / name)
+        write_text(bundle.root / MANIFEST, manifest.read_text(encoding="utf-8"))
+    # Also what an interrupted one has left.
+    shutil.rmtree(scratch, ignore_errors=True)
+    (bundle.root / OLD_VECTORS).unlink(missing_ok=True)
+    return old

@@ -48,8 +48,9 @@ class MicroBatcher(Generic[Item]):
                 return
 
     def stop(self) -> None:
-        """Returns when what was put down before is done."""
+        """Returns when what was put down before is done; called from `work`, when the other threads have ended."""
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():
+                thread.join()

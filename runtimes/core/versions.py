@@ -35,6 +35,8 @@ class Package:
 
 
 PADDLE = Package("paddle", "paddlepaddle", "paddle", (3, 14), others=("paddlepaddle-gpu",))
+ONNXRUNTIME = Package("onnxruntime", "onnxruntime", "onnx")
+OPENVINO = Package("openvino", "openvino", "openvino")
 # By module: those that no runtime's description has.
 PACKAGES = {
     package.module: package

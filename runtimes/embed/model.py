@@ -71,13 +71,17 @@ class EmbeddingModel:
         path. Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out and it is given
         their index. InputError for what is neither.
         """
+        return self._embed_sources(images, [f"image {index}" for index in range(len(images))], on_bad)
+
+    def _embed_sources(self, images: Sequence[Source], names: Sequence[str], on_bad: BadIndex | None) -> Embedding:
+        """`embed_bytes`. names: what messages call those that are no paths."""
         self.pool.check_open()
         parts = [np.empty((0, self.spec.embedding_dim), dtype=np.float32)]
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
             tensors = np.empty((len(part), *self.spec.input_shape), dtype=np.float32)
-            names = [str(s) if isinstance(s, Path) else f"image {start + at}" for at, s in enumerate(part)]
-            errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, names)
+            told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:], strict=False)]
+            errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
             for index, error in enumerate(errors, start):
                 if error is not None:
                     if on_bad is None:
@@ -91,8 +95,9 @@ class EmbeddingModel:
     def submit(self, image: Source) -> Future[Embedding]:
         """One image's embedding, float32 `(D,)`, later: images of many callers that wait share an inference.
 
-        An inference takes what waits when a replica gets free, at most `batch_size`, and waits for no more. The
-        future raises what `embed_bytes` does; one that is cancelled before its turn is not computed.
+        As many threads as there are replicas take what waits, at most `batch_size` at once, preprocess and embed it;
+        none waits for more to come. The future raises what `embed_bytes` does; one that is cancelled before its turn is
+        not computed.
         """
         request = _Request(image)
         with self._submitting:
@@ -110,9 +115,10 @@ class EmbeddingModel:
             return
         bad: dict[int, ImageError] = {}
         try:
-            rows = iter(self.embed_bytes([request.image for request in wanted], bad.__setitem__))
+            images = [request.image for request in wanted]
+            rows = iter(self._embed_sources(images, ["the image"] * len(images), bad.__setitem__))
         except BaseException as error:
-            if len(wanted) > 1 and isinstance(error, InputError):  # the fault of one must not fail the rest
+            if len(wanted) > 1 and isinstance(error, InputError | ValueError | TypeError):  # of one, not of all
                 for request in wanted:
                     self._answer_alone(request)
                 return
@@ -127,7 +133,7 @@ class EmbeddingModel:
 
     def _answer_alone(self, request: _Request) -> None:
         try:
-            request.future.set_result(self.embed_bytes([request.image])[0])
+            request.future.set_result(self._embed_sources([request.image], ["the image"], None)[0])
         except BaseException as error:
             request.future.set_exception(error)
 
@@ -218,9 +224,11 @@ class EmbeddingModel:
         with self._submitting:
             self._closed = True
             batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            batcher.stop()
-        self.pool.close()
+        try:
+            if batcher is not None:
+                batcher.stop()
+        finally:
+            self.pool.close()
 
     def __enter__(self) -> EmbeddingModel:
         return self
@@ -249,7 +257,7 @@ def load(
 ) -> EmbeddingModel:
     """Opens a bundle for inference.
 
-    runtime: one of paddle, onnxruntime, openvino, lite, ncnn, or `cpp-` and one of them: by the C++ core.
+    runtime: by name (paddle, onnxruntime, openvino, lite, ncnn, ...), with `cpp-` before it: by the C++ core.
     threads: CPU threads inside one inference. replicas: of the model, each with as many threads, for batches of a
     folder, or callers, at the same time: for throughput, `replicas=N, threads=1` uses N cores best.
     precision: how the runtime computes (fp32, fp16, bf16). quantisation: of the artifact to take (fp32, fp16, int8), by

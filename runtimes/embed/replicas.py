@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..bundle.bundle import Bundle
-from ..core.errors import InputError
+from ..core.errors import InputError, RuntimeFailed
 from ..predictor.backend import Backend
 from ..predictor.interface import Predictor, RunOptions, predictor_class
 from ..predictor.registry import backend, open_files
@@ -84,7 +85,8 @@ class ReplicaPool:
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:
         self.predictors = tuple(predictors)
-        self._free = list(self.predictors)
+        self._free = deque(self.predictors)
+        self._lost: list[Predictor] = []
         self._changed = threading.Condition()
         self._closed = False
 
@@ -95,17 +97,25 @@ class ReplicaPool:
 
     @contextmanager
     def borrow(self) -> Iterator[Predictor]:
-        """A predictor that nobody else uses meanwhile; waits for one. InputError when the pool is or gets closed."""
+        """A predictor that nobody else uses meanwhile; waits for one, in turn. One whose process has died is not lent
+        again. InputError when the pool is or gets closed, RuntimeFailed when none is left.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._closed)
+            self._changed.wait_for(lambda: self._free or self._closed or self._all_lost)
             self.check_open()
-            predictor = self._free.pop()
+            if not self._free:
+                raise RuntimeFailed("every replica of the model has died: load it again")
+            predictor = self._free.popleft()
         try:
             yield predictor
         finally:
             with self._changed:
-                self._free.append(predictor)
+                (self._free if predictor.alive else self._lost).append(predictor)
                 self._changed.notify_all()
+
+    @property
+    def _all_lost(self) -> bool:
+        return len(self._lost) == len(self.predictors)
 
     def close(self) -> None:
         """Lets nobody in, waits until all are given back, and closes each once. More than once is no harm."""
@@ -114,5 +124,5 @@ class ReplicaPool:
                 return
             self._closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: len(self._free) == len(self.predictors))
+            self._changed.wait_for(lambda: len(self._free) + len(self._lost) == len(self.predictors))
         close_all(self.predictors)

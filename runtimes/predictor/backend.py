@@ -39,7 +39,8 @@ class Backend:
     name: what users write; no colon, which sets a precision apart. predictor: "module:Class" of its `Predictor`.
     title: for tables. package: what it stands on, None for nothing; imports: the module that is imported for it, by
     default the package's. artifacts: the name that its artifacts are listed under in a bundle, by default its own;
-    file_format: what they are, for tables. quantisations, executions, devices: what it takes; the first is its default.
+    file_format: what they are, for tables. quantisations: of artifacts that it takes. executions, devices: what can be
+    asked of it, the first by default; for tables, as its predictor refuses the rest.
     tolerance: of raw embeddings, relative, by precision (see `precision.TOLERANCE`). in_all: whether "all" means it,
     where a bundle has an artifact for it. sidecar: a name of `sidecars.sidecar`, where its package cannot be in this
     interpreter. purpose: for `doctor`. order: in tables, lowest first. library: only for what the C++ core drives.

@@ -103,6 +103,7 @@ class Predictor(ABC):
 
     concurrent = True
     compiles_per_batch = False
+    alive = True  # False once it will never answer again: the process that held it has ended
     io: ModelIO
     info: RuntimeInfo
 

@@ -51,9 +51,11 @@ def precision_problem(quantisation: str, requested: str, ran: str) -> str | None
 
 
 def tolerance(table: Mapping[str, float], quantisation: str, ran: str) -> float:
-    """The largest of a table's values for what the artifact is and what runs. InputError for what it does not have."""
-    try:
-        return max(table[name] for name in (quantisation, *ran.split("+")))
-    except KeyError as error:
-        known = ", ".join(table)
-        raise InputError(f"precision: no tolerance is known for '{error.args[0]}', only for {known}") from error
+    """The largest of a table's values for what the artifact is and what runs.
+
+    InputError for a quantisation that it does not have. What runs and is not known allows nothing more:
+    `precision_problem` tells of it.
+    """
+    if quantisation not in table:
+        raise InputError(f"quantisation: no tolerance is known for '{quantisation}', only for {', '.join(table)}")
+    return max(table[quantisation], *(table.get(name, 0.0) for name in ran.split("+")))

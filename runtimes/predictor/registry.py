@@ -42,13 +42,14 @@ def found() -> Found:
         collected.update({backend.name: backend for backend in getattr(module, "BACKENDS", ())})
     for entry in entry_points(group=GROUP):
         try:
-            loaded = entry.load()
+            loaded, taken = entry.load(), dict[str, Backend]()
             for backend in (loaded,) if isinstance(loaded, Backend) else tuple(loaded):
                 if not isinstance(backend, Backend):
                     raise TypeError(f"expected a Backend, got {type(backend).__name__}")
-                if backend.name in collected:
+                if backend.name in collected or backend.name in taken:
                     raise ValueError(f"there is a runtime '{backend.name}' already")
-                collected[backend.name] = backend
+                taken[backend.name] = backend
+            collected.update(taken)
         except Exception as error:  # whatever somebody else's module raises
             broken[entry.name] = f"{type(error).__name__}: {one_line(error)}"
     ordered = sorted(collected.values(), key=lambda backend: (backend.order, backend.name))

@@ -56,7 +56,8 @@ def preprocess_batch(
     """Images into the slots of `out`: `(n, 3, H, W)`, C-contiguous, float32 or float16.
 
     sources: paths, encoded images as bytes (or bytearray, memoryview), or RGB pixels uint8 `(height, width, 3)`, which
-    have no orientation to apply. Files and bytes run on `threads` threads without the interpreter's lock. Returns for
+    have no orientation to apply. Files and bytes run on `threads` threads without the interpreter's lock, pixels after
+    one another without it. Returns for
     each image None, or why its slot is void; InputError for what is no image source at all. names: what messages call
     them; paths call themselves when left out. Thread-safe.
     """
@@ -66,13 +67,13 @@ def preprocess_batch(
 
     outcomes: list[ImageError | None] = [None] * len(sources)
     sources = [bytes(source) if isinstance(source, bytearray | memoryview) else source for source in sources]
-    pixels = [index for index, source in enumerate(sources) if not isinstance(source, Path | bytes)]
+    pixels = {index for index, source in enumerate(sources) if not isinstance(source, Path | bytes)}
     for index in pixels:
         try:
             preprocess_pixels(_pixels(sources[index], name(index)), preprocess, out[index])
         except ImageError as error:
             outcomes[index] = ImageError(f"{name(index)}: {error}")
-    encoded = [index for index in range(len(sources)) if index not in set(pixels)] if pixels else range(len(sources))
+    encoded = [index for index in range(len(sources)) if index not in pixels] if pixels else range(len(sources))
     if pixels:  # the core fills a block: theirs is copied into the slots
         block = np.empty((len(encoded), *out.shape[1:]), dtype=out.dtype)
     else:

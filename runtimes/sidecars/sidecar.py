@@ -24,6 +24,17 @@ INSTALL = ("install", "--disable-pip-version-check", "--quiet")
 STARTED = "edgerecall-"  # of files in site-packages that bring what the system lacks: sidecars need it too
 
 
+_PROVEN: set[tuple[str, str]] = set()
+
+
+def proven(python: str | Path, probe: str) -> bool:
+    """Whether an interpreter runs a probe; one that did is not started again for it in this process."""
+    key = (str(python), probe)
+    if key not in _PROVEN and runs(python, probe):
+        _PROVEN.add(key)
+    return key in _PROVEN
+
+
 def has_numpy_1() -> bool:
     """Whether this interpreter's numpy is older than 2."""
     return int(np.__version__.split(".")[0]) < 2
@@ -68,7 +79,7 @@ class Sidecar:
         """
         named = os.environ.get(self.variable)
         if named:
-            if not runs(named, self.probe):
+            if not proven(named, self.probe):
                 raise RuntimeUnavailable(
                     f"{self.variable}={named} cannot {self.condition}: unset it, or name an interpreter that can"
                 )
@@ -76,7 +87,7 @@ class Sidecar:
         if self.runs_here():
             return sys.executable
         python = self.folder / "bin" / "python"
-        return str(python) if python.exists() and runs(python, self.probe) else None
+        return str(python) if python.exists() and proven(python, self.probe) else None
 
     def make(self, fetch: Callable[[tuple[str, ...]], str | None] = lambda versions: None) -> Path:
         """Makes the environment and returns its interpreter. An existing good one is kept, and completed.

@@ -64,7 +64,7 @@ SETTLE_STEP_S, SETTLE_LIMIT_S = 0.004, 1.0
 def sidecar_command(python: str, module: str, *arguments: str, cpus: Sequence[int] = ()) -> list[str]:
     """Runs a module's main() in an interpreter that has nothing of ours installed; the module may use `runtimes`.
 
-    module: `edgerecall.<folder>.<name>`, or one outside of any package, on that interpreter's path.
+    module: `edgerecall.<folder>.<room>.<name>`, or one outside of any package, on that interpreter's path.
     """
     runtimes = Path(__file__).resolve().parents[1]
     packages = {"edgerecall": str(runtimes.parent), "edgerecall.runtimes": str(runtimes)}
@@ -163,6 +163,11 @@ class WorkerPredictor(Predictor):
         self.load_ms: float = result["load_ns"] / 1e6
 
     @property
+    def alive(self) -> bool:  # type: ignore[override]
+        """Whether its process still runs."""
+        return self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """The worker's process id."""
         return self._process.pid
@@ -194,6 +199,9 @@ class WorkerPredictor(Predictor):
             return receive(lambda count: self._read(count, deadline, allowed_s))
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeFailed(self._exit_reason()) from error
+        except BaseException:  # interrupted: a later call must not take this one's answer for its own
+            self._process.kill()
+            raise
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self.call("embed", (batch,))[1][0]
@@ -257,6 +265,15 @@ class WorkerPredictor(Predictor):
     def close(self) -> None:
         """Ends the worker; kills it when it does not go by itself."""
         process = self._process
+        if not self._lock.acquire(blocking=False):  # another thread waits for an answer: it shall not
+            process.kill()
+            self._lock.acquire()
+        try:
+            self._end(process)
+        finally:
+            self._lock.release()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):

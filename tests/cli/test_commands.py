@@ -16,12 +16,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from edgerecall.cli import COMMANDS
 from edgerecall.runtimes.bundle.bundle import Bundle
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OneLine = Callable[..., None]
 Make = Callable[..., Bundle]
-VERBS = ("data", "train", "eval", "export", "verify", "predict", "bench", "doctor")
+VERBS = tuple(COMMANDS)
 
 
 def test_help_lists_every_verb_and_imports_nothing_heavy(edgerecall: Run) -> None:
@@ -293,3 +294,12 @@ def test_doctor(edgerecall: Run, lite_ready: None) -> None:
     assert lite["fix"] == "unset EDGERECALL_LITE_PYTHON"
     printed = edgerecall("doctor").stdout
     assert "paddlelite" in printed and "2.13rc0 (" in printed
+
+
+def test_upgrade(edgerecall: Run, one_line: OneLine, root: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(root / "tests" / "golden" / "bundle-format-1", bundle)
+    assert "format 1 -> 2" in edgerecall("upgrade", bundle).stdout
+    assert "format 2 already" in edgerecall("upgrade", bundle).stdout
+    Bundle.open(bundle).check()
+    one_line(edgerecall("upgrade", tmp_path / "none"), 2, "expected a bundle")

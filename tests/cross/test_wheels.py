@@ -70,6 +70,10 @@ def test_on_this_machine(wheel: Callable[[str, str], Path], device_bundle: Path,
             "cross/source/cpp/src/bundle/bundle.cpp",
             "licences/zlib.txt",
             "bin/edgerecall-device",
+            "bench/report/bench.html.j2",
+            "runtimes/core/contract.json",
+            "cross/source/runtimes/core/contract.json",
+            "cross/source/runtimes/bundle/bundle.schema.json",
         ):
             assert f"edgerecall/{part}" in names
     run(sys.executable, "-m", "venv", tmp_path / "venv")
@@ -79,7 +83,8 @@ def test_on_this_machine(wheel: Callable[[str, str], Path], device_bundle: Path,
     run(python, "-m", "pip", "install", "-q", f"{built}[onnx,bench]")
     edgerecall = python.with_name("edgerecall")
     run(edgerecall, "verify", device_bundle, "--runtime", "onnxruntime,cpp-onnxruntime")
-    run(edgerecall, "bench", device_bundle, "--images", device_bundle / "golden", "--runtime", "onnxruntime")
+    page = ("--html", tmp_path / "report.html")
+    run(edgerecall, "bench", device_bundle, "--images", device_bundle / "golden", "--runtime", "onnxruntime", *page)
     settings = (f"rec_inference_model_dir={device_bundle}", f"infer_imgs={device_bundle}/golden", "runtime=onnxruntime")
     options = [part for setting in settings for part in ("-o", f"Global.{setting}")]
     assert run(edgerecall, "predict", "-c", "inference_rec.yaml", *options).count(":\t[") == 4

@@ -1,5 +1,8 @@
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,8 +33,14 @@ struct Golden {
   std::vector<float> tensors, embeddings;
 };
 
+/// The files of a bundle that were hashed and found good.
+struct Hashed {
+  std::mutex mutex;
+  std::set<std::string> paths;
+};
+
 /// A bundle on disk. Artifacts whose files are not there are left out: a device gets those that it can run. What is
-/// used is hashed first. Several threads may use one.
+/// used is hashed first, once. Several threads may use one.
 class Bundle {
  public:
   /// Reads the manifest and checks the size of every file that is there; golden ones all must be. Throws InputError for
@@ -68,6 +77,7 @@ class Bundle {
   std::vector<std::string> golden_images_;
   std::vector<BundleFile> golden_files_;
   bool has_vectors_ = true;
+  std::shared_ptr<Hashed> hashed_ = std::make_shared<Hashed>();
 };
 
 /// Each of `count` rows of `dim` to unit length, as the bundle's embeddings are compared; a zero row stays.

@@ -48,7 +48,7 @@ struct RuntimeInfo {
 
 /// What an inference really ran, from the runtime's own records: precision of its heavy layers ("bf16+fp32" where they
 /// are mixed), the record's name, and how many layers of which kind.
-struct Executed {
+struct ExecutionRecord {
   std::string precision, source;
   std::map<std::string, int> operators;
 };
@@ -69,7 +69,7 @@ class Predictor {
   std::vector<float> embed(const float* batch, std::size_t count);
 
   /// Runs a batch and says what ran; nothing where the runtime does not tell. It may load the model once more.
-  virtual std::optional<Executed> executed(const float* batch, std::size_t count);
+  virtual std::optional<ExecutionRecord> execution_record(const float* batch, std::size_t count);
 
  protected:
   /// The raw output of all `count` inputs, one after another, as the runtime gives it.

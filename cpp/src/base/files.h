@@ -6,7 +6,7 @@
 
 namespace edgerecall {
 
-/// A file's bytes, perhaps none. Throws InputError, without the path where the caller names it: `file_bytes`.
+/// A file's bytes, perhaps none. Throws InputError, whose message lacks the path: the caller adds it.
 std::vector<std::uint8_t> file_bytes(const std::string& path);
 
 /// `file_bytes`, its InputError beginning with the path.

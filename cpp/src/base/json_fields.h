@@ -41,6 +41,8 @@ class Fields {
     }
   }
 
+  bool has(const char* key) const { return object_.contains(key); }
+
   const Json& at(const char* key) const {
     const auto found = object_.find(key);
     if (found == object_.end()) fail(std::string("'") + key + "' is missing");

@@ -15,7 +15,8 @@
 namespace edgerecall {
 namespace {
 
-constexpr int kOldFormat = 1;  // has no quantisation, and its vectors in an archive
+// Has no quantisation, and its vectors in an archive.
+constexpr int kOldFormat = contract::kOldestBundleFormat;
 constexpr char kManifest[] = "bundle.json", kTensors[] = "golden/tensors.npy", kEmbeddings[] = "golden/embeddings.npy";
 const std::string kPlain = "fp32";
 constexpr std::uint64_t kMaxDim = 65536, kMaxBytes = std::uint64_t{1} << 40;
@@ -45,7 +46,11 @@ BundleFile file_entry(const std::string& where, const Json& json) {
 
 Artifact artifact_entry(const std::string& where, const Json& json) {
   const Fields fields(where + ", an artifact", json, EDGERECALL_ARTIFACT_KEYS);
-  Artifact artifact{fields.text("name"), fields.text("runtime"), fields.text("quantisation"), {}, {}};
+  Artifact artifact{fields.text("name"),
+                    fields.text("runtime"),
+                    fields.has("quantisation") ? fields.text("quantisation", {"fp32", "fp16", "int8"}) : kPlain,
+                    {},
+                    {}};
   for (const Json& target : fields.list("targets")) {
     if (!target.is_string()) fields.fail("targets: expected strings");
     artifact.targets.push_back(target.get<std::string>());
@@ -67,11 +72,17 @@ bool is_there(const std::string& root, const BundleFile& file) {
   return true;
 }
 
-/// Throws InputError when a file's content is not what the manifest says.
-void check_content(const std::string& root, const BundleFile& file) {
+/// Throws InputError when a file's content is not what the manifest says. What was found good is not hashed again.
+void check_content(const std::string& root, const BundleFile& file, Hashed& hashed) {
+  {
+    const std::lock_guard<std::mutex> lock(hashed.mutex);
+    if (hashed.paths.count(file.path) != 0) return;
+  }
   const std::string path = root + "/" + file.path;
   std::uint64_t size = 0;
   if (sha256_of(path, size) != file.sha256 || size != file.bytes) fail_changed(path);
+  const std::lock_guard<std::mutex> lock(hashed.mutex);
+  hashed.paths.insert(file.path);
 }
 
 /// Format 1 called the quantisation of an artifact its precision.
@@ -122,7 +133,7 @@ Bundle::Bundle(const std::string& root) : root_(root) {
   const Fields spec(where + ", spec", manifest.at("spec"), EDGERECALL_SPEC_KEYS);
   io_.input_name = spec.text("input_name");
   io_.embedding_dim = static_cast<std::size_t>(spec.whole(spec.at("embedding_dim"), "embedding_dim", kMaxDim));
-  normalize_embedding_ = spec.flag("normalize_embedding");
+  if (spec.has("normalize_embedding")) normalize_embedding_ = spec.flag("normalize_embedding");
   preprocess_ = std::make_shared<const Preprocess>(to_text(spec.at("preprocess")));
   const Json& shape = spec.list("input_shape");
   const ImageSize size = preprocess_->output();
@@ -180,14 +191,14 @@ const Artifact& Bundle::artifact(const std::string& runtime, const std::string& 
 
 void Bundle::check() const {
   for (const Artifact& artifact : artifacts_)
-    for (const BundleFile& file : artifact.files) check_content(root_, file);
-  for (const BundleFile& file : golden_files_) check_content(root_, file);
+    for (const BundleFile& file : artifact.files) check_content(root_, file, *hashed_);
+  for (const BundleFile& file : golden_files_) check_content(root_, file, *hashed_);
 }
 
 Files Bundle::files(const Artifact& artifact) const {
   Files files;
   for (const BundleFile& file : artifact.files) {
-    check_content(root_, file);
+    check_content(root_, file, *hashed_);
     files[file.role] = root_ + "/" + file.path;
   }
   return files;
@@ -198,7 +209,7 @@ Golden Bundle::golden() const {
     throw InputError(root_ + ": its golden vectors are of bundle format 1, an archive: run 'edgerecall upgrade " +
                      root_ + "' where Python is");
   Golden golden;
-  for (const BundleFile& file : golden_files_) check_content(root_, file);
+  for (const BundleFile& file : golden_files_) check_content(root_, file, *hashed_);
   for (const std::string& image : golden_images_) golden.images.push_back(root_ + "/" + image);
   const std::size_t count = golden.images.size();
   const auto take = [&](const char* name, const std::vector<std::size_t>& shape) {

@@ -71,12 +71,12 @@ class OpenVinoPredictor : public Predictor {
     info_.detail["library"] = library_.path();
   }
 
-  std::optional<Executed> executed(const float* batch, std::size_t count) override {
+  std::optional<ExecutionRecord> execution_record(const float* batch, std::size_t count) override {
     const Prepared profiled = compile(count, "YES");
     infer(profiled, batch, count);
     ov::LayerList list{};
     check(api_.get_layers(profiled.request.pointer, &list), "profile");
-    Executed result{"", "OpenVINO's profile", {}};
+    ExecutionRecord result{"", "OpenVINO's profile", {}};
     std::set<std::string> precisions;
     for (std::size_t index = 0; index < list.size; ++index) {
       const ov::Layer& layer = list.layers[index];

@@ -55,6 +55,6 @@ std::vector<float> Predictor::embed(const float* batch, std::size_t count) {
   return output;
 }
 
-std::optional<Executed> Predictor::executed(const float*, std::size_t) { return std::nullopt; }
+std::optional<ExecutionRecord> Predictor::execution_record(const float*, std::size_t) { return std::nullopt; }
 
 }  // namespace edgerecall

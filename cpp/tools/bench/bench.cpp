@@ -14,7 +14,7 @@
 #include "base/files.h"
 #include "edgerecall/npy.h"
 #include "edgerecall_contract.h"
-#include "bench/row_process.h"
+#include "row_process.h"
 #include "bench/row_worker.h"
 #include "session.h"
 #include "verbs.h"

@@ -195,7 +195,7 @@ Json RowWorker::finish() {
   const auto count = static_cast<std::size_t>(plan_.batch);
   Json columns = {{"repeat_max_error", largest_difference(predictor_->embed(batch_.data(), count), early_)}};
   if (plan_.batch == 1) columns["stages_ms"] = stages();
-  if (const auto told = predictor_->executed(batch_.data(), count)) {
+  if (const auto told = predictor_->execution_record(batch_.data(), count)) {
     columns["precision"] = told->precision;
     columns["precision_source"] = told->source;
     columns["operators"] = told->operators;

@@ -135,6 +135,9 @@ def test_a_bundle_of_format_1_opens_and_is_upgraded(root: Path, tmp_path: Path) 
     second = Bundle.open(old)
     second.check()
     assert second.manifest.format_version == 2 and not upgrade(second)
+    (old / ".upgrade").mkdir()  # as left by one that was interrupted at its end
+    (old / "golden" / "golden.npz").write_bytes(b"old")
+    assert not upgrade(second)
     assert second.manifest.artifacts == first.manifest.artifacts
     again = second.golden()
     assert again[0] == paths and (again[1] == tensors).all() and (again[2] == embeddings).all()
@@ -179,7 +182,9 @@ def test_a_runtime_refuses_what_it_does_not_take(root: Path, tmp_path: Path) -> 
     path.write_text(json.dumps(data))
     with pytest.raises(BundleError, match=r"runtime 'paddle' takes fp32 artifacts, paddle-pdmodel is int8"):
         Bundle.open(tmp_path / "b").artifact("paddle")
-    assert Bundle.open(tmp_path / "b").artifact("onnxruntime").quantisation == "int8"
+    with pytest.raises(BundleError, match=r"runtime 'onnxruntime' takes fp32, fp16 artifacts, onnx is int8"):
+        Bundle.open(tmp_path / "b").artifact("onnxruntime")
+    assert Bundle.open(tmp_path / "b").quantisations("onnxruntime") == ()
 
 
 def test_no_artifact_for_a_runtime(fake_bundle: Make) -> None:

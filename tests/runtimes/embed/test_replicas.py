@@ -1,4 +1,4 @@
-"""A folder over several replicas gives what one lane gives, in order, whatever the runtime."""
+"""A folder over several replicas gives what one replica gives, in order, whatever the runtime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def images_with_bad_ones(data: Path, folder: Path) -> list[Path]:
 
 @pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("batch", [1, 3, 50])
-def test_lanes_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tmp_path: Path, batch: int) -> None:
+def test_replicas_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tmp_path: Path, batch: int) -> None:
     bundle, paths = fake_bundle(), images_with_bad_ones(data, tmp_path / "images")
     found = {}
     for replicas in (1, 2, 5):
@@ -59,7 +59,7 @@ def test_lanes_keep_the_order_and_name_the_bad(fake_bundle: Make, data: Path, tm
 
 @pytest.mark.cpu_sensitive
 @pytest.mark.parametrize("runtime", ["paddle", "onnxruntime", "openvino", "lite"])
-def test_lanes_of_the_real_runtimes(real_bundle: Path, data: Path, runtime: str) -> None:
+def test_replicas_of_the_real_runtimes(real_bundle: Path, data: Path, runtime: str) -> None:
     paths = sorted(data.glob("*_final/*.JPG"))[:19]
     with edgerecall.load(real_bundle, runtime, batch_size=4) as model:
         one = model.embed_images(paths)
@@ -70,7 +70,7 @@ def test_lanes_of_the_real_runtimes(real_bundle: Path, data: Path, runtime: str)
     assert np.abs(two - one).max() < 1e-5 and (again == two).all()
 
 
-def test_a_lane_that_fails_ends_the_stream_and_leaves_nothing(fake_bundle: Make, data: Path) -> None:
+def test_a_replica_that_fails_ends_the_stream_and_leaves_nothing(fake_bundle: Make, data: Path) -> None:
     bundle, paths = fake_bundle(crash_after=2), sorted(data.glob("*_final/*.JPG"))
     before = {child.pid for child in psutil.Process().children()}
     model = edgerecall.load(bundle.root, "fake", replicas=2, batch_size=1, worker=True)
@@ -102,7 +102,7 @@ def test_a_stream_that_is_left_early_stops(fake_bundle: Make, data: Path) -> Non
         ("lite", 4, 1, 250, 2, 2),
     ],
 )
-def test_threads_of_predict_become_lanes(
+def test_threads_of_predict_become_replicas(
     runtime: str, threads: int, batch: int, images: int, replicas: int, each: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict_config, "usable_cpus", lambda: tuple(range(6)))

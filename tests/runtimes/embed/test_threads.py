@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from edgerecall.runtimes.core.errors import ImageError, InputError, RuntimeFaile
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.predictor.interface import RunOptions
 from edgerecall.runtimes.preprocess.images import load_rgb
+from edgerecall.runtimes.worker.client import WorkerPredictor
 
 THREADS, IMAGES = 16, 2000
 Make = Callable[..., Bundle]
@@ -180,3 +183,76 @@ def test_closing_waits_and_lets_nobody_in(fake_bundle: Make, data: Path) -> None
         with pytest.raises(InputError, match="the model is closed"):
             action()
     model.close()
+
+
+def test_a_dead_replica_is_not_lent_again(fake_bundle: Make, data: Path) -> None:
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle().root, "fake", batch_size=1, replicas=3, worker=True) as model:
+        expected = model.embed_bytes([image])
+        os.kill(model.pool.predictors[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        failures = 0
+        for _ in range(30):
+            try:
+                assert (model.embed_bytes([image]) == expected).all()
+            except RuntimeFailed:
+                failures += 1
+        assert failures == 1
+        for predictor in model.pool.predictors[::2]:
+            os.kill(predictor.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        for _ in range(2):
+            with pytest.raises(RuntimeFailed, match="ended by signal 9"):
+                model.embed_bytes([image])
+        with pytest.raises(RuntimeFailed, match="every replica of the model has died"):
+            model.embed_bytes([image])
+
+
+def test_an_interrupted_call_gives_nobody_its_answer(fake_bundle: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between request and answer: the next call must not read the answer of this one."""
+    bundle = fake_bundle()
+    _, tensors, _ = bundle.golden()
+    with open_predictor(bundle, "fake", RunOptions(), worker=True) as predictor:
+        assert isinstance(predictor, WorkerPredictor)
+        honest = predictor._read
+
+        def interrupted(*given: object) -> bytearray:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(predictor, "_read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predictor.embed(tensors[:1])
+        monkeypatch.setattr(predictor, "_read", honest)
+        with pytest.raises(RuntimeFailed, match="ended by signal 9"):
+            predictor.embed(tensors[1:2])
+
+
+def test_closing_a_worker_in_mid_call(fake_bundle: Make) -> None:
+    bundle = fake_bundle(hang_after=0)
+    _, tensors, _ = bundle.golden()
+    predictor = open_predictor(bundle, "fake", RunOptions(), worker=True)
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            predictor.embed(tensors[:1])
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    time.sleep(0.3)
+    predictor.close()
+    thread.join(5)
+    assert [type(error) for error in raised] == [RuntimeFailed] and not thread.is_alive()
+
+
+def test_closing_from_a_callback(fake_bundle: Make, data: Path) -> None:
+    model = edgerecall.load(fake_bundle().root, "fake", worker=True)
+    closed = threading.Event()
+
+    def close(future: object) -> None:
+        model.close()
+        closed.set()
+
+    model.submit(encoded(data)[0]).add_done_callback(close)
+    assert closed.wait(10)
+    assert not model.pool.predictors[0].alive

@@ -140,5 +140,6 @@ def test_precisions_requested_and_run() -> None:
     assert precision_problem("fp16", "fp32", "fp32") is None and precision_problem("fp16", "fp32", "fp16+fp32") is None
     table = {"fp32": 1.0, "int8": 5.0}
     assert tolerance(table, "fp32", "fp32") == 1.0 and tolerance(table, "int8", "fp32+int8") == 5.0
+    assert tolerance(table, "fp32", "unknown") == 1.0
     with pytest.raises(InputError, match="no tolerance is known for 'int4'"):
-        tolerance(table, "fp32", "int4")
+        tolerance(table, "int4", "fp32")

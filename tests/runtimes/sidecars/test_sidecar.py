@@ -10,7 +10,7 @@ import pytest
 
 from edgerecall.runtimes.core import errors
 from edgerecall.runtimes.core.errors import InputError, RuntimeUnavailable
-from edgerecall.runtimes.sidecars import interpreters
+from edgerecall.runtimes.sidecars import interpreters, sidecar
 from edgerecall.runtimes.sidecars.sidecar import LITE, PADDLE2ONNX, SIDECARS, Sidecar
 
 SIDECAR_MODULES = (
@@ -159,3 +159,15 @@ def test_modules_speak_python_3_8(module: str) -> None:
             above = module.split(".")[: -node.level]
             assert ".".join([*above, str(node.module)]) in SIDECAR_MODULES
     assert third_party - set(sys.stdlib_module_names) <= {"numpy"}
+
+
+def test_an_interpreter_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start costs a third of a second, and a bench opens Lite many times; one that fails is tried again."""
+    probed: list[str] = []
+    answers = iter([False, True])
+    monkeypatch.setattr(sidecar, "runs", lambda python, probe: probed.append(probe) or next(answers))
+    monkeypatch.setenv(NOTHING.variable, str(tmp_path / "python"))
+    with pytest.raises(RuntimeUnavailable):
+        NOTHING.find_python()
+    assert NOTHING.find_python() == NOTHING.find_python() == str(tmp_path / "python")
+    assert len(probed) == 2

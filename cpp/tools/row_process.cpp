@@ -1,4 +1,4 @@
-#include "bench/row_process.h"
+#include "row_process.h"
 
 #include <fcntl.h>
 #include <poll.h>
