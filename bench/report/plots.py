@@ -96,7 +96,7 @@ def pareto_plot(result: BenchResult, rows: Sequence[Row]) -> str:
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.25)
     plain_ticks(axes)
-    axes.set_xlabel("ms an image (p50)")
+    axes.set_xlabel("ms per image (p50)")
     axes.set_ylabel("recall@1" if result.labelled else "lowest cosine")
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     return to_svg(drawn)
@@ -130,7 +130,7 @@ def latency_plot(rows: Sequence[Row]) -> str:
     axes.invert_yaxis()
     axes.set_xscale("log")
     plain_ticks(axes)
-    axes.set_xlabel("ms a batch")
+    axes.set_xlabel("ms per batch")
     return to_svg(drawn)
 
 
@@ -143,6 +143,6 @@ def stage_plot(rows: Sequence[Row]) -> str:
         axes.barh([row.name for row in rows], widths, left=left, color=colour(index), label=stage, height=0.6)
         left += widths
     axes.invert_yaxis()
-    axes.set_xlabel("ms a batch")
+    axes.set_xlabel("ms per batch")
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return to_svg(drawn)
