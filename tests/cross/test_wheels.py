@@ -16,7 +16,7 @@ from edgerecall.cross.commands import run_logged
 from edgerecall.cross.interpreters import PACKAGES, RELEASES
 from edgerecall.runtimes.core.targets import CORTEX_A72, find_program
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.timeout(1800)]  # a wheel is ten minutes of building on a slow machine
 MINE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # What Debian's interpreter loads.
 LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libssl3", "libbz2-1.0", "liblzma5")
