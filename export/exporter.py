@@ -211,7 +211,7 @@ def checked(
     artifact: Artifact, bundle: Bundle, tensors: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> Artifact:
     """The artifact with its check, or with the reason why it cannot be checked on this machine."""
-    if "any" not in artifact.targets and host_target() not in artifact.targets:
+    if not artifact.runs_on(host_target()):
         reason = f"it runs on {', '.join(artifact.targets)}, this machine is {host_target()}"
         return artifact.model_copy(update={"unchecked": reason})
     return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})

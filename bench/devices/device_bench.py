@@ -63,7 +63,7 @@ class DeviceBench:
         """
         with contextlib.suppress(DeviceLost):  # told in its row
             machine, program = self._find_program()
-            own = [one for one in self.bundle.manifest.artifacts if {machine, "any"} & set(one.targets)]
+            own = [one for one in self.bundle.manifest.artifacts if one.runs_on(machine)]
             self.bundle.check(file for artifact in own for file in artifact.files)
             with tempfile.TemporaryDirectory(prefix="edgerecall-device-") as scratch:
                 program.unpack(Path(scratch) / "program")

@@ -44,7 +44,7 @@ class UploadSet:
         for file in unpacked.rglob("*"):
             if file.is_file():
                 self.files[f"{self.program_name}/{file.relative_to(unpacked).as_posix()}"] = file
-        self.artifacts = [a for a in bundle.manifest.artifacts if {machine, "any"} & set(a.targets)]
+        self.artifacts = [a for a in bundle.manifest.artifacts if a.runs_on(machine)]
         bundle.check([*(file for artifact in self.artifacts for file in artifact.files), *bundle.manifest.golden])
         if bundle.manifest.format_version != FORMAT_VERSION:  # the program reads vectors of the present format alone
             changed = upgraded_files(bundle, scratch / "upgraded")

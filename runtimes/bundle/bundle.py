@@ -113,7 +113,7 @@ class Bundle:
         return [
             artifact
             for artifact in self.manifest.artifacts
-            if artifact.runtime == described.artifacts and {here, "any"} & set(artifact.targets)
+            if artifact.runtime == described.artifacts and artifact.runs_on(here)
         ]
 
     def quantisations(self, runtime: str) -> tuple[str, ...]:

@@ -77,6 +77,10 @@ class Artifact(Frozen):
     check: Check | None = None
     unchecked: str | None = None
 
+    def runs_on(self, machine: str) -> bool:
+        """Whether a machine of this architecture can load it."""
+        return machine in self.targets or "any" in self.targets
+
     @property
     def size_bytes(self) -> int:
         """All files together."""
