@@ -187,6 +187,16 @@ def test_a_runtime_refuses_what_it_does_not_take(root: Path, tmp_path: Path) -> 
     assert Bundle.open(tmp_path / "b").quantisations("onnxruntime") == ()
 
 
+def test_artifacts_are_chosen_by_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(root / "tests" / "golden" / "bundle")
+    for machine, name in (("x86_64", "lite-x86"), ("aarch64", "lite-armv8"), ("armv7l", "lite-armv7")):
+        monkeypatch.setattr(bundle_module, "host_target", lambda machine=machine: machine)
+        assert bundle.artifact("lite").name == name and bundle.artifact("onnxruntime").name == "onnx"
+    monkeypatch.setattr(bundle_module, "host_target", lambda: "riscv64")
+    with pytest.raises(BundleError, match="no artifact for runtime 'lite' on riscv64"):
+        bundle.artifact("lite")
+
+
 def test_no_artifact_for_a_runtime(fake_bundle: Make) -> None:
     with pytest.raises(BundleError, match=r"no artifact for runtime 'lite' on .*; it has fake"):
         fake_bundle().artifact("lite")
