@@ -75,6 +75,23 @@ def fail(message: str, code: int) -> NoReturn:
     leave(code)
 
 
+def open_streams() -> None:
+    """Standard streams that the caller closed: without an output there is nothing to be done, and a file opened later
+    must not take its place.
+    """
+    closed = [number for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)) if stream is None]
+    for number in closed:
+        found = os.open(os.devnull, os.O_RDWR)
+        if found != number:
+            os.dup2(found, number)
+            os.close(found)
+    if 2 in closed:
+        sys.stderr = os.fdopen(os.dup(2), "w")
+    if 1 in closed:
+        sys.stdout = os.fdopen(os.dup(1), "w")
+        fail("standard output is closed: expected a terminal, a file or a pipe", 2)
+
+
 def leave(code: int) -> NoReturn:
     """Flushes and ends at once: some runtimes crash in their exit handlers and would spoil the exit code."""
     sys.stdout.flush()
@@ -103,6 +120,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     for message in PADDLE_CHATTER:
         warnings.filterwarnings("ignore", message=message)
+    open_streams()
     debug = "--debug" in (sys.argv[1:] if args is None else args) or bool(os.environ.get("EDGERECALL_DEBUG"))
     signal.signal(signal.SIGTERM, terminated)
     try:

@@ -88,9 +88,11 @@ def command(
 
         failures = []
 
-        def report(name: str, problem: str | None) -> None:
+        def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem:
                 logger.warning("%s: left out: %s", name, problem)
+            elif unchecked:
+                logger.info("%s: made, unchecked: %s", name, unchecked)
             else:
                 logger.info("%s: made, matches the reference", name)
             failures.extend([name] if problem and name in FORMATS else [])
@@ -98,7 +100,10 @@ def command(
 
         made = export_bundle(bundle, source, files, names, command_line(), report, golden, force)
     size = sum(artifact.size_bytes for artifact in made.manifest.artifacts) / 1e6
-    console().print(f"{bundle}: {len(made.manifest.artifacts)} artifacts, {size:.1f} MB, {made.spec.embedding_dim}-d")
+    artifacts = made.manifest.artifacts
+    unchecked = sum(artifact.check is None for artifact in artifacts)
+    aside = f" ({unchecked} unchecked)" if unchecked else ""
+    console().print(f"{bundle}: {len(artifacts)} artifacts{aside}, {size:.1f} MB, {made.spec.embedding_dim}-d")
     return 1 if set(failures) & set(named) else 0
 
 

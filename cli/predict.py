@@ -36,6 +36,7 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
         kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
         logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), kinds)
     writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
+    writer.check(paths)
     bad: list[ImageError] = []
 
     def on_bad(path: Path, error: ImageError) -> None:

@@ -21,12 +21,16 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
     from rich.table import Table
 
     from ..runtimes.bundle.bundle import Bundle
+    from ..runtimes.bundle.manifest import host_target
+    from ..runtimes.core.errors import BundleError
     from ..runtimes.embed.verify import verify_all, verify_pixels
     from ..runtimes.predictor.interface import RunOptions
     from ..runtimes.predictor.registry import backend
 
     opened = Bundle.open(bundle)
     opened.check()
+    if not opened.manifest.artifacts:
+        raise BundleError(f"{bundle}: expected artifacts, it has none: export it again")
     names = opened.runtimes() if runtime == "all" else tuple(name.strip() for name in runtime.split(","))
     options = RunOptions(threads=threads, precision=precision)
     reasons: dict[str, str] = {}
@@ -61,6 +65,10 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
                     verdict.problem or "ok",
                 )
             advance(1)
+    for artifact in opened.manifest.artifacts if runtime == "all" else ():
+        if not artifact.runs_on(host_target()):
+            told = f"unchecked: it runs on {', '.join(artifact.targets)}"
+            table.add_row(artifact.runtime, artifact.name, "-", "-", "-", "-", "-", told)
     for name, reason in not_made.items():
         table.add_row(name, "-", "-", "-", "-", "-", "-", f"not in the bundle: {reason}")
     console().print(table)

@@ -14,7 +14,7 @@ SIDE_HELP = "RUNTIME, RUNTIME:PRECISION, sealed, tensor=FILE.npy or embedding=FI
 
 @click.command()
 @click.argument("bundle", type=FILE)
-@click.option("--image", type=FILE, help="By default the bundle's first golden image.")
+@click.option("--image", type=FILE, help="By default the golden image where they differ most.")
 @click.option("--a", "a", default="sealed", show_default=True, help=SIDE_HELP)
 @click.option("--b", "b", required=True, help="The same.")
 @click.option("--a-preprocess", type=FILE, help="YAML with RecPreProcess, instead of the bundle's preprocessing.")
@@ -37,7 +37,8 @@ def command(
     fed its model, or the embedding that it got. Exit code 1 when they differ."""
     from rich.table import Table
 
-    from ..bench.diagnose.why import SideRequest, why
+    from ..bench.diagnose.sides import SideRequest
+    from ..bench.diagnose.why import why
     from ..runtimes.bundle.bundle import Bundle
     from ..runtimes.preprocess.transform_ops import read_preprocess
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ from ..runtimes.bundle.manifest import (
     host_target,
 )
 from ..runtimes.bundle.spec import Spec
-from ..runtimes.core.errors import EdgeRecallError, ImageError, InputError, ParityError
+from ..runtimes.core.errors import EdgeRecallError, ImageError, InputError, ParityError, UnsoundModel
 from ..runtimes.core.files import atomic_folder
+from ..runtimes.core.soundness import embedding_problem, require_finite
 from ..runtimes.embed.replicas import open_predictor
 from ..runtimes.embed.verify import check_problem, compare
 from ..runtimes.predictor.interface import RunOptions
@@ -62,7 +63,12 @@ FORMATS = {
     "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True),
 }
 ALL = tuple(name for name, entry in FORMATS.items() if not entry.opt_in)
-Report = Callable[[str, str | None], None]
+
+
+class Report(Protocol):
+    """Told of every format: problem is None when it is in; unchecked: why it could not be run here."""
+
+    def __call__(self, name: str, problem: str | None, unchecked: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,8 @@ def make_golden(
         raise InputError("golden images: none of the given images could be read")
     stacked = np.stack(tensors)
     embeddings = source.reference(stacked)
-    if not np.isfinite(embeddings).all() or not np.abs(embeddings).max() > 0:
-        raise InputError("the model's own output on the golden images is zero or not finite: is it trained?")
+    if problem := embedding_problem(embeddings, stacked):
+        raise UnsoundModel(f"the model's own output on the golden images: {problem}; is it trained?")
     write_vectors(folder, stacked, embeddings)
     return names, stacked, embeddings
 
@@ -128,6 +134,7 @@ def check_artifact(
     """Runs the artifact in a worker on the golden tensors. ParityError when it differs from the reference."""
     options = RunOptions()
     with open_predictor(bundle, artifact.runtime, options, worker=True, artifact=artifact.name) as predictor:
+        require_finite(predictor.parameters() or {}, artifact.name)  # a NaN may hide behind a ReLU
         output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         whole = predictor.embed(tensors)
         wrong = precision_problem(artifact.quantisation, options.precision, predictor.info.precision)
@@ -154,7 +161,7 @@ def export_bundle(
 ) -> Bundle:
     """Writes a bundle to `target` and returns it opened.
 
-    formats: names of `FORMATS`. report(name, problem): called after each format, problem None when it is in.
+    formats: names of `FORMATS`. report: called after each format.
     A format that cannot be made or does not match is listed in `skipped`; InputError when none is left.
     """
     with (
@@ -193,8 +200,8 @@ def export_bundle(
             try:
                 made = make_artifact(name, context)
                 artifacts.append(checked(made, Bundle(folder, manifest([made])), tensors, embeddings))
-                report(name, None)
-            except DiskFull:
+                report(name, None, artifacts[-1].unchecked)
+            except (DiskFull, UnsoundModel):
                 raise
             except EdgeRecallError as error:
                 for place in context.placed[placed_before:]:

@@ -57,16 +57,42 @@ def collapse_warning(embeddings: Embeddings) -> str | None:
     )
 
 
+def chance(labels: Labels) -> float:
+    """recall@1 where a query's first neighbour is any other image with equal odds: over the queries that have a
+    relevant image, the mean share of relevant ones among the others.
+    """
+    _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    relevant = sizes[place] - 1
+    return float(relevant[relevant > 0].mean() / (len(labels) - 1))
+
+
+def chance_problem(scores: RetrievalScores, by_chance: float) -> str | None:
+    """One line unless recall@1 is above chance by a binomial test at 5 %."""
+    from scipy import stats
+
+    hits, count = int(scores.hits.sum()), len(scores.hits)
+    if stats.binomtest(hits, count, by_chance, alternative="greater").pvalue <= 0.05:
+        return None
+    return (
+        f"recall@1 of {hits / count:.4f} is not told apart from chance ({by_chance:.4f}) by {count} queries:"
+        " is the network trained, and are the labels right?"
+    )
+
+
 def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
     """Fills a row's parity columns from its embeddings and the baseline's, of the same images."""
     similarity = cosines(own.embeddings, baseline.embeddings)
     row.cosine_min, row.cosine_mean = float(similarity.min()), float(similarity.mean())
     row.cosine_p1 = float(np.percentile(similarity, 1))
     row.neighbour_flips = float((own.nearest != baseline.nearest).mean())
+    row.meaningless = collapse_warning(own.embeddings) if len(own.embeddings) > 1 else None
     scores, base = own.scores, baseline.scores
     if scores is None or base is None:
         return
     row.recall1, row.recall5, row.mean_ap = scores.recall[1], scores.recall[5], scores.mean_ap
+    assert own.labels is not None
+    row.recall1_chance = chance(own.labels)
+    row.meaningless = row.meaningless or chance_problem(scores, row.recall1_chance)
     counted = base.first_rank > 0
     hits = mean_interval(scores.hits.astype(np.float64) - base.hits)
     row.delta_recall1, row.delta_recall1_low, row.delta_recall1_high = hits.value, hits.low, hits.high

@@ -101,8 +101,24 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
             values = getattr(before, name), getattr(after, name)
             if values[0] != values[1]:
                 differences.append(f"{before.name}: {name}: {values[0]} and {values[1]}")
+        missing += [f"{before.name}: {figure}: not in the new result" for figure in lost_figures(before, after)]
         changes += row_changes(before, after, fail_above, recall_drop, cosine)
     return Comparison(differences, missing, changes)
+
+
+FIGURES = {
+    "p50 ms": "latency_p50_ms",
+    "peak RSS MB": "peak_rss_mb",
+    "size MB": "size_mb",
+    "recall@1": "recall1",
+    "mAP": "mean_ap",
+    "cosine min": "cosine_min",
+}
+
+
+def lost_figures(old: Row, new: Row) -> list[str]:
+    """Those that the old row has and the new one lacks: nothing is held against a figure that is not there."""
+    return [figure for figure, name in FIGURES.items() if getattr(old, name) is not None and getattr(new, name) is None]
 
 
 def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosine: float) -> list[Change]:

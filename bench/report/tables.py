@@ -74,6 +74,7 @@ COLUMNS = (
     Column("row", lambda row: row.name, left=True),
     Column("status", lambda row: row.status, left=True),
     Column("recall@1", lambda row: row.recall1, _number(4)),
+    Column("chance", lambda row: row.recall1_chance, _number(4)),
     Column("delta recall@1", recall_change),
     Column("cosine min", lowest_cosine, floor6),
     Column("quantisation", lambda row: row.quantisation),
@@ -114,6 +115,7 @@ def terminal(result: BenchResult, console: Console) -> None:
 def notes(result: BenchResult) -> list[str]:
     """What a reader must know beside the table."""
     lines = [f"{row.name}: {row.status}: {row.reason}" for row in result.rows if row.reason]
+    lines += [f"{row.name}: not to be shipped: {row.meaningless}" for row in result.rows if row.meaningless]
     lines += [f"{row.name}: warning: {text}" for row in result.rows for text in row.warnings if text != row.reason]
     if result.problem:
         lines.append(result.problem)

@@ -66,9 +66,11 @@ class BenchOptions:
                 raise InputError(f"quantisation: expected one of {', '.join(QUANTISATIONS)}, got '{name}'")
         for threads, precision in product(self.threads, self.precision):
             RunOptions(threads=threads, precision=precision)  # checks them
-        for name, value in (("batch", min(self.batch)), *((n, getattr(self, n)) for n in COUNTS)):
-            if value < 1:
-                raise InputError(f"{name}: expected 1 or more, got {value}")
+        for batch in self.batch:
+            RunOptions(batch=batch)
+        for name in COUNTS:
+            if not 1 <= getattr(self, name) <= MOST:
+                raise InputError(f"{name}: expected 1 to {MOST}, got {getattr(self, name)}")
         if not 0 < self.seconds < float("inf"):
             raise InputError(f"seconds: expected more than 0, got {self.seconds:g}")
         if self.rounds > self.samples:
@@ -122,7 +124,7 @@ class BenchOptions:
         return groups
 
 
-COUNTS = ("samples", "rounds", "together")
+COUNTS, MOST = ("samples", "rounds", "together"), 1_000_000
 
 
 def parse_range(text: str, name: str) -> tuple[int, ...]:

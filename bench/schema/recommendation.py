@@ -47,9 +47,11 @@ def ship(result: BenchResult, device: str) -> str:
     """The verdict for one machine."""
     where = "" if device == LOCAL else f" on {device}"
     on_it = [row for row in result.rows if row.device == device]
-    sound = [row for row in on_it if row.status == "ok" and row.latency_p50_ms is not None]
+    passed = [row for row in on_it if row.status == "ok" and row.latency_p50_ms is not None]
+    sound = [row for row in passed if row.meaningless is None]
     if result.problem or not sound:
-        return f"ship none of these{where}: no row passed every check"
+        why = passed[0].meaningless if passed and not result.problem else "no row passed every check"
+        return f"ship none of these{where}: {why}"
     best = min(sound, key=per_image_ms)
     equal = [best]
     for row in sound:

@@ -16,6 +16,7 @@ from ...runtimes.core.errors import InputError
 from .statistics import median_absolute_deviation
 
 SCHEMA: int = CONTRACT["row_schema"]
+ROUNDING = 1e-6  # by which a cosine may pass 1
 LOCAL = "local"  # the device of rows that ran here
 Status = Literal["ok", "parity", "request", "failed", "missing"]
 
@@ -100,6 +101,7 @@ class Row:
     delta_recall1_low: float | None = None
     delta_recall1_high: float | None = None
     recall5: float | None = None
+    recall1_chance: float | None = None  # what embeddings without any meaning would reach, on average
     mean_ap: float | None = None
     delta_map: float | None = None
     delta_map_low: float | None = None
@@ -109,6 +111,7 @@ class Row:
     status: Status = "ok"
     reason: str | None = None  # why it is not ok
     warnings: list[str] = field(default_factory=list)
+    meaningless: str | None = None  # why its embeddings tell nothing, whatever the baseline's are: never to be shipped
 
     # Details
     stages_ms: dict[str, float] = field(default_factory=dict)  # median of each stage of one batch
@@ -241,8 +244,16 @@ def read_result(path: Path) -> BenchResult:
     if found != SCHEMA:
         raise InputError(f"{path}: expected a bench result of schema {SCHEMA}, got {found!r}: run the bench again")
     try:
-        return TypeAdapter(BenchResult).validate_python(data)
+        result = TypeAdapter(BenchResult).validate_python(data)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise InputError(f"{path}: no bench result: '{where}': {fault['msg']}") from error
+    for row in result.rows:
+        for name, value in vars(row).items():
+            least = -1.0 if name.startswith("delta") or "cosine" in name else 0.0
+            if isinstance(value, float) and not least - ROUNDING <= value < float("inf"):
+                raise InputError(f"{path}: no bench result: row '{row.name}': {name}: expected a figure, got {value}")
+    if not isinstance(result.options.get("gates", {}), dict | None):
+        raise InputError(f"{path}: no bench result: 'options.gates': expected limits by name")
+    return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
 from ..predictor.backend import Backend
-from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.interface import InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 
 PACKAGE = Package("ncnn", "ncnn", "ncnn")
 BACKENDS = (
@@ -30,6 +32,7 @@ class NcnnPredictor(Predictor):
     """files: `model` (`.param`), `weights` (`.bin`)."""
 
     concurrent = False  # its OpenMP threads are one pool a process
+    feeds_inner = True
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
@@ -38,7 +41,7 @@ class NcnnPredictor(Predictor):
             raise RuntimeUnavailable(f"runtime 'ncnn' {needs(PACKAGE, error=error)}") from error
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
-        self.io, self._mat = io, ncnn.Mat
+        self.io, self._mat, self._param = io, ncnn.Mat, Path(files["model"])
         self._net = ncnn.Net()
         wanted = self._net.opt
         wanted.num_threads = options.threads
@@ -61,6 +64,13 @@ class NcnnPredictor(Predictor):
                 raise RuntimeFailed(f"ncnn: the inference failed ({failed})")
             rows.append(np.array(output).reshape(-1))
         return checked_output("ncnn", np.stack(rows), len(batch), self.io)
+
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
+        from .ncnn_inner import inner_tensors
+
+        return inner_tensors(self._net, self._mat, self._param, batch, given or {})
 
     def close(self) -> None:
         self._net.clear()

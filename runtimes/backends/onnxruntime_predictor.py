@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from ..predictor.interface import (
     RunOptions,
     RuntimeInfo,
     checked_output,
-    is_activation,
 )
 from ..predictor.precision import executed_name
 
@@ -41,6 +41,8 @@ HEAVY = ("Conv", "Gemm", "MatMul")
 
 class OnnxRuntimePredictor(Predictor):
     """files: `model` (`.onnx`)."""
+
+    feeds_inner = True
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
@@ -96,24 +98,17 @@ class OnnxRuntimePredictor(Predictor):
             session.run(None, {self._input_name: batch})
             return executed_by(json.loads(Path(session.end_profiling()).read_text()))
 
-    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
-        try:
-            import onnx
-        except ImportError as error:
-            raise RuntimeUnavailable(f"looking inside an ONNX graph {needs('onnx')}") from error
-        graph = onnx.load(self._model)
-        constant = {tensor.name for tensor in graph.graph.initializer}
-        kinds: dict[str, str] = {}
-        for node in graph.graph.node:
-            if all(name in constant or not name for name in node.input):
-                constant.update(node.output)
-            else:
-                kinds.update({name: node.op_type for name in node.output if name})
-        shown = {output.name for output in graph.graph.output}
-        graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in kinds if name not in shown)
-        session = self._open(model=graph.SerializeToString())
-        values = session.run(list(kinds), {self._input_name: batch})
-        return [InnerTensor(n, kinds[n], v) for n, v in zip(kinds, values, strict=True) if is_activation(v)]
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
+        from .onnx_inner import inner_tensors
+
+        return inner_tensors(self._model, lambda model: self._open(model=model), {self._input_name: batch}, given or {})
+
+    def parameters(self) -> dict[str, NDArray[Any]] | None:
+        from .onnx_inner import parameters
+
+        return parameters(self._model)
 
 
 def executed_by(events: list[dict[str, Any]]) -> ExecutionRecord | None:

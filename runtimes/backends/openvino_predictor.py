@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
@@ -20,7 +20,6 @@ from ..predictor.interface import (
     RunOptions,
     RuntimeInfo,
     checked_output,
-    is_activation,
 )
 from ..predictor.precision import executed_name
 
@@ -66,6 +65,7 @@ class OpenVinoPredictor(Predictor):
     """files: `model` (`.xml`, its `.bin` beside it)."""
 
     compiles_per_batch = True
+    feeds_inner = True
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
@@ -133,32 +133,12 @@ class OpenVinoPredictor(Predictor):
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         return self._executed
 
-    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
-        import openvino
-        from openvino import opset1
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
+        from .openvino_inner import inner_tensors
 
-        model = self._core.read_model(self._path)
-        constant: set[str] = set()
-        names, kinds, outputs = [], [], []
-        for node in model.get_ordered_ops():
-            kind, friendly = node.get_type_name(), node.get_friendly_name()
-            inputs = [value.get_node().get_friendly_name() for value in node.input_values()]
-            if kind == "Constant" or (inputs and all(name in constant for name in inputs)):
-                constant.add(friendly)
-            elif kind not in ("Result", "Parameter"):
-                for output in node.outputs():
-                    names.append(min(output.get_names(), default=friendly))
-                    kinds.append(kind)
-                    outputs.append(output)
-        # A result for every value, in this order: names may be missing or stand twice.
-        whole = openvino.Model([opset1.result(output) for output in outputs], model.get_parameters(), "inner")
-        compiled = self._core.compile_model(
-            whole, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-        )
-        request = compiled.create_infer_request()
-        request.infer({0: batch})
-        values = [np.array(request.get_output_tensor(index).data) for index in range(len(outputs))]
-        return [InnerTensor(n, k, v) for n, k, v in zip(names, kinds, values, strict=True) if is_activation(v)]
+        return inner_tensors(self._core, self._path, batch, given or {})
 
     def close(self) -> None:
         self._requests.clear()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..core.errors import InputError
 
@@ -59,3 +63,48 @@ def check_input_shape(path: Path, shape: tuple[int, int, int]) -> str:
         takes, gives = (" x ".join("any" if n < 0 else str(n) for n in sizes) for sizes in (declared[1:], shape))
         raise InputError(f"{path}: the model takes {takes}, the preprocessing gives {gives}: change its resize or crop")
     return name
+
+
+def parameter_names(model: Path) -> list[str]:
+    """The names of a model's parameters in the order of its `.pdiparams`, which is theirs."""
+    if model.suffix == ".json":
+        program = json.loads(model.read_text(encoding="utf-8"))["program"]
+        operations = program["regions"][0]["blocks"][0]["ops"]
+        return sorted(str(operation["A"][3]) for operation in operations if operation["#"] == "p")
+    variables = read_program(model).blocks[0].vars
+    return sorted(var.name for var in variables if var.persistable and var.name not in ("feed", "fetch"))
+
+
+def read_parameters(model: Path, params: Path) -> dict[str, NDArray[np.float32]] | None:
+    """A model's float32 parameters by name; None where the two files are laid out in a way not known here.
+
+    The file holds one tensor after another as Paddle's `SerializeToStream` writes them: a version, levels of detail,
+    a version, the size of a description, the description (protobuf), the values.
+    """
+    from paddle.base.proto import framework_pb2
+
+    found = {}
+    try:
+        with params.open("rb") as stream:
+            for name in parameter_names(model):
+                values = _read_tensor(stream, framework_pb2.VarType)
+                if values.dtype == np.float32:
+                    found[name] = values
+            if stream.read(1):
+                return None
+    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, InputError):
+        return None
+    return found
+
+
+def _read_tensor(stream: BinaryIO, types: Any) -> NDArray[Any]:
+    _, levels = struct.unpack("<IQ", stream.read(12))
+    for _ in range(levels):
+        stream.seek(struct.unpack("<Q", stream.read(8))[0], 1)
+    _, size = struct.unpack("<Ii", stream.read(8))
+    description = types.TensorDesc.FromString(stream.read(size))
+    dtypes = {types.FP32: "<f4", types.FP64: "<f8", types.FP16: "<f2", types.INT32: "<i4", types.INT64: "<i8"}
+    dtype = np.dtype(dtypes[description.data_type])
+    count = int(np.prod(description.dims, dtype=np.int64))
+    data = stream.read(count * dtype.itemsize)
+    return np.frombuffer(data, dtype, count).reshape(tuple(description.dims))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,9 @@ class PaddlePredictor(Predictor):
             return ExecutionRecord("fp32", "oneDNN is off and logged nothing; Paddle's own CPU kernels")
         return found
 
-    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
         from paddle import inference
 
         config = inference.Config(self._files["model"], self._files["params"])
@@ -141,3 +144,8 @@ class PaddlePredictor(Predictor):
         handle.copy_from_cpu(batch)
         predictor.run()
         return found
+
+    def parameters(self) -> dict[str, NDArray[Any]] | None:
+        from .paddle_model import read_parameters
+
+        return read_parameters(Path(self._files["model"]), Path(self._files["params"]))

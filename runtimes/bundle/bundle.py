@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from ..core.config import explain
 from ..core.contract import CONTRACT
-from ..core.errors import BundleError
+from ..core.errors import BundleError, UnsoundModel
 from ..core.files import sha256, write_text
+from ..core.soundness import embedding_problem
 from ..predictor.backend import Backend
 from ..predictor.registry import FAKE, all_names, backend
 from .manifest import (
@@ -28,6 +29,14 @@ from .manifest import (
     host_target,
 )
 from .spec import Spec
+
+# File and array of the golden tensors and embeddings, by format.
+VECTOR_ARRAYS: dict[int, tuple[tuple[str, str | None], ...]] = {
+    1: ((OLD_VECTORS, "tensors"), (OLD_VECTORS, "embeddings")),
+    2: ((TENSORS, None), (EMBEDDINGS, None)),
+}
+MANIFEST_BYTES = 16 << 20  # of bundle.json, at most
+HEADER_BYTES = 4096  # of an array in a file, at most
 
 
 class Bundle:
@@ -50,9 +59,13 @@ class Bundle:
         root = Path(root)
         path = root / MANIFEST
         try:
+            if path.stat().st_size > MANIFEST_BYTES:
+                raise ValueError(f"it is larger than {MANIFEST_BYTES} bytes")
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise BundleError(f"{root}: expected a bundle, found no {MANIFEST} in it") from error
+        except RecursionError as error:
+            raise BundleError(f"{path}: not readable as JSON: nested too deeply; export the bundle again") from error
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise BundleError(f"{path}: not readable as JSON: {error}; export the bundle again") from error
         version = data.get("format_version") if isinstance(data, dict) else None
@@ -158,24 +171,45 @@ class Bundle:
         return {file.role: str(self.root / file.path) for file in artifact.files}
 
     def golden(self) -> tuple[list[Path], NDArray[np.float32], NDArray[np.float32]]:
-        """The golden images, their tensors float32 `(n, 3, H, W)` and raw embeddings float32 `(n, D)`, hashed."""
+        """The golden images, their tensors float32 `(n, 3, H, W)` and raw embeddings float32 `(n, D)`, hashed.
+
+        BundleError unless they are there in that form; UnsoundModel where no trained network gives such embeddings.
+        """
         self.check(self.manifest.golden)
         paths = [self.root / name for name in self.manifest.golden_images]
-        source = self.root / (OLD_VECTORS if self.manifest.format_version == 1 else TENSORS)
-        try:
-            if self.manifest.format_version == 1:
-                with np.load(source, allow_pickle=False) as vectors:
-                    tensors, embeddings = vectors["tensors"], vectors["embeddings"]
-            else:
-                tensors = np.load(source, allow_pickle=False)
-                embeddings = np.load(self.root / EMBEDDINGS, allow_pickle=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"{source}: expected tensors and embeddings: {error}") from error
-        found: tuple[Any, ...] = (tensors.shape, embeddings.shape)
-        expected = ((len(paths), *self.spec.input_shape), (len(paths), self.spec.embedding_dim))
-        if found != expected:
-            raise BundleError(f"{source}: expected shapes {expected}, got {found}")
+        shapes = ((len(paths), *self.spec.input_shape), (len(paths), self.spec.embedding_dim))
+        tensors, embeddings = (
+            read_vectors(self.root / file, name, shape)
+            for (file, name), shape in zip(VECTOR_ARRAYS[self.manifest.format_version], shapes, strict=True)
+        )
+        if problem := embedding_problem(embeddings, tensors):
+            raise UnsoundModel(f"{self.root}: its golden embeddings: {problem}; train it further and export it again")
         return paths, tensors, embeddings
+
+
+def read_vectors(path: Path, name: str | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A float32 array of this shape from a `.npy` file, or of this name from an `.npz` file. BundleError.
+
+    What the header promises is held against the file before anything is read.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * 4
+    try:
+        if name is None:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            with np.load(path, allow_pickle=False) as arrays:
+                promised = arrays.zip.getinfo(f"{name}.npy").file_size
+                if promised > size + HEADER_BYTES:
+                    raise ValueError(f"{name} takes {promised} bytes")
+                found = arrays[name]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise BundleError(f"{path}: expected float32 of shape {shape}: {error}; export the bundle again") from error
+    if found.shape != shape or found.dtype != np.dtype("<f4"):
+        got = f"{found.dtype.str} of shape {found.shape}"
+        raise BundleError(
+            f"{path}: expected little-endian float32 of shape {shape}, got {got}; export the bundle again"
+        )
+    return np.array(found)
 
 
 def write_vectors(root: Path, tensors: NDArray[np.float32], embeddings: NDArray[np.float32]) -> tuple[Path, Path]:

@@ -23,7 +23,7 @@ MAX_NODES = 100_000
 class Frozen(BaseModel):
     """Base of every model from outside: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StrictLoader(yaml.SafeLoader):

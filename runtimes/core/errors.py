@@ -7,6 +7,7 @@ EdgeRecallError          exit code 2 unless a subclass says otherwise
 ├── BundleError          a bundle is incomplete, changed, or of a newer format
 ├── RuntimeUnavailable   the runtime is not installed or cannot do what was asked here
 ├── RuntimeFailed        the runtime was there but crashed, hung or answered nonsense     (exit code 1)
+├── UnsoundModel         weights or embeddings are NaN, infinite, or the same for all     (exit code 1)
 └── ParityError          an artifact's output is not the reference's                      (exit code 1)
 """
 
@@ -41,6 +42,12 @@ class RuntimeUnavailable(EdgeRecallError):
 
 class RuntimeFailed(EdgeRecallError):
     """A runtime crashed, hung, or returned something that is no embedding."""
+
+    exit_code = 1
+
+
+class UnsoundModel(EdgeRecallError):
+    """A model's weights or embeddings cannot be those of a trained network."""
 
     exit_code = 1
 

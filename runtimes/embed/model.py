@@ -265,6 +265,7 @@ def load(
     Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
     opened = Bundle.open(bundle)
+    opened.golden()  # what no trained network gives is not served
     artifact = opened.artifact(runtime, quantisation=quantisation).name
     options = RunOptions(threads=threads, precision=precision, replicas=replicas, batch=batch_size)
     return EmbeddingModel(opened.spec, open_replicas(opened, runtime, options, worker, artifact), batch_size, threads)

@@ -16,7 +16,7 @@ from ..bundle.spec import Spec
 from ..core.config import Frozen
 from ..core.cpus import usable_cpus
 from ..core.errors import InputError, RuntimeUnavailable
-from ..predictor.interface import ModelIO, Predictor, RunOptions, predictor_class
+from ..predictor.interface import MOST_BATCH, MOST_THREADS, ModelIO, Predictor, RunOptions, predictor_class
 from ..predictor.registry import all_names, backend, open_files
 from ..preprocess.transform_ops import parse_transform_ops
 from ..worker.client import WorkerPredictor
@@ -37,14 +37,14 @@ class RecGlobal(Frozen):
     runtime: str = "paddle"
     precision: str = "fp32"
     quantisation: str | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    cpu_num_threads: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 1
+    cpu_num_threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     use_gpu: bool = False
     use_fp16: bool = False
     use_tensorrt: bool = False
     enable_mkldnn: bool = True
     ir_optim: bool = True
-    gpu_mem: Annotated[int, Field(ge=1)] = 8000
+    gpu_mem: Annotated[int, Field(ge=1, le=1_000_000)] = 8000
     # Accepted and without effect here, as in the reference unless its own benchmark package is installed.
     enable_benchmark: bool = False
     benchmark: bool = False
@@ -85,18 +85,19 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
     """The reference's switches as options; RuntimeUnavailable for what this tool does not drive.
 
     With several batches to embed, the threads work on as many of them at a time, which uses the cores better than all
-    on one.
+    on one. More threads than CPUs that this process may use are not started.
     """
     if settings.use_tensorrt:
         raise RuntimeUnavailable("use_tensorrt: EdgeRecall does not drive TensorRT; set it to False")
     if settings.use_gpu and settings.runtime != "paddle":
         raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
-    replicas = min(settings.cpu_num_threads, len(usable_cpus()), -(-images // settings.batch_size))
+    threads = usable_threads(settings)
+    replicas = min(threads, -(-images // settings.batch_size))
     if not predictor_class(backend(settings.runtime)).concurrent:  # each replica is a process that loads the model
         replicas = min(replicas, max(images // IMAGES_A_PROCESS, 1))
     replicas = 1 if settings.use_gpu else replicas
     return RunOptions(
-        threads=max(settings.cpu_num_threads // replicas, 1),
+        threads=max(threads // replicas, 1),
         replicas=replicas,
         batch=settings.batch_size,
         precision="fp16" if settings.use_fp16 else settings.precision,
@@ -105,6 +106,11 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
         device="gpu" if settings.use_gpu else "cpu",
         gpu_memory_mb=settings.gpu_mem,
     )
+
+
+def usable_threads(settings: RecGlobal) -> int:
+    """Those asked for, but no more than there are CPUs for."""
+    return min(settings.cpu_num_threads, len(usable_cpus()))
 
 
 def plain_model_files(folder: Path) -> dict[str, str]:
@@ -131,7 +137,7 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
         bundle = Bundle.open(folder)
         artifact = bundle.artifact(settings.runtime, quantisation=settings.quantisation).name
         predictors = open_replicas(bundle, settings.runtime, options, artifact=artifact)
-        return EmbeddingModel(bundle.spec, predictors, settings.batch_size, settings.cpu_num_threads)
+        return EmbeddingModel(bundle.spec, predictors, settings.batch_size, usable_threads(settings))
     files = plain_model_files(folder)
     if settings.runtime != "paddle":
         known = ", ".join(name for name in all_names() if name != "paddle")
@@ -162,7 +168,7 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
         normalize_embedding=True,
         preprocess=preprocess,
     )
-    return EmbeddingModel(spec, predictors, settings.batch_size, settings.cpu_num_threads)
+    return EmbeddingModel(spec, predictors, settings.batch_size, usable_threads(settings))
 
 
 def binarize(embeddings: NDArray[np.float32], method: str) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import RuntimeUnavailable
+from ..core.errors import InputError, RuntimeUnavailable
 from ..core.files import atomic_file, write_text
 from ..core.versions import needs
 
@@ -21,6 +22,9 @@ class Writer(ABC):
     """Takes batches; `finish` makes the result visible. `names_note`: where the image names went, if elsewhere."""
 
     names_note = ""
+
+    def check(self, paths: Sequence[Path]) -> None:  # noqa: B027 - most formats take any name
+        """InputError for an image whose name the format cannot hold; before anything is embedded."""
 
     @abstractmethod
     def add(self, paths: Sequence[Path], embeddings: NDArray[Any]) -> None:
@@ -33,6 +37,10 @@ class Writer(ABC):
 
 class TextWriter(Writer):
     """`NAME:<tab>[ ... ]`, one line per image, as the reference's predict_rec names them."""
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # a name of other bytes than UTF-8 goes out as it is
 
     def add(self, paths: Sequence[Path], embeddings: NDArray[Any]) -> None:
         for path, row in zip(paths, embeddings, strict=True):
@@ -51,6 +59,11 @@ class FileWriter(Writer):
         self.paths: list[str] = []
         self.parts: list[NDArray[Any]] = []
 
+    def check(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if path.resolve() == self.output.resolve():
+                raise InputError(f"{self.output}: is one of the images: give --output another name")
+
     def add(self, paths: Sequence[Path], embeddings: NDArray[Any]) -> None:
         self.paths.extend(str(path) for path in paths)
         self.parts.append(embeddings)
@@ -61,8 +74,24 @@ class FileWriter(Writer):
         return np.concatenate(self.parts)
 
 
+def require_utf8(paths: Sequence[Path]) -> None:
+    """InputError for a name that is not UTF-8."""
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{str(path)!r}: its name is not UTF-8: rename it, or use --format jsonl") from error
+
+
 class NpyWriter(FileWriter):
     """`output` with the rows, and `output.txt` beside it with one path a line."""
+
+    def check(self, paths: Sequence[Path]) -> None:
+        super().check(paths)
+        require_utf8(paths)
+        for path in paths:
+            if len(str(path).splitlines()) > 1:
+                raise InputError(f"{str(path)!r}: its name has a line break, the list has one name a line: use jsonl")
 
     def finish(self) -> None:
         with atomic_file(self.output) as temporary, temporary.open("wb") as stream:
@@ -91,6 +120,10 @@ class ParquetWriter(FileWriter):
         except ImportError as error:
             raise RuntimeUnavailable(f"--format parquet {needs('pyarrow')}") from error
         self.arrow = pyarrow
+
+    def check(self, paths: Sequence[Path]) -> None:
+        super().check(paths)
+        require_utf8(paths)
 
     def finish(self) -> None:
         embeddings = self.embeddings

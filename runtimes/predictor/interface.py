@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -19,6 +20,8 @@ from ..core.errors import InputError, RuntimeFailed, RuntimeUnavailable
 from ..core.text import one_line
 from .backend import Backend
 from .precision import EXECUTIONS
+
+MOST_THREADS, MOST_BATCH = 1024, 4096
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ class RunOptions:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("threads", "replicas", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        for name, most in (("threads", MOST_THREADS), ("replicas", MOST_THREADS), ("batch", MOST_BATCH)):
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"{name}: expected 1 to {most}, got {getattr(self, name)}")
         if self.precision not in EXECUTIONS:
             raise InputError(f"precision: expected one of {', '.join(EXECUTIONS)}, got '{self.precision}'")
 
@@ -87,11 +90,18 @@ class ExecutionRecord:
 
 @dataclass(frozen=True)
 class InnerTensor:
-    """An activation inside the graph. kind: of the operator that made it."""
+    """An activation inside the graph, float32 `(N, ...)`, and the operator that made it.
+
+    name: unique in the graph. kind, operator: the operator's type and its name in the artifact. inputs: the activations
+    that it was made from. constants: its parameters, as pairs of their role and their name in the artifact.
+    """
 
     name: str
     kind: str
     values: NDArray[Any]
+    operator: str = ""
+    inputs: tuple[str, ...] = ()
+    constants: tuple[tuple[str, str], ...] = ()
 
 
 class Predictor(ABC):
@@ -103,6 +113,7 @@ class Predictor(ABC):
 
     concurrent = True
     compiles_per_batch = False
+    feeds_inner = False  # whether `inner_tensors` takes `given`
     alive = True  # False once it will never answer again: the process that held it has ended
     io: ModelIO
     info: RuntimeInfo
@@ -124,10 +135,19 @@ class Predictor(ABC):
         """
         return None
 
-    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
         """The float32 activations for a batch, in the order they are computed, with as little of the graph fused as the
         runtime allows; by default None: the runtime does not show them. It loads the model once more.
+
+        given: by name, what is fed to the operators that take these tensors instead of them (where `feeds_inner`); the
+        values that come back are still what each operator itself made.
         """
+        return None
+
+    def parameters(self) -> dict[str, NDArray[Any]] | None:
+        """The model's float32 weights by their names in the artifact; by default None: they are not shown."""
         return None
 
     def runtime_object(self) -> Any:

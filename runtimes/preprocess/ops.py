@@ -70,6 +70,9 @@ class CenterCrop(Frozen):
     margin: Literal["round", "floor"]
 
 
+SMALLEST, LARGEST = 1.1754944e-38, 1e30  # float32 holds them, and what they are multiplied with
+
+
 class Normalize(Frozen):
     """float32 `(x * scale - mean) / std`, planar `(3, height, width)`, channels in `order`."""
 
@@ -81,8 +84,10 @@ class Normalize(Frozen):
 
     @model_validator(mode="after")
     def no_zero(self) -> Normalize:
-        if not all(self.std):
+        if any(abs(value) < SMALLEST for value in self.std):
             raise ValueError("std: expected numbers other than 0")
+        if max(map(abs, (self.scale, *self.mean, *self.std))) > LARGEST:
+            raise ValueError(f"scale, mean, std: expected numbers up to {LARGEST:g}")
         return self
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -125,7 +125,8 @@ class WorkerPredictor(Predictor):
     ) -> None:
         self.io, self.runtime, self.timeout_s = io, runtime, timeout_s
         described = backend(runtime)
-        self.compiles_per_batch = predictor_class(described).compiles_per_batch
+        inside = predictor_class(described)
+        self.compiles_per_batch, self.feeds_inner = inside.compiles_per_batch, inside.feeds_inner
         self._lock = threading.Lock()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         environment = {k: v for k, v in os.environ.items() if k not in SCRUBBED_VARIABLES}
@@ -236,11 +237,21 @@ class WorkerPredictor(Predictor):
         told, _ = self.call("executed", (batch,))
         return ExecutionRecord(**told) if told else None
 
-    def inner_tensors(self, batch: NDArray[Any]) -> list[InnerTensor] | None:
-        result, arrays = self.call("inner", (batch,))
+    def inner_tensors(
+        self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
+    ) -> list[InnerTensor] | None:
+        given = given or {}
+        result, arrays = self.call("inner", (batch, *given.values()), given=list(given))
         if result["tensors"] is None:
             return None
-        return [InnerTensor(name, kind, a) for (name, kind), a in zip(result["tensors"], arrays, strict=True)]
+        return [
+            InnerTensor(name, kind, values, operator, tuple(inputs), tuple((role, of) for role, of in constants))
+            for (name, kind, operator, inputs, constants), values in zip(result["tensors"], arrays, strict=True)
+        ]
+
+    def parameters(self) -> dict[str, NDArray[Any]] | None:
+        result, arrays = self.call("parameters")
+        return None if result["names"] is None else dict(zip(result["names"], arrays, strict=True))
 
     def load_test(
         self,

@@ -26,6 +26,7 @@ from .load_test import run_load_test
 from .wire import SharedMemory, reader, receive, send
 
 WATCH_INTERVAL_S = 1.0
+INNER_FIELDS = ("name", "kind", "operator", "inputs", "constants")  # of an InnerTensor, beside its values
 
 
 def private_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -119,7 +120,7 @@ def timed_runs(
 
 
 class Worker:
-    """The commands: share, open, embed, time, load_test, executed, inner, stats."""
+    """The commands: share, open, embed, time, load_test, executed, inner, parameters, stats."""
 
     def __init__(self) -> None:
         self.predictor: Predictor | None = None
@@ -159,9 +160,13 @@ class Worker:
             told = self.predictor.execution_record(arrays[0])
             return asdict(told) if told else {}, []
         if command == "inner":
-            inner = self.predictor.inner_tensors(arrays[0])
-            names = None if inner is None else [(tensor.name, tensor.kind) for tensor in inner]
-            return {"tensors": names}, [np.asarray(tensor.values, dtype=np.float32) for tensor in inner or ()]
+            given = dict(zip(body["given"], arrays[1:]))  # noqa: B905 - Python 3.8 has no strict
+            inner = self.predictor.inner_tensors(arrays[0], given)
+            shown = None if inner is None else [[getattr(tensor, field) for field in INNER_FIELDS] for tensor in inner]
+            return {"tensors": shown}, [np.asarray(tensor.values, dtype=np.float32) for tensor in inner or ()]
+        if command == "parameters":
+            weights = self.predictor.parameters()
+            return {"names": None if weights is None else list(weights)}, list((weights or {}).values())
         raise EdgeRecallError(f"unknown command '{command}'")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.core.errors import InputError
+from ...runtimes.core.soundness import require_finite
 from .safe_pickle import Refused, load_plain
 from .savepoint import path_of, prefix_of
 
@@ -114,6 +115,7 @@ def set_tensors(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise InputError(f"checkpoint {path}: '{name}': expected floating point numbers, got {array.dtype}")
+    require_finite({name: arrays[name] for name in own}, f"checkpoint {path}")
     for name, tensor in own.items():
         tensor.set_value(paddle.to_tensor(arrays[name].astype(np.float32)).astype(tensor.dtype))
 

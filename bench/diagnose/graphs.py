@@ -1,0 +1,224 @@
+"""Where two runtimes' graphs part: the operator at fault and the parameter that differs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes.bundle.bundle import Bundle
+from ...runtimes.core.errors import EdgeRecallError
+from ...runtimes.embed.replicas import open_predictor
+from ...runtimes.predictor.interface import InnerTensor, Predictor, RunOptions
+from ...runtimes.predictor.registry import backend
+from .fault_search import Fault, Search, search
+from .matching import by_channel, plain
+from .sides import ALLOWED, Side, Tensor, max_error
+
+REFERENCES = ("paddle", "onnxruntime", "openvino")  # those that show the most operators first
+NOISE_IMAGES = 2
+SAME_WEIGHT = 1e-6  # relative to the parameter's largest |value|
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A runtime that can be looked into."""
+
+    name: str
+    predictor: Predictor
+
+
+def probe(bundle: Bundle, tensor: Tensor) -> Tensor:
+    """Inputs that let faults show: the tensor, the golden one least like it, and noise, which wakes dead channels."""
+    _, golden, _ = bundle.golden()
+    other = golden[int(np.abs(golden - tensor).mean(axis=(1, 2, 3)).argmax())]
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((NOISE_IMAGES, *tensor.shape), dtype=np.float32) * golden.std() + golden.mean()
+    return np.ascontiguousarray(np.concatenate([tensor[None], other[None], noise]), dtype=np.float32)
+
+
+def is_wrong(predictor: Predictor, bundle: Bundle) -> bool:
+    """Whether the golden tensors do not give the training framework's own embeddings."""
+    _, tensors, sealed = bundle.golden()
+    return max_error(np.concatenate([predictor.embed(tensor[None]) for tensor in tensors]), sealed) > ALLOWED
+
+
+def reference(bundle: Bundle, suspect: Side, other: Side, stack: ExitStack) -> Shown | None:
+    """A runtime that gives what is sealed and shows its operators: Paddle before the others, which fuse more."""
+    mine = suspect.name.partition(":")[0]
+    for name in REFERENCES:
+        if backend(name).artifacts == backend(mine).artifacts or not bundle.artifacts_for(name):
+            continue
+        try:
+            opened = other.predictor if other.name == name and other.bundle is bundle else None
+            predictor = opened or stack.enter_context(open_predictor(bundle, name, RunOptions(), worker=True))
+            if not is_wrong(predictor, bundle):
+                return Shown(name, predictor)
+        except EdgeRecallError:  # not installed here, or it does not run: the next one
+            continue
+    return None
+
+
+def unseen_fault(a: Side, b: Side, tensor: Tensor) -> str | None:
+    """An operator at fault although the embeddings agree, in words; None when there is none, or no way to look."""
+    with ExitStack() as stack:
+        for suspect, other in ((b, a), (a, b)):
+            predictor = suspect.predictor
+            if predictor is None or not predictor.feeds_inner:
+                continue
+            sound = reference(suspect.bundle, suspect, other, stack)
+            if sound is not None:
+                batch = probe(suspect.bundle, tensor)
+                found = located(suspect, sound, batch)
+                if found is not None and (found.search.faults or found.changed):
+                    return describe(found)
+    return None
+
+
+def look_inside(a: Side, b: Side, tensor: Tensor) -> str:
+    """Which operator makes two sides' embeddings of one tensor differ, in words."""
+    runners = [side for side in (a, b) if side.predictor is not None]
+    wrong = [side for side in runners if side.predictor is not None and is_wrong(side.predictor, side.bundle)]
+    found = []
+    with ExitStack() as stack:
+        for suspect in wrong or runners[-1:]:
+            other = b if suspect is a else a
+            sound = reference(suspect.bundle, suspect, other, stack)
+            if sound is None and other.predictor is not None:
+                sound = Shown(other.name, other.predictor)
+            found.append(locate(suspect, sound, probe(suspect.bundle, tensor)))
+    left = " and ".join(side.name for side in wrong)
+    return "; ".join(found) + (f"; {left} left the training framework's own output" if left else "")
+
+
+@dataclass(frozen=True)
+class Located:
+    """What was found in a suspect's graph. changed: parameters that both graphs have by one name and that differ.
+    tensors: of the graph whose operators were tried.
+    """
+
+    suspect: str
+    sound: str
+    search: Search
+    changed: dict[str, Change]
+    tensors: list[InnerTensor]
+
+
+def located(suspect: Side, sound: Shown, batch: Tensor) -> Located | None:
+    """The faulty operators of one side; None when one of both shows no inner tensors, or neither takes any."""
+    predictor, other = suspect.predictor, sound.predictor
+    assert predictor is not None
+    own = predictor.inner_tensors(batch)
+    known = None if own is None else other.inner_tensors(batch)
+    if own is None or known is None or not (predictor.feeds_inner or other.feeds_inner):
+        return None
+    if predictor.feeds_inner:
+        found, tensors = search(known, lambda given: predictor.inner_tensors(batch, given) or ()), own
+    else:
+        # The other way about: which of the sound graph's operators does not give what the suspect's counterpart gave.
+        found, tensors = search(own, lambda given: other.inner_tensors(batch, given) or ()).turned(), known
+    changed = different_parameters(predictor.parameters() or {}, other.parameters() or {})
+    return Located(suspect.name, sound.name, found, changed, tensors)
+
+
+def locate(suspect: Side, sound: Shown | None, batch: Tensor) -> str:
+    """The faulty operators of one side, in words."""
+    if sound is None:
+        return f"{suspect.name}: no other runtime here shows the inner tensors of a sound graph"
+    found = located(suspect, sound, batch)
+    if found is not None:
+        return describe(found)
+    assert suspect.predictor is not None
+    silent = sound.name if suspect.predictor.inner_tensors(batch) is not None else suspect.name
+    return f"{silent} shows no inner tensors, or takes none, so that no operator can be tried alone"
+
+
+Parameters = Mapping[str, NDArray[np.float32]]
+
+
+def describe(found: Located) -> str:
+    """What was found, in words."""
+    suspect, sound, faults = found.suspect, found.sound, found.search.faults
+    if faults:
+        told = [operator_words(fault, suspect, sound, found.changed) for fault in faults]
+        end = f"with {sound}'s output there the outputs agree" if found.search.repaired else "and that is not all of it"
+        more = f"; then {'; '.join(told[1:])}" if told[1:] else ""
+        covered = {name for fault in faults for _, name in fault.made.constants}
+        for name, change in found.changed.items():
+            if name not in covered:
+                more += f"; without effect here {parameter_words(name, change, sound, users(name, found.tensors))}"
+        return f"{told[0]}{more}; {end}"
+    if found.changed:
+        name, change = next(iter(found.changed.items()))
+        return f"in {suspect} {parameter_words(name, change, sound, users(name, found.tensors))}"
+    if found.search.repaired:
+        return (
+            f"each of {suspect}'s {found.search.of} operators alone gives what {sound}'s does, so the difference is in"
+            " how the runtime joins them"
+        )
+    like = f"{found.search.matched} of {suspect}'s {found.search.of} tensors are like {sound}'s"
+    return f"{like}, and no operator alone explains the rest"
+
+
+def operator_words(fault: Fault, suspect: str, sound: str, changed: Mapping[str, Change]) -> str:
+    """The operator, whether it is certain, how far off, where, and its parameter."""
+    made, match = fault.made, fault.match
+    channels = len(by_channel(plain(fault.sound.values)))
+    named = f"'{made.operator or made.name}' ({made.kind}) in {suspect}"
+    if fault.others:
+        return f"suspected: {named}, or {', '.join(fault.others)}"
+    where = "everywhere"
+    if 0 < len(match.wrong) < channels:
+        first = ", ".join(map(str, match.wrong[:3]))
+        where = f"in channel{'s' if len(match.wrong) > 1 else ''} {first}{', ...' if len(match.wrong) > 3 else ''}"
+        where += f" of {channels}"
+    text = f"confirmed: {named}, fed what {sound}'s '{fault.sound.name}' is fed, is {match.error:.1e} off {where}"
+    for role, name in dict.fromkeys(made.constants):
+        if name in changed:
+            text += f"; its {role}, {parameter_words(name, changed[name], sound)}"
+    return text
+
+
+@dataclass(frozen=True)
+class Change:
+    """Where a parameter differs most, and how many of its values differ."""
+
+    index: tuple[int, ...]
+    value: float
+    known: float
+    count: int
+    of: int
+
+
+def different_parameters(parameters: Parameters, known: Parameters) -> dict[str, Change]:
+    """Those that both graphs have by one name and that differ, worst first."""
+    changes: list[tuple[float, str, Change]] = []
+    for name in parameters.keys() & known.keys():
+        own, right = parameters[name], known[name]
+        if own.size != right.size or own.size == 0:
+            continue
+        right = right.reshape(own.shape)
+        off = np.nan_to_num(np.abs(own.astype(np.float64) - right), nan=np.inf)
+        scale = max(float(np.abs(right).max()), 1e-30)
+        if off.max() > SAME_WEIGHT * scale:
+            index = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
+            count = int((off > SAME_WEIGHT * scale).sum())
+            change = Change(index, float(own[index]), float(right[index]), count, own.size)
+            changes.append((float(off.max()) / scale, name, change))
+    return {name: change for _, name, change in sorted(changes, key=lambda entry: -entry[0])}
+
+
+def users(name: str, tensors: list[InnerTensor]) -> str:
+    """The operators that take a parameter."""
+    found = dict.fromkeys(t.operator or t.name for t in tensors if any(of == name for _, of in t.constants))
+    return f" of '{', '.join(found)}'" if found else ""
+
+
+def parameter_words(name: str, change: Change, sound: str, of: str = "") -> str:
+    """`name[17]`, what it holds and what it should."""
+    place = f"[{', '.join(map(str, change.index))}]" if change.index else ""
+    more = f" (and {change.count - 1} more of {change.of})" if change.count > 1 else ""
+    return f"{name}{place}{of} is {change.value:.6g}, in {sound} {change.known:.6g}{more}"
