@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..runtimes.backends.paddle_model import check_input_shape
 from ..runtimes.core.errors import InputError, RuntimeFailed
 from ..runtimes.core.files import sha256
+from ..runtimes.core.soundness import require_finite
 from ..runtimes.predictor.interface import ModelIO, RunOptions
 from ..runtimes.preprocess.transform_ops import read_preprocess
 from ..runtimes.worker.client import WorkerPredictor
@@ -95,6 +96,7 @@ def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -
         options = RunOptions(onednn=False, graph_optimization=False)
         try:
             with WorkerPredictor("paddle", files, ModelIO("x", preprocess.output_shape, 0), options) as predictor:
+                require_finite(predictor.parameters() or {}, str(params))
                 return np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         except RuntimeFailed as error:
             raise InputError(f"{model}: Paddle Inference cannot run it: {error}") from error

@@ -178,3 +178,29 @@ def test_files_that_are_no_result(tmp_path: Path, text: str, message: str) -> No
 def test_shares(edgerecall: Callable[..., Any], tmp_path: Path, share: str) -> None:
     result = edgerecall("compare", tmp_path / "a", tmp_path / "b", "--fail-above", share)
     assert result.returncode == 2 and "expected a share such as 5%" in result.stderr
+
+
+def test_figures_that_are_none(
+    result: BenchResult, tmp_path: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    """A missing figure is a failure, a negative one no result."""
+    import json
+
+    old = tmp_path / "old.json"
+    write_text(old, result.to_json())
+    new = tmp_path / "new.json"
+
+    def changed(**fields: Any) -> Path:
+        data = json.loads(result.to_json())
+        data["rows"][0].update(fields)
+        return write_text(new, json.dumps(data)) or new
+
+    for name in ("latency_p50_ms", "peak_rss_mb", "size_mb", "cosine_min"):
+        found = edgerecall("compare", old, changed(**{name: None}))
+        assert found.returncode == 1 and "not in the new result" in found.stdout, name
+    for name, value in (("latency_p50_ms", -1.0), ("size_mb", -5.0), ("recall1", -0.5), ("peak_rss_mb", float("nan"))):
+        one_line(edgerecall("compare", old, changed(**{name: value})), 2, f"{name}: expected a figure, got")
+    data = json.loads(result.to_json())
+    data["options"]["gates"] = [[]]
+    write_text(new, json.dumps(data))
+    one_line(edgerecall("compare", old, new), 2, "'options.gates': expected limits by name")

@@ -60,10 +60,10 @@ def test_accuracy_stands_before_speed(result: BenchResult) -> None:
     page = html_report(result)
     table = page[page.index('<table class="rows">') : page.index("</table>")]
     titles = re.findall(r"<th[^>]*>([^<]*)</th>", table)
-    assert titles[:5] == ["row", "status", "recall@1", "delta recall@1", "cosine min"]
+    assert titles[:5] == ["row", "status", "recall@1", "chance", "delta recall@1"]
     (first, *_, failed) = re.findall(r"<tr(?: class=\"bad\")?>(<td.*?)</tr>", table, re.DOTALL)
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", first)
-    assert cells[0] == result.rows[0].name and cells[3] == "-0.0100 (-0.0200 to 0.0000)"
+    assert cells[0] == result.rows[0].name and cells[4] == "-0.0100 (-0.0200 to 0.0000)"
     assert len(cells) == len(titles) == len(re.findall("<td", failed))
     assert result.rows[-1].reason and result.rows[-1].reason not in table, "a reason widens no column"
     assert titles == [column.title for column in tables.COLUMNS], "one order for all printers"

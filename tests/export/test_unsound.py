@@ -1,0 +1,83 @@
+"""NaN and infinity in weights are refused wherever a model comes in, by the name of the first bad tensor."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def with_value(trained: Path, folder: Path, name: str, value: float) -> Path:
+    """The trained checkpoint with one number of a tensor changed; its prefix."""
+    state = pickle.loads((trained / "run" / "latest.pdparams").read_bytes())
+    entry = state[name]
+    array = np.array(entry[1] if isinstance(entry, tuple) else entry)
+    array.reshape(-1)[1] = value
+    state[name] = (entry[0], array) if isinstance(entry, tuple) else array
+    folder.mkdir()
+    (folder / "bad.pdparams").write_bytes(pickle.dumps(state, protocol=2))
+    return folder / "bad"
+
+
+def names(trained: Path) -> list[str]:
+    state: dict[str, Any] = pickle.loads((trained / "run" / "latest.pdparams").read_bytes())
+    return list(state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint(
+    trained: Path, tmp_path: Path, edgerecall: Run, one_line: Callable[..., None], value: float
+) -> None:
+    """A weight, and a running variance, which batch norm hides: export and eval alike."""
+    config = trained / "train.yaml"
+    for name in (
+        next(n for n in names(trained) if n.endswith("weight")),
+        next(n for n in names(trained) if "variance" in n),
+    ):
+        prefix = with_value(trained, tmp_path / name, name, value)
+        sentence = f"'{name}' holds NaN or infinity: 1 of"
+        one_line(edgerecall("eval", "-c", config, "--checkpoint", prefix), 1, sentence)
+        target = tmp_path / "bundle"
+        result = edgerecall("export", target, "-c", config, "--checkpoint", prefix, "--formats", "paddle")
+        one_line(result, 1, sentence)
+        assert not target.exists()
+        shutil.rmtree(tmp_path / name)
+
+
+def test_a_paddle_model(trained: Path, real_bundle: Path, tmp_path: Path, edgerecall: Run, data: Path) -> None:
+    """In either form, also where a ReLU hides it; nothing is written."""
+    from edgerecall.runtimes.bundle.bundle import Bundle
+    from edgerecall.runtimes.embed.replicas import open_predictor
+
+    (tmp_path / "preprocess.yaml").write_text(
+        "RecPreProcess:\n  transform_ops:\n    - ResizeImage: {size: [64, 64], backend: pil}\n"
+        "    - NormalizeImage: {scale: 0.00392157}\n    - ToCHWImage:\n"
+    )
+    for form in ("paddle", "paddle-pdmodel"):
+        with open_predictor(Bundle.open(real_bundle), "paddle", worker=True, artifact=form) as predictor:
+            weights = predictor.parameters()
+        assert weights is not None
+        model = tmp_path / form
+        shutil.copytree(real_bundle / form, model)
+        path = model / "inference.pdiparams"
+        name = max(weights, key=lambda one: weights[one].size)
+        old = weights[name].tobytes()
+        data_before = path.read_bytes()
+        assert data_before.count(old) == 1
+        bad = weights[name].copy()
+        bad.reshape(-1)[0] = np.nan
+        path.write_bytes(data_before.replace(old, bad.tobytes()))
+        result = edgerecall(
+            *("export", tmp_path / "bundle", "--model", model, "--preprocess", tmp_path / "preprocess.yaml"),
+            *("--images", data, "--formats", "paddle,paddle-pdmodel"),
+        )
+        assert result.returncode == 1 and "NaN or infinity" in result.stderr, result.stderr
+        assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,115 @@
+"""Golden vectors from outside: dtype, shape and size are checked before anything is run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgerecall.bench.measure.image_set import ImageSet
+from edgerecall.bench.measure.runner import run_bench
+from edgerecall.bench.schema.options import BenchOptions
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.bundle.manifest import EMBEDDINGS, TENSORS, describe_file
+from edgerecall.runtimes.core.errors import BundleError, UnsoundModel
+from edgerecall.runtimes.embed.model import load
+
+Make = Callable[..., Bundle]
+
+
+def resealed(bundle: Bundle, name: str, array: Any) -> Bundle:
+    """With another array in a file of golden vectors, hashed anew."""
+    path = bundle.root / name
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    else:
+        np.save(path, array, allow_pickle=False)
+    golden = tuple(describe_file(bundle.root, bundle.root / file.path, file.role) for file in bundle.manifest.golden)
+    Bundle(bundle.root, bundle.manifest.model_copy(update={"golden": golden})).save()
+    return Bundle.open(bundle.root)
+
+
+@pytest.mark.parametrize("name", [TENSORS, EMBEDDINGS])
+@pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2", "<c8", "<i4", "<U8"])
+def test_other_numbers_than_float32(fake_bundle: Make, name: str, dtype: str) -> None:
+    bundle = fake_bundle()
+    changed = resealed(bundle, name, np.load(bundle.root / name).astype(dtype))
+    with pytest.raises(BundleError, match="expected little-endian float32 of shape"):
+        changed.golden()
+
+
+def test_a_header_that_promises_more_than_the_file_holds(fake_bundle: Make) -> None:
+    bundle = fake_bundle()
+    text = (bundle.root / TENSORS).read_bytes()
+    huge = text[:128].replace(b"(4, 3, 64, 64), }       ", b"(4, 3, 99999, 99999), } ")
+    assert len(huge) == 128 and huge != text[:128]
+    for data in (huge + text[128:], text[:100] + b"[" * 28 + text[128:], text[:-4], text[:60], b""):
+        with pytest.raises(BundleError, match="expected float32 of shape"):
+            resealed(bundle, TENSORS, data).golden()
+
+
+def test_a_model_that_no_training_gives(
+    fake_bundle: Make, data: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    """At load, verify and bench alike."""
+    bundle = fake_bundle()
+    embeddings = np.load(bundle.root / EMBEDDINGS)
+    nan = embeddings.copy()
+    nan[2, 0] = np.nan
+    one = embeddings[:1].repeat(4, 0)
+    for array, sentence in ((nan, "image 2 holds NaN"), (embeddings * 0, "is zero"), (one, "one and the same")):
+        changed = resealed(bundle, EMBEDDINGS, array)
+        with pytest.raises(UnsoundModel, match=f"its golden embeddings: .*{sentence}"):
+            load(changed.root, "fake")
+        with pytest.raises(UnsoundModel, match=sentence):
+            options = BenchOptions(runtimes=("fake",), samples=4, rounds=2)
+            run_bench(changed, ImageSet.find(data), options, "tests", lambda what, share: None)
+        one_line(edgerecall("verify", changed.root), 1, sentence)
+
+
+def test_a_manifest_that_is_too_large_or_too_deep(
+    fake_bundle: Make, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    bundle = fake_bundle()
+    path = bundle.root / "bundle.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    one_line(edgerecall("verify", bundle.root), 2, "nested too deeply")
+    with path.open("wb") as stream:
+        stream.truncate(17 << 20)
+    one_line(edgerecall("verify", bundle.root), 2, "it is larger than")
+
+
+def test_numbers_that_no_float32_holds(fake_bundle: Make) -> None:
+    bundle = fake_bundle()
+    path = bundle.root / "bundle.json"
+    text = path.read_text()
+    for old, new in (
+        ('"scale": 0.00392156862745098', '"scale": NaN'),
+        ('"scale": 0.00392156862745098', '"scale": 1e300'),
+        ("0.229", "1e-300"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(BundleError, match=r"scale|std"):
+            Bundle.open(bundle.root)
+
+
+def test_no_artifact_is_no_proof(
+    fake_bundle: Make, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    bundle = fake_bundle()
+    Bundle(bundle.root, bundle.manifest.model_copy(update={"artifacts": ()})).save()
+    one_line(edgerecall("verify", bundle.root), 2, "expected artifacts, it has none")
+
+
+def test_artifacts_for_other_machines_are_called_unchecked(fake_bundle: Make, edgerecall: Callable[..., Any]) -> None:
+    bundle = fake_bundle()
+    elsewhere = bundle.manifest.artifacts[0].model_copy(update={"name": "fake-arm", "targets": ("armv7l",)})
+    artifacts = (*bundle.manifest.artifacts, elsewhere)
+    Bundle(bundle.root, bundle.manifest.model_copy(update={"artifacts": artifacts})).save()
+    result = edgerecall("verify", bundle.root)
+    assert result.returncode == 0, result.stderr
+    assert "fake-arm" in result.stdout and "unchecked: it runs on armv7l" in " ".join(result.stdout.split())
