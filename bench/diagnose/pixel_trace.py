@@ -69,6 +69,15 @@ def difference(a: Op, b: Op) -> str:
     return ", ".join(parts) or "the same options"
 
 
+def described(op: Op) -> str:
+    """A resize or crop with its size."""
+    if isinstance(op, ResizeShort):
+        return f"resize the shorter side to {op.size} by {op.backend} {op.filter}"
+    if isinstance(op, ResizeExact):
+        return f"resize to {op.width} x {op.height} by {op.backend} {op.filter}"
+    return f"crop to {op.width} x {op.height}" if isinstance(op, CenterCrop) else op.op
+
+
 @dataclass(frozen=True)
 class PixelDifference:
     """The first stage at which two images part. what: in a few words."""
@@ -81,9 +90,13 @@ def first_difference(a: Sequence[Step], b: Sequence[Step]) -> PixelDifference | 
     """None when both ways end in the same tensor."""
     if same(a[-1], b[-1]):
         return None
-    # Several resizes and crops against fewer: what they end with is compared, which comes just before the last step.
-    pairs = list(zip(a, b, strict=False)) if len(a) == len(b) else [(a[0], b[0]), (a[-2], b[-2]), (a[-1], b[-1])]
-    for left, right in pairs:
+    kinds_a, kinds_b = ([step.op.op for step in way] for way in (a, b))
+    if kinds_a != kinds_b:  # other resizes and crops: what they end with is compared, just before the last step
+        if same(a[0], b[0]) and not same(a[-2], b[-2]):
+            ways = (", ".join(described(step.op) for step in way[1:-1]) for way in (a, b))
+            return PixelDifference("resize", " against ".join(ways))
+        a, b = [a[0], a[-2], a[-1]], [b[0], b[-2], b[-1]]
+    for left, right in zip(a, b, strict=True):
         if not same(left, right):
             what = difference(left.op, right.op)
             if left.values.shape != right.values.shape:
@@ -101,10 +114,6 @@ def variations(preprocess: Preprocess) -> Iterator[Preprocess]:
                     yield Preprocess(ops=(*preprocess.ops[:index], other, *preprocess.ops[index + 1 :]))
                 except ValidationError:
                     continue
-    height, width = preprocess.output_shape[1:]
-    for backend in FILTERS:
-        squash = ResizeExact(height=height, width=width, backend=backend)
-        yield Preprocess(ops=(preprocess.decode, squash, preprocess.normalize))
 
 
 def other_ops(op: Op, preprocess: Preprocess) -> Iterator[Op]:

@@ -14,11 +14,14 @@ from ...runtimes.core.errors import InputError
 from ...runtimes.embed.model import golden_tensors
 from ...runtimes.embed.verify import TENSOR_TOLERANCE, cosines
 from ...runtimes.predictor.interface import Predictor
+from ...runtimes.preprocess.ops import Preprocess
 from .graphs import look_inside, unseen_fault
-from .pixel_trace import Explanation, explain, first_difference, trace
+from .input_faults import Workshop, find_cause, input_faults
+from .pixel_trace import difference, explain, first_difference, trace
 from .sides import ALLOWED, SEALED, Side, SideRequest, Tensor, load_side, max_error
 
 EQUAL = "the same"
+PAIRED = 12  # faults of the input, the nearest, that are tried in pairs
 Note = Callable[..., None]
 
 
@@ -41,22 +44,43 @@ class Answer:
     differs: bool = False
 
 
-def explain_side(side: Side, other: Side) -> Explanation | None:
-    """The preprocessing behind a side that came as a tensor or embedding, where there is a way to find out."""
+@dataclass(frozen=True)
+class Unsaid:
+    """What lies behind a side that came as a tensor or embedding. preprocess: the nearest; cause: a fault besides it,
+    or None. error: how far what they give is off; explained: whether that is near enough.
+    """
+
+    preprocess: Preprocess
+    cause: str | None
+    error: float
+    explained: bool
+
+
+def explain_side(side: Side, other: Side) -> Unsaid | None:
+    """How the image became a side's tensor or embedding, where there is a way to find out."""
     if side.steps is not None:
         return None
-    known = side.tensor
-    if known is not None:
-        return explain(side.data, side.preprocess, side.name, lambda tensor: float(np.abs(tensor - known).max()))
-    runner, wanted = other.predictor, side.embedding
-    if runner is None or wanted is None:
+    known, wanted, runner = side.tensor, side.embedding, other.predictor
+
+    def error_of(tensor: Tensor) -> float:
+        if known is not None:
+            return float(np.abs(tensor - known).max())
+        assert runner is not None and wanted is not None
+        return max_error(runner.embed(tensor[None]), wanted, side.is_file)
+
+    enough = ALLOWED if known is None else TENSOR_TOLERANCE
+    if known is None and (runner is None or wanted is None or error_of(other.known_tensor()) <= enough):
         return None
-    normalised = side.is_file
-    if max_error(runner.embed(other.known_tensor()[None]), wanted, normalised) <= ALLOWED:
-        return None
-    return explain(
-        side.data, side.preprocess, side.name, lambda t: max_error(runner.embed(t[None]), wanted, normalised)
-    )
+    found = explain(side.data, side.preprocess, side.name, error_of)
+    if found.error <= enough:
+        return Unsaid(found.preprocess, None, found.error, True)
+    workshop = Workshop(side.data, side.preprocess, side.name)
+    # No pairs for an embedding: each try is an inference.
+    faults = list(input_faults(side.preprocess))
+    cause = find_cause(workshop, faults, error_of, enough, PAIRED if known is not None else 0)
+    if cause is None or found.error <= cause.error:
+        return Unsaid(found.preprocess, None, found.error, False)
+    return Unsaid(side.preprocess, cause.name, cause.error, cause.error <= enough)
 
 
 def why(bundle: Bundle, image: Path | None, a: SideRequest, b: SideRequest) -> Answer:
@@ -142,12 +166,10 @@ def compare_pixels(a: Side, b: Side, note: Note) -> None:
         steps = side.steps
         if steps is None:
             found = explain_side(side, other)
-            limit = TENSOR_TOLERANCE if side.tensor is not None else ALLOWED
-            chosen = found.preprocess if found else side.preprocess
-            if found and found.error > limit:
-                what = f"{side.name} is what no preprocessing tried gives; the nearest is {found.error:.2g} off"
-                note("pixels", f"not known: {what}", f"pixels, precision or graph differ ({what})")
+            if found is not None and (found.cause or not found.explained):
+                note("input", *unsaid_words(side, found))
                 return
+            chosen = found.preprocess if found else side.preprocess
             steps = trace(side.data, chosen, str(side.image))
         sides.append(steps)
     left, right = sides
@@ -160,6 +182,21 @@ def compare_pixels(a: Side, b: Side, note: Note) -> None:
             break
         note(step.name, EQUAL)
     note(shown.stage, shown.what, f"{shown.stage} differs ({shown.what})")
+
+
+def unsaid_words(side: Side, found: Unsaid) -> tuple[str, str]:
+    """The line and the cause for an input that no preprocessing of ours explains alone."""
+    if found.explained:
+        return str(found.cause), f"input differs ({side.name}: {found.cause})"
+    if found.cause:
+        nearest = found.cause
+    else:
+        changes = zip(side.preprocess.ops, found.preprocess.ops, strict=True)
+        nearest = "; ".join(difference(a, b) for a, b in changes if a != b) or "the preprocessing as it is"
+    what = f"from no cause known here; nearest: {nearest}, off by {found.error:.2g}"
+    if side.tensor is None:
+        return f"not known: {what}", f"{side.name} differs in pixels, precision or graph, {what}"
+    return f"not known: {what}", f"input tensor differs, {what}"
 
 
 def on_equal_pixels(a: Side, b: Side) -> tuple[Tensor, Tensor, Tensor] | None:
