@@ -143,7 +143,7 @@ def compare(a: Side, b: Side) -> Answer:
     else:
         note("bytes", EQUAL)
     compare_pixels(a, b, note)
-    left, unseen = compare_graphs(a, b, note)
+    left, unseen = compare_graphs(a, b, note, search=not causes)
     note_end(max_error(emb_b, emb_a, a.is_file or b.is_file), answer, causes, left)
     if unseen and not answer.differs:
         answer.cause = f"no difference beyond the tolerance: cosine {answer.cosine:.7f}, although {unseen}"
@@ -215,9 +215,9 @@ def on_equal_pixels(a: Side, b: Side) -> tuple[Tensor, Tensor, Tensor] | None:
     return None
 
 
-def compare_graphs(a: Side, b: Side, note: Note) -> tuple[float | None, str | None]:
+def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | None, str | None]:
     """Precision, then the graph on one and the same tensor; the cosine that is left there, and an operator at fault
-    that the embedding does not show.
+    that the embedding does not show, for which it looks where `search` says so.
     """
     other_precision = bool(a.precision and b.precision and a.precision != b.precision)
     if other_precision:
@@ -233,7 +233,7 @@ def compare_graphs(a: Side, b: Side, note: Note) -> tuple[float | None, str | No
     what = f"on equal pixels cosine {cosine:.7f}, {error:.1e} off"
     unseen = None
     if error <= ALLOWED:
-        unseen = None if other_precision else unseen_fault(a, b, tensor)
+        unseen = unseen_fault(a, b, tensor) if search and not other_precision else None
         note("graph", f"{EQUAL} {what}" + (f", although {unseen}" if unseen else ""))
     elif other_precision:  # which is why
         note("graph", what)

@@ -14,7 +14,7 @@ from ...runtimes._native import Gallery
 from ...runtimes.embed.verify import cosines
 from ..retrieval.metrics import Embeddings, Labels, RetrievalScores, retrieval_scores
 from ..schema.rows import CrossRecall, Pair, Row
-from ..schema.statistics import mean_interval
+from ..schema.statistics import clustered_interval
 
 COLLAPSED = 0.999
 PAIRS_SHOWN = 6
@@ -94,9 +94,10 @@ def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
     row.recall1_chance = chance(own.labels)
     row.meaningless = row.meaningless or chance_problem(scores, row.recall1_chance)
     counted = base.first_rank > 0
-    hits = mean_interval(scores.hits.astype(np.float64) - base.hits)
+    classes = own.labels[counted]
+    hits = clustered_interval(scores.hits.astype(np.float64) - base.hits, classes)
     row.delta_recall1, row.delta_recall1_low, row.delta_recall1_high = hits.value, hits.low, hits.high
-    precision = mean_interval((scores.average_precision - base.average_precision)[counted])
+    precision = clustered_interval((scores.average_precision - base.average_precision)[counted], classes)
     row.delta_map, row.delta_map_low, row.delta_map_high = precision.value, precision.low, precision.high
 
 

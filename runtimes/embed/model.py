@@ -24,6 +24,8 @@ from .replicas import CLOSED, ReplicaPool, open_replicas
 
 BadIndex = Callable[[int, ImageError], None]
 Embedding = NDArray[np.float32]
+Embed = Callable[[NDArray[np.float32]], Embedding]
+COMPILED_SIZES = 4  # batch sizes that a predictor which compiles for each keeps ready, at least
 
 
 def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,6 +66,26 @@ class EmbeddingModel:
         with self.pool.borrow() as predictor:
             return self._embed(predictor, given)
 
+    def _embed_micro_batch(self, batch: NDArray[np.float32]) -> Embedding:
+        """`embed_tensors` of a batch of any size up to `batch_size`, in pieces of the sizes that are compiled."""
+        with self.pool.borrow() as predictor:
+            if not predictor.compiles_per_batch:
+                return self._embed(predictor, batch)
+            parts, start = [], 0
+            while start < len(batch):
+                size = next((size for size in self._sizes if size <= len(batch) - start), self._sizes[-1])
+                parts.append(self._embed(predictor, batch[start : start + size], size))
+                start += size
+            return np.concatenate(parts)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """The batch size, its half and so on, as many as a predictor keeps compiled."""
+        sizes = [self.batch_size]
+        while len(sizes) < COMPILED_SIZES and sizes[-1] > 1:
+            sizes.append(-(-sizes[-1] // 2))
+        return sizes
+
     def embed_bytes(self, images: Sequence[Source], on_bad: BadIndex | None = None) -> Embedding:
         """Images that are no files to embeddings float32 `(n, D)`, in order, in batches of `batch_size`.
 
@@ -71,10 +93,13 @@ class EmbeddingModel:
         path. Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out and it is given
         their index. InputError for what is neither.
         """
-        return self._embed_sources(images, [f"image {index}" for index in range(len(images))], on_bad)
+        names = [f"image {index}" for index in range(len(images))]
+        return self._embed_sources(images, names, on_bad, self.embed_tensors)
 
-    def _embed_sources(self, images: Sequence[Source], names: Sequence[str], on_bad: BadIndex | None) -> Embedding:
-        """`embed_bytes`. names: what messages call those that are no paths."""
+    def _embed_sources(
+        self, images: Sequence[Source], names: Sequence[str], on_bad: BadIndex | None, embed: Embed
+    ) -> Embedding:
+        """`embed_bytes`. names: what messages call those that are no paths. embed: tensors of a batch."""
         self.pool.check_open()
         parts = [np.empty((0, self.spec.embedding_dim), dtype=np.float32)]
         for start in range(0, len(images), self.batch_size):
@@ -89,14 +114,15 @@ class EmbeddingModel:
                     on_bad(index, error)
             _, kept = good_ones(range(start, start + len(part)), tensors, errors)
             if len(kept):
-                parts.append(self.embed_tensors(kept))
+                parts.append(embed(kept))
         return np.concatenate(parts)
 
     def submit(self, image: Source) -> Future[Embedding]:
         """One image's embedding, float32 `(D,)`, later: images of many callers that wait share an inference.
 
         As many threads as there are replicas take what waits, at most `batch_size` at once, preprocess and embed it;
-        none waits for more to come. The future raises what `embed_bytes` does; one that is cancelled before its turn is
+        none waits for more to come. A runtime that compiles for each batch size does so for up to four, when each first
+        comes. The future raises what `embed_bytes` does; one that is cancelled before its turn is
         not computed.
         """
         request = _Request(image)
@@ -116,7 +142,8 @@ class EmbeddingModel:
         bad: dict[int, ImageError] = {}
         try:
             images = [request.image for request in wanted]
-            rows = iter(self._embed_sources(images, ["the image"] * len(images), bad.__setitem__))
+            names = ["the image"] * len(images)
+            rows = iter(self._embed_sources(images, names, bad.__setitem__, self._embed_micro_batch))
         except BaseException as error:
             if len(wanted) > 1 and isinstance(error, InputError | ValueError | TypeError):  # of one, not of all
                 for request in wanted:
@@ -133,14 +160,17 @@ class EmbeddingModel:
 
     def _answer_alone(self, request: _Request) -> None:
         try:
-            request.future.set_result(self._embed_sources([request.image], ["the image"], None)[0])
+            request.future.set_result(
+                self._embed_sources([request.image], ["the image"], None, self._embed_micro_batch)[0]
+            )
         except BaseException as error:
             request.future.set_exception(error)
 
-    def _embed(self, predictor: Predictor, batch: NDArray[np.float32]) -> Embedding:
-        count = len(batch)
-        if predictor.compiles_per_batch and count < self.batch_size:  # a last, smaller batch is filled up
-            batch = np.concatenate([batch, np.zeros((self.batch_size - count, *batch.shape[1:]), dtype=batch.dtype)])
+    def _embed(self, predictor: Predictor, batch: NDArray[np.float32], size: int | None = None) -> Embedding:
+        """size: that is compiled, to which a smaller batch is filled up."""
+        count, size = len(batch), size or self.batch_size
+        if predictor.compiles_per_batch and count < size:
+            batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), dtype=batch.dtype)])
         raw = predictor.embed(batch)[:count]
         return l2_normalize(raw) if self.spec.normalize_embedding else raw
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from many_threads import assert_threads_change_nothing, encoded
 
 from edgerecall.export.context import Context, FormatFailed
 from edgerecall.export.exporter import ALL, FORMATS
 from edgerecall.export.formats import ncnn_format
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import RuntimeUnavailable
+from edgerecall.runtimes.embed.model import EmbeddingModel
 from edgerecall.runtimes.predictor.interface import RunOptions
 from edgerecall.runtimes.predictor.registry import open_files, tool_versions
+from edgerecall.runtimes.worker.client import WorkerPredictor
 
 
 def context(real_bundle: Path, folder: Path) -> Context:
@@ -40,6 +43,14 @@ def test_matches_the_framework(real_bundle: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(got, reference, rtol=0, atol=5e-5 * abs(reference).max())
     with pytest.raises(RuntimeUnavailable, match="ask for one of them"):
         open_files("ncnn", {}, bundle.spec.io, RunOptions(precision="fp16"))
+
+
+def test_under_threads(real_bundle: Path, data: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    files = {role: str(path) for role, path in ncnn_format.ncnn(context(real_bundle, tmp_path)).items()}
+    predictors = [WorkerPredictor("ncnn", files, bundle.spec.io, RunOptions()) for _ in range(2)]
+    with EmbeddingModel(bundle.spec, predictors, batch_size=4) as model:
+        assert_threads_change_nothing(model, encoded(data))
 
 
 def test_is_made_by_name_only() -> None:
