@@ -85,6 +85,7 @@ def open_streams() -> None:
         if found != number:
             os.dup2(found, number)
             os.close(found)
+        os.set_inheritable(number, True)  # nor in what it starts
     if 2 in closed:
         sys.stderr = os.fdopen(os.dup(2), "w")
     if 1 in closed:

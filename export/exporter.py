@@ -134,7 +134,10 @@ def check_artifact(
     """Runs the artifact in a worker on the golden tensors. ParityError when it differs from the reference."""
     options = RunOptions()
     with open_predictor(bundle, artifact.runtime, options, worker=True, artifact=artifact.name) as predictor:
-        require_finite(predictor.parameters() or {}, artifact.name)  # a NaN may hide behind a ReLU
+        try:  # a NaN may hide behind a ReLU; the source's own weights were finite
+            require_finite(predictor.parameters() or {}, artifact.name)
+        except UnsoundModel as error:
+            raise ParityError(str(error)) from error
         output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         whole = predictor.embed(tensors)
         wrong = precision_problem(artifact.quantisation, options.precision, predictor.info.precision)

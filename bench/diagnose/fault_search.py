@@ -76,7 +76,7 @@ class _Searcher:
     def given(self) -> dict[str, Values]:
         """The sound values, in the suspect graph's shapes."""
         return {
-            name: np.ascontiguousarray(self.known.values[index].reshape(self.own[name].values.shape))
+            name: np.array(self.known.values[index].reshape(self.own[name].values.shape), order="C")
             for name, index in self.pairs.items()
         }
 
@@ -159,7 +159,7 @@ class _Searcher:
                 region, seen = self.region(name), match(plain(self.own[name].values), self.known.values[index])
                 break
         self.pairs[name] = index
-        operator, others = responsible(region, plain(self.own[name].values), self.known.values[index], seen.wrong)
+        operator, others = responsible(region, plain(self.own[name].values), self.known.values[index], seen)
         self.faults[name] = Fault(operator, self.known.tensors[index], seen, others)
 
     def whole(self) -> bool:
@@ -194,7 +194,7 @@ class _Searcher:
         """Whether with this sound tensor in its place a tensor computed from it agrees with a sound one after that."""
         if name == self.order[-1]:
             return index == len(self.known.tensors) - 1
-        values = np.ascontiguousarray(self.known.values[index].reshape(self.own[name].values.shape))
+        values = np.array(self.known.values[index].reshape(self.own[name].values.shape), order="C")
         made = self._by_name(self.run({**self.given(), name: values}))
         below, open_ones = set(), [name]
         while open_ones:
@@ -221,30 +221,35 @@ class _Searcher:
 
 
 def responsible(
-    region: Sequence[InnerTensor], made: Values, sound: Values, wrong: Sequence[int]
+    region: Sequence[InnerTensor], made: Values, sound: Values, seen: Match
 ) -> tuple[InnerTensor, tuple[str, ...]]:
     """The operator of a region that ends in a wrong tensor, and the others that it could be.
 
     A constant that is added last leaves one difference at every place of every image, one that scales leaves one ratio;
-    anything else was wrong before.
+    where it does not, the tensor was wrong before.
     """
     last, before = region[-1], [one for one in region[:-1] if one.constants]
     if not before:
         return last, ()
-    own, known = (by_channel(values)[list(wrong)].astype(np.float64) for values in (made, sound))
+    own, known = (by_channel(values, seen.axis)[list(seen.wrong)].astype(np.float64) for values in (made, sound))
     scale = np.abs(known).max(axis=1)
-    if last.constants and last.kind in ADDS and is_flat(known - own, 1e-6 * scale):
-        return last, ()
-    if last.constants and last.kind in SCALES:
-        seen = np.where(np.abs(own) > 1e-3 * scale[:, None], own, np.nan)
-        if is_flat(known / seen, np.full(len(own), 1e-4)):
+    if not np.isfinite(own).all():  # which hides how it came about
+        before = [*before, last]
+    elif last.constants and last.kind in ADDS:
+        if is_flat(known - own, 1e-6 * scale):
             return last, ()
+    elif last.constants and last.kind in SCALES:
+        ratio = known / np.where(np.abs(own) > 1e-3 * scale[:, None], own, np.nan)
+        if is_flat(ratio, np.full(len(own), 1e-4)):
+            return last, ()
+    else:  # it may be any of them
+        before = [*before, last]
     return before[-1], tuple(one.operator for one in before[:-1])
 
 
 def is_flat(values: NDArray[np.float64], noise: NDArray[np.float64]) -> bool:
     """Whether every row holds one number, NaN apart."""
-    if np.isnan(values).all(axis=1).any():
+    if not len(values) or np.isnan(values).all(axis=1).any() or np.isinf(values).any():
         return False
     spread = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
     return bool((spread <= FLAT * np.abs(np.nanmean(values, axis=1)) + noise).all())
@@ -257,6 +262,8 @@ def search(sound: Sequence[InnerTensor], run: Run) -> Search:
     suspect graph for that batch, its operators fed what is given (see `Predictor.inner_tensors`).
     """
     searcher = _Searcher(sound, run)
+    if not searcher.order:
+        return Search((), False, 0, 0)
     searcher.pair_equal()
     last = searcher.order[-1]
     while len(searcher.faults) < MOST_FAULTS:

@@ -20,6 +20,7 @@ SAMPLE = 4096
 
 def plain(values: NDArray[np.float32]) -> Values:
     """Float32 `(N, ...)` without the other sides of 1, in which formats differ."""
+    values = np.atleast_1d(values)
     shape = values.shape[:1] + tuple(side for side in values.shape[1:] if side != 1)
     return np.asarray(values, dtype=np.float32).reshape(shape)
 
@@ -30,34 +31,44 @@ class Match:
 
     agrees: everywhere. share: of the channels that are not constant, or of the elements without those that agree at the
     smallest or largest value, the larger of both, that agree. wrong: channels that do not, worst first. error: the
-    largest |difference| over the sound tensor's largest |value|; infinite for NaN.
+    largest |difference| over the sound tensor's largest |value|; infinite for NaN. axis: of the channels.
     """
 
     agrees: bool
     share: float
     wrong: tuple[int, ...]
     error: float
+    axis: int = 1
 
 
-def by_channel(values: Values) -> NDArray[np.float32]:
+def by_channel(values: Values, axis: int = 1) -> NDArray[np.float32]:
     """`(channels, everything else)`."""
     if values.ndim == 1:
         return values.reshape(1, -1)
-    return np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
 
 
 def match(made: Values, sound: Values) -> Match:
-    """Two `plain` tensors of one shape."""
-    own, known = by_channel(made), by_channel(sound)
+    """Two `plain` tensors of one shape. Of three dimensions, either of the last two may be the channels': that along
+    which fewer differ.
+    """
+    if made.ndim != 3:
+        return match_along(made, sound, 1)
+    return min((match_along(made, sound, axis) for axis in (1, 2)), key=lambda found: (-found.share, len(found.wrong)))
+
+
+def match_along(made: Values, sound: Values, axis: int) -> Match:
+    """`match` with the channels along this axis."""
+    own, known = by_channel(made, axis), by_channel(sound, axis)
     scale = np.abs(known).max(axis=1)
-    whole = max(float(scale.max()), 1e-30)
+    whole = max(float(np.nan_to_num(scale).max()), 1e-30)
     allowed = OF_CHANNEL * scale + OF_TENSOR * whole
     with np.errstate(invalid="ignore", over="ignore"):
         off = np.nan_to_num(np.abs(own - known), nan=np.inf)
     worst = off.max(axis=1)
-    bad = worst > allowed
+    bad = ~(worst <= allowed)  # NaN too
     if not bad.any():
-        return Match(True, 1.0, (), float(worst.max()) / whole)
+        return Match(True, 1.0, (), float(worst.max()) / whole, axis)
     lowest, highest = known.min(axis=1), known.max(axis=1)
     alive = highest > lowest
     near = off <= allowed[:, None]
@@ -66,7 +77,7 @@ def match(made: Values, sound: Values) -> Match:
     shares.append(float(np.mean(near[telling])))
     wrong = np.flatnonzero(bad)
     wrong = wrong[np.argsort(-worst[wrong] / np.maximum(scale[wrong], 1e-30), kind="stable")]
-    return Match(False, max(shares, default=0.0), tuple(map(int, wrong)), float(worst.max()) / whole)
+    return Match(False, max(shares, default=0.0), tuple(map(int, wrong)), float(worst.max()) / whole, axis)
 
 
 class Known:

@@ -17,6 +17,7 @@ from ..schema.rows import CrossRecall, Pair, Row
 from ..schema.statistics import clustered_interval
 
 COLLAPSED = 0.999
+LEVEL = 0.05  # of the test against chance
 PAIRS_SHOWN = 6
 
 
@@ -66,12 +67,17 @@ def chance(labels: Labels) -> float:
     return float(relevant[relevant > 0].mean() / (len(labels) - 1))
 
 
+def can_tell(queries: int, by_chance: float) -> bool:
+    """Whether recall@1 of 1 would be above chance by the binomial test: not with few queries or one large class."""
+    return float(by_chance**queries) <= LEVEL
+
+
 def chance_problem(scores: RetrievalScores, by_chance: float) -> str | None:
-    """One line unless recall@1 is above chance by a binomial test at 5 %."""
+    """One line unless recall@1 is above chance by a binomial test at 5 %, or the images are too few to tell."""
     from scipy import stats
 
     hits, count = int(scores.hits.sum()), len(scores.hits)
-    if stats.binomtest(hits, count, by_chance, alternative="greater").pvalue <= 0.05:
+    if not can_tell(count, by_chance) or stats.binomtest(hits, count, by_chance, alternative="greater").pvalue <= LEVEL:
         return None
     return (
         f"recall@1 of {hits / count:.4f} is not told apart from chance ({by_chance:.4f}) by {count} queries:"
@@ -93,6 +99,11 @@ def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
     assert own.labels is not None
     row.recall1_chance = chance(own.labels)
     row.meaningless = row.meaningless or chance_problem(scores, row.recall1_chance)
+    if not can_tell(len(scores.hits), row.recall1_chance):
+        row.warnings.append(
+            f"{len(scores.hits)} queries whose class has {row.recall1_chance:.0%} of the images cannot tell recall"
+            " from chance: take more images, of more classes"
+        )
     counted = base.first_rank > 0
     classes = own.labels[counted]
     hits = clustered_interval(scores.hits.astype(np.float64) - base.hits, classes)

@@ -16,7 +16,7 @@ from ...runtimes.core.errors import InputError
 from .statistics import median_absolute_deviation
 
 SCHEMA: int = CONTRACT["row_schema"]
-ROUNDING = 1e-6  # by which a cosine may pass 1
+ROUNDING = 1e-6  # by which a figure may pass its limit
 LOCAL = "local"  # the device of rows that ran here
 Status = Literal["ok", "parity", "request", "failed", "missing"]
 

@@ -113,21 +113,22 @@ def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: in
     """
     value = float(differences.mean())
     _, place = np.unique(classes, return_inverse=True)
-    sums, sizes = np.bincount(place, differences), np.bincount(place).astype(np.float64)
+    sums = np.bincount(place, differences).astype(np.float64)
+    sizes = np.bincount(place).astype(np.float64)
     count = len(sums)
     if not differences.any():
         return Interval(value, value, value)
     if count < 2:
         return Interval(value, None, None)
     rng = np.random.default_rng(seed)
-    means, errors = [], []
+    means: list[Floats] = []
+    errors: list[Floats] = []
     chunk = max(1, 4_000_000 // count)
     for start in range(0, RESAMPLES, chunk):
         drawn = rng.integers(0, count, (min(chunk, RESAMPLES - start), count))
         total, size = sums[drawn], sizes[drawn]
-        mean = total.sum(axis=1) / size.sum(axis=1)
-        means.append(mean)
-        errors.append(clustered_error(total, size, mean))
+        means.append(np.asarray(total.sum(axis=1) / size.sum(axis=1)))
+        errors.append(clustered_error(total, size, means[-1]))
     mean, error = np.concatenate(means), np.concatenate(errors)
     own = float(clustered_error(sums[None], sizes[None], np.array([value]))[0])
     none = error < NO_ERROR * own

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
 from ..core.versions import needs
-from ..predictor.interface import InnerTensor, is_activation
+from ..predictor.interface import InnerTensor, activations
 
 OWN = "::own"  # what an operator itself makes of a tensor that its consumers are given
 
@@ -37,9 +37,9 @@ def constant_sources(graph: Any) -> dict[str, list[str]]:
 
 def parameters(path: str) -> dict[str, NDArray[Any]]:
     """Its float32 initialisers and constants by name."""
+    graph = load(path).graph
     from onnx import numpy_helper
 
-    graph = load(path).graph
     tensors = [(tensor.name, tensor) for tensor in graph.initializer]
     for node in graph.node:
         if node.op_type == "Constant":
@@ -104,9 +104,4 @@ def inner_tensors(
     tensors = described(model.graph)
     names = opened_up(model, tensors, given)
     values = open_session(model.SerializeToString()).run(names, {**feed, **given})
-    shown = zip(tensors, values, strict=True)
-    return [
-        InnerTensor(tensor.name, tensor.kind, value, tensor.operator, tensor.inputs, tensor.constants)
-        for tensor, value in shown
-        if is_activation(value)
-    ]
+    return activations(tensors, values)

@@ -108,7 +108,10 @@ class OnnxRuntimePredictor(Predictor):
     def parameters(self) -> dict[str, NDArray[Any]] | None:
         from .onnx_inner import parameters
 
-        return parameters(self._model)
+        try:
+            return parameters(self._model)
+        except RuntimeUnavailable:  # the package onnx is not there, and the model runs without it
+            return None
 
 
 def executed_by(events: list[dict[str, Any]]) -> ExecutionRecord | None:

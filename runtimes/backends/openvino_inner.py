@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..predictor.interface import InnerTensor, is_activation
+from ..predictor.interface import InnerTensor, activations
 
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
@@ -62,9 +62,4 @@ def inner_tensors(core: Any, path: str, batch: NDArray[Any], given: Mapping[str,
     compiled = core.compile_model(openvino.Model(results, takes, "inner"), "CPU", SETTINGS)
     request = compiled.create_infer_request()
     request.infer(fed)
-    values_of = [np.array(request.get_output_tensor(index).data) for index in range(len(results))]
-    return [
-        InnerTensor(tensor.name, tensor.kind, values, tensor.operator, tensor.inputs, tensor.constants)
-        for tensor, values in zip(tensors, values_of, strict=True)
-        if is_activation(values)
-    ]
+    return activations(tensors, [np.array(request.get_output_tensor(index).data) for index in range(len(results))])

@@ -75,36 +75,37 @@ def parameter_names(model: Path) -> list[str]:
     return sorted(var.name for var in variables if var.persistable and var.name not in ("feed", "fetch"))
 
 
-def read_parameters(model: Path, params: Path) -> dict[str, NDArray[np.float32]] | None:
-    """A model's float32 parameters by name; None where the two files are laid out in a way not known here.
+def read_parameters(model: Path, params: Path) -> dict[str, NDArray[Any]] | None:
+    """A model's floating point parameters by name; None where the two files are laid out in a way not known here.
 
     The file holds one tensor after another as Paddle's `SerializeToStream` writes them: a version, levels of detail,
     a version, the size of a description, the description (protobuf), the values.
     """
     from paddle.base.proto import framework_pb2
 
-    found = {}
     try:
         with params.open("rb") as stream:
-            for name in parameter_names(model):
-                values = _read_tensor(stream, framework_pb2.VarType)
-                if values.dtype == np.float32:
-                    found[name] = values
+            found = {name: _read_tensor(stream, framework_pb2.VarType) for name in parameter_names(model)}
             if stream.read(1):
                 return None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error, InputError):
+    except Exception:  # a file of another layout fails in as many ways as it has fields
         return None
-    return found
+    return {name: values for name, values in found.items() if values.dtype.kind == "f"}
 
 
 def _read_tensor(stream: BinaryIO, types: Any) -> NDArray[Any]:
+    """The next tensor; bfloat16 as float32."""
     _, levels = struct.unpack("<IQ", stream.read(12))
     for _ in range(levels):
         stream.seek(struct.unpack("<Q", stream.read(8))[0], 1)
     _, size = struct.unpack("<Ii", stream.read(8))
     description = types.TensorDesc.FromString(stream.read(size))
-    dtypes = {types.FP32: "<f4", types.FP64: "<f8", types.FP16: "<f2", types.INT32: "<i4", types.INT64: "<i8"}
-    dtype = np.dtype(dtypes[description.data_type])
+    floats = {types.FP16: "<f2", types.FP32: "<f4", types.FP64: "<f8"}
+    others = {types.BOOL: "?", types.UINT8: "u1", types.INT8: "i1", types.INT16: "<i2", types.INT32: "<i4"}
+    halves = {types.BF16: "<u2"}
+    dtype = np.dtype({**floats, **others, **halves, types.INT64: "<i8"}[description.data_type])
     count = int(np.prod(description.dims, dtype=np.int64))
-    data = stream.read(count * dtype.itemsize)
-    return np.frombuffer(data, dtype, count).reshape(tuple(description.dims))
+    values = np.frombuffer(stream.read(count * dtype.itemsize), dtype, count).reshape(tuple(description.dims))
+    if description.data_type in halves:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values

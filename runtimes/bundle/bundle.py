@@ -201,6 +201,8 @@ def read_vectors(path: Path, name: str | None, shape: tuple[int, ...]) -> NDArra
                 if promised > size + HEADER_BYTES:
                     raise ValueError(f"{name} takes {promised} bytes")
                 found = arrays[name]
+        if not isinstance(found, np.ndarray):
+            raise ValueError("got several arrays")
     except Exception as error:  # a damaged header fails in as many ways as Python has literals
         raise BundleError(f"{path}: expected float32 of shape {shape}: {error}; export the bundle again") from error
     if found.shape != shape or found.dtype != np.dtype("<f4"):
@@ -208,7 +210,7 @@ def read_vectors(path: Path, name: str | None, shape: tuple[int, ...]) -> NDArra
         raise BundleError(
             f"{path}: expected little-endian float32 of shape {shape}, got {got}; export the bundle again"
         )
-    return np.array(found)
+    return np.array(found, order="C")
 
 
 def write_vectors(root: Path, tensors: NDArray[np.float32], embeddings: NDArray[np.float32]) -> tuple[Path, Path]:

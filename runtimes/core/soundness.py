@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import UnsoundModel
 
-COLLAPSED = 1e-6  # 1 - cosine of the two least alike embeddings of different images, from which on they are one
+COLLAPSED = 1e-6  # 1 - cosine of the first embedding and the one least like it, up to which all are one
 
 
 def require_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
@@ -22,7 +22,7 @@ def require_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
             place = f"[{', '.join(map(str, wrong[0]))}]" if values.ndim else ""
             raise UnsoundModel(
                 f"{where}: '{name}' holds NaN or infinity: {len(wrong)} of {values.size} values, first {name}{place} ="
-                f" {values[tuple(wrong[0])]}; take an earlier checkpoint"
+                f" {values[tuple(wrong[0])]}"
             )
 
 

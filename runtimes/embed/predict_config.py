@@ -135,6 +135,7 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
     folder = settings.rec_inference_model_dir
     if (folder / MANIFEST).is_file():
         bundle = Bundle.open(folder)
+        bundle.golden()  # what no trained network gives is not served
         artifact = bundle.artifact(settings.runtime, quantisation=settings.quantisation).name
         predictors = open_replicas(bundle, settings.runtime, options, artifact=artifact)
         return EmbeddingModel(bundle.spec, predictors, settings.batch_size, usable_threads(settings))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -204,5 +204,28 @@ def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) 
 
 
 def is_activation(values: Any) -> bool:
-    """Whether a value is an array of floats with something in it."""
-    return isinstance(values, np.ndarray) and values.size > 0 and values.dtype.kind == "f"
+    """Whether a value is a float32 array `(N, ...)` with something in it."""
+    return isinstance(values, np.ndarray) and values.size > 0 and values.ndim > 0 and values.dtype == np.float32
+
+
+def activations(tensors: Sequence[InnerTensor], values: Sequence[Any]) -> list[InnerTensor]:
+    """The tensors whose values are float32 activations, with them; a shape or an index among their inputs is told as
+    the activations that it comes from.
+    """
+    described = {tensor.name: tensor for tensor in tensors}
+    shown = {tensor.name for tensor, value in zip(tensors, values) if is_activation(value)}  # noqa: B905 - Python 3.8
+
+    def sources(name: str) -> Iterator[str]:
+        if name in shown or name not in described:
+            yield name
+        else:
+            for one in described[name].inputs:
+                yield from sources(one)
+
+    return [
+        replace(
+            tensor, values=value, inputs=tuple(dict.fromkeys(one for name in tensor.inputs for one in sources(name)))
+        )
+        for tensor, value in zip(tensors, values)  # noqa: B905
+        if tensor.name in shown
+    ]

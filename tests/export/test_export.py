@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgerecall.export.exporter import Report
 from edgerecall.runtimes.backends.paddle_model import read_program
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError
@@ -33,6 +34,11 @@ def trace(name: str, folder: Path, pir: bool) -> Path:
     command = [sys.executable, str(TRACE), name, str(folder / "inference")]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return folder
+
+
+def noted(problems: dict[str, str | None]) -> Report:
+    """A report that keeps each format's problem."""
+    return lambda name, problem, unchecked=None: problems.__setitem__(name, problem)
 
 
 def export(edgerecall: Run, tmp_path: Path, data: Path, model: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -164,9 +170,7 @@ def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_
     problems: dict[str, str | None] = {}
     exporter.make_artifact = faulty
     try:
-        bundle = exporter.export_bundle(
-            tmp_path / "b", source, images, ["paddle", "onnx"], "tests", problems.__setitem__
-        )
+        bundle = exporter.export_bundle(tmp_path / "b", source, images, ["paddle", "onnx"], "tests", noted(problems))
     finally:
         exporter.make_artifact = honest
     assert problems["paddle"] is None and "embeddings differ from the reference" in str(problems["onnx"])
@@ -190,7 +194,7 @@ def test_what_a_failed_format_wrote_is_removed(real_bundle: Path, tmp_path: Path
     images = sorted(data.glob("*_final/*.JPG"))[:2]
     honest, onnx_format.onnx = onnx_format.onnx, torn
     try:
-        exporter.export_bundle(tmp_path / "b", source, images, ["paddle", "onnx"], "tests", lambda name, problem: None)
+        exporter.export_bundle(tmp_path / "b", source, images, ["paddle", "onnx"], "tests", noted({}))
     finally:
         onnx_format.onnx = honest
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["bundle.json", "golden", "paddle"]

@@ -48,3 +48,14 @@ def test_collapsed_embeddings_are_not_shipped(tmp_path: Path) -> None:
     assert "ship none of these: the embeddings are nearly all the same" in verdict(collapsed)
     (tmp_path / "bench.json").write_text(collapsed.to_json())
     assert read_result(tmp_path / "bench.json").rows[0].meaningless == collapsed.rows[0].meaningless
+
+
+def test_too_few_images_to_tell_are_no_fault_of_the_model() -> None:
+    """Of one class, or so few that not even recall 1 would be above chance: a warning, and no verdict."""
+    rng = np.random.default_rng(0)
+    for sizes in ([12], [9, 1], [2, 1]):
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        centres = rng.standard_normal((len(sizes), 16))[labels]
+        found = judged(centres + 0.1 * rng.standard_normal((len(labels), 16)), labels)
+        assert verdict(found).startswith("ship fast:") and found.rows[0].meaningless is None
+        assert any("cannot tell recall from chance" in line for line in found.rows[0].warnings)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgerecall.bench.schema.statistics import (
+    clustered_interval,
     drift,
     is_steady,
-    mean_interval,
     median_absolute_deviation,
     noise,
     paired_ratio,
@@ -49,17 +49,46 @@ def test_paired_ratio_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.92 < inside / 400 < 0.98
 
 
-def test_mean_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def clustered(rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Differences of correlated queries, in classes of 2 to 50, with the truth."""
+    count = 120
+    classes = np.repeat(np.arange(count), rng.integers(2, 51, count))
+    if kind == "mAP":
+        shared = 0.1 * rng.standard_normal(count)[classes]
+        return -0.02 + shared + 0.3 * rng.standard_normal(len(classes)), classes, -0.02
+    if kind == "skewed":
+        shared = 0.03 * (1 - rng.exponential(1, count))[classes]
+        return -0.01 + shared + 0.05 * rng.standard_normal(len(classes)), classes, -0.01
+    lost, won = (rng.beta(9 * share, 9 * (1 - share), count)[classes] for share in (0.1, 0.05))
+    draw = rng.random(len(classes))
+    return np.where(draw < lost, -1.0, np.where(draw > 1 - won, 1.0, 0.0)), classes, -0.05
+
+
+@pytest.mark.parametrize("kind", ["mAP", "skewed", "recall"])
+def test_the_clustered_interval_covers_the_truth(kind: str) -> None:
+    """Where an interval over single queries, as if they were drawn alone, does not."""
     rng = np.random.default_rng(2)
-    inside = 0
-    for seed in range(200):
-        differences = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.85, 0.05], size=300)
-        found = mean_interval(differences, seed)
+    inside = alone = 0
+    for seed in range(500):
+        differences, classes, truth = clustered(rng, kind)
+        found = clustered_interval(differences, classes, seed)
         assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
-        inside += found.low <= -0.05 <= found.high
-    assert 0.90 < inside / 200 < 0.985
-    nothing = mean_interval(np.zeros(50))
+        inside += found.low <= truth <= found.high
+        alone += abs(found.value - truth) <= 1.96 * differences.std() / len(differences) ** 0.5
+    assert 0.93 <= inside / 500 <= 0.97, inside
+    assert alone / 500 < 0.9, alone
+
+
+def test_clustered_intervals_at_the_edges() -> None:
+    classes = np.repeat(np.arange(10), 5)
+    nothing = clustered_interval(np.zeros(50), classes)
     assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    one = clustered_interval(np.linspace(0, 1, 50), np.zeros(50, dtype=np.int64))
+    assert one.low is None and one.high is None
+    rare = np.zeros(5000)
+    rare[7] = -1.0
+    few = clustered_interval(rare, np.arange(5000) // 5)
+    assert few.low is not None and few.high is not None and -0.002 < few.low < few.value <= few.high <= 0
 
 
 def test_drift_is_not_seen_in_noise() -> None:

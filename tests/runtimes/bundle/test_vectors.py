@@ -51,6 +51,16 @@ def test_a_header_that_promises_more_than_the_file_holds(fake_bundle: Make) -> N
             resealed(bundle, TENSORS, data).golden()
 
 
+def test_several_arrays_and_another_order(fake_bundle: Make, tmp_path: Path) -> None:
+    bundle = fake_bundle()
+    tensors = np.load(bundle.root / TENSORS)
+    np.savez(tmp_path / "several.npz", tensors=tensors)
+    with pytest.raises(BundleError, match="got several arrays"):
+        resealed(bundle, TENSORS, (tmp_path / "several.npz").read_bytes()).golden()
+    _, found, _ = resealed(bundle, TENSORS, np.asfortranarray(tensors)).golden()
+    assert found.flags.c_contiguous and (found == tensors).all()
+
+
 def test_a_model_that_no_training_gives(
     fake_bundle: Make, data: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
 ) -> None:
