@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from ..core.config import Frozen
+from ..core.contract import CONTRACT
 
 Backend = Literal["pil", "pil12", "cv2"]
 Filter = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "area"]
@@ -70,7 +72,7 @@ class CenterCrop(Frozen):
     margin: Literal["round", "floor"]
 
 
-SMALLEST, LARGEST = 1.1754944e-38, 1e30  # float32 holds them, and what they are multiplied with
+LARGEST: float = CONTRACT["largest_factor"]
 
 
 class Normalize(Frozen):
@@ -84,9 +86,11 @@ class Normalize(Frozen):
 
     @model_validator(mode="after")
     def no_zero(self) -> Normalize:
-        if any(abs(value) < SMALLEST for value in self.std):
+        with np.errstate(over="ignore", under="ignore"):  # as the core sees them
+            held = np.abs(np.array([*self.std, *self.mean, self.scale], dtype=np.float64).astype(np.float32))
+        if held[:3].min() < np.finfo(np.float32).tiny:
             raise ValueError("std: expected numbers other than 0")
-        if max(map(abs, (self.scale, *self.mean, *self.std))) > LARGEST:
+        if held.max() > np.float32(LARGEST):
             raise ValueError(f"scale, mean, std: expected numbers up to {LARGEST:g}")
         return self
 

@@ -1,4 +1,7 @@
 // The spec's preprocessing from JSON. Every key is checked: a spec that says more than is understood is refused.
+#include <cmath>
+#include <limits>
+
 #include "edgerecall/error.h"
 #include "edgerecall/preprocess.h"
 #include "base/json_fields.h"
@@ -49,7 +52,10 @@ Normalize normalize_op(const Json& op) {
   fields.triple("mean", rule.mean);
   fields.triple("std", rule.std);
   for (float value : rule.std)
-    if (!(value != 0.0f)) fail("std: expected numbers other than 0");
+    if (!(std::fabs(value) >= std::numeric_limits<float>::min())) fail("std: expected numbers other than 0");
+  for (float value : {rule.scale, rule.mean[0], rule.mean[1], rule.mean[2], rule.std[0], rule.std[1], rule.std[2]})
+    if (!(std::fabs(value) <= static_cast<float>(contract::kLargestFactor)))
+      fail("scale, mean, std: too large a number");
   rule.bgr = fields.text("order", {"rgb", "bgr"}) == "bgr";
   return rule;
 }

@@ -14,7 +14,7 @@ from edgerecall.bench.measure.runner import run_bench
 from edgerecall.bench.schema.options import BenchOptions
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.bundle.manifest import EMBEDDINGS, TENSORS, describe_file
-from edgerecall.runtimes.core.errors import BundleError, UnsoundModel
+from edgerecall.runtimes.core.errors import BundleError, InputError, UnsoundModel
 from edgerecall.runtimes.embed.model import load
 
 Make = Callable[..., Bundle]
@@ -92,19 +92,34 @@ def test_a_manifest_that_is_too_large_or_too_deep(
     one_line(edgerecall("verify", bundle.root), 2, "it is larger than")
 
 
-def test_numbers_that_no_float32_holds(fake_bundle: Make) -> None:
-    bundle = fake_bundle()
-    path = bundle.root / "bundle.json"
-    text = path.read_text()
-    for old, new in (
-        ('"scale": 0.00392156862745098', '"scale": NaN'),
-        ('"scale": 0.00392156862745098', '"scale": 1e300'),
-        ("0.229", "1e-300"),
+def test_numbers_that_no_float32_holds() -> None:
+    """The core and Python accept the same."""
+    from pydantic import ValidationError
+
+    from edgerecall.runtimes import _native
+    from edgerecall.runtimes.preprocess.ops import Decode, Normalize, Preprocess, ResizeExact
+
+    text = Preprocess(ops=(Decode(), ResizeExact(height=8, width=8), Normalize())).model_dump_json()
+    for old, new, fine in (
+        ("0.00392156862745098", "1e30", True),
+        ("0.00392156862745098", "1e31", False),
+        ("0.00392156862745098", "1e300", False),
+        ("0.00392156862745098", "NaN", False),
+        ("0.229", "1e-37", True),
+        ("0.229", "1e-38", False),
+        ("0.229", "1e-300", False),
+        ("0.406", "-1e31", False),
     ):
         assert old in text
-        path.write_text(text.replace(old, new))
-        with pytest.raises(BundleError, match=r"scale|std"):
-            Bundle.open(bundle.root)
+        changed = text.replace(old, new)
+        if fine:
+            Preprocess.model_validate_json(changed)
+            _native.Preprocess(changed)
+            continue
+        with pytest.raises(ValidationError):
+            Preprocess.model_validate_json(changed)
+        with pytest.raises(InputError):
+            _native.Preprocess(changed)
 
 
 def test_no_artifact_is_no_proof(
