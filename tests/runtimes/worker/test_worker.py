@@ -122,7 +122,7 @@ def test_nan_is_refused(fake_bundle: Make) -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(InputError, match="threads: expected 1 or more, got 0"):
+    with pytest.raises(InputError, match="threads: expected 1 to 1024, got 0"):
         RunOptions(threads=0)
     with pytest.raises(InputError, match="precision: expected one of fp32"):
         RunOptions(precision="int8")
