@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,33 @@ def photos(count: int) -> Path:
     return folder
 
 
+def calibrate(network: Any) -> None:
+    """Gives the batch norms statistics, without which deep random networks overflow, and the last layer a bias that
+    centres the embeddings, without which they are all the same.
+    """
+    import paddle
+    from paddle import nn
+
+    def blocks(seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        patches = paddle.to_tensor(rng.standard_normal((8, 3, 7, 7)).astype(np.float32))
+        return nn.functional.interpolate(patches, [224, 224], mode="bilinear")
+
+    for layer in network.sublayers():
+        if isinstance(layer, nn.BatchNorm2D):
+            layer._momentum = 0.5
+    with paddle.no_grad():
+        network.train()
+        for seed in range(5):
+            network(blocks(seed))
+        network.eval()
+        last = [layer for layer in network.sublayers() if isinstance(layer, nn.Linear)][-1]
+        made = network(blocks(5))
+        # Told apart, and far above what rounding leaves of the much larger numbers before.
+        apart = 300 * float(made.std(0).mean())
+        last.bias.set_value(last.bias - made.mean(0) + apart * paddle.randn(last.bias.shape))
+
+
 def bundle_of(backbone: str) -> Path:
     """The exported bundle of a backbone with random weights and a 128-d embedding."""
     target = CACHE / backbone
@@ -58,11 +86,7 @@ def bundle_of(backbone: str) -> Path:
     config_file = ROOT / "configs" / "xbm_resnet50.yaml"
     paddle.seed(0)
     network = EmbeddingNetwork(load_config(config_file, overrides).Arch)
-    network.train()
-    with paddle.no_grad():  # gives the batch norms statistics, without which deep random networks overflow
-        for seed in range(5):
-            rng = np.random.default_rng(seed)
-            network(paddle.to_tensor(rng.standard_normal((8, 3, 224, 224)).astype(np.float32)))
+    calibrate(network)
     checkpoint = CACHE / f"{backbone}-random"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     paddle.save(network.state_dict(), f"{checkpoint}.pdparams")
