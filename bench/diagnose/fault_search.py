@@ -28,8 +28,8 @@ FLAT = 1e-2  # how far a difference may vary, relative to itself, that a constan
 class Fault:
     """An operator at fault. made: its tensor, as the suspect graph computes it. sound: the sound graph's.
 
-    match: of the two. alone: whether it is the only operator between tensors that agree; others: those that it could
-    be otherwise.
+    match: of the two. others: operators that it could be otherwise, where it is not the only one between tensors that
+    agree.
     """
 
     made: InnerTensor
@@ -42,15 +42,13 @@ class Fault:
 class Search:
     """faults: in the graph's order. repaired: whether with the sound values in their places the outputs agree.
 
-    matched, of: how many tensors of the suspect graph have a counterpart. weakest: where no operator is at fault, the
-    one that is furthest off.
+    matched, of: how many tensors of the suspect graph have a counterpart.
     """
 
     faults: tuple[Fault, ...]
     repaired: bool
     matched: int
     of: int
-    weakest: Fault | None = None
 
     def turned(self) -> Search:
         """With the sound graph's operators for the suspect one's: where those were tried."""
@@ -58,9 +56,9 @@ class Search:
 
 
 class _Searcher:
-    def __init__(self, sound: Sequence[InnerTensor], run: Run) -> None:
+    def __init__(self, sound: Sequence[InnerTensor], own: Sequence[InnerTensor], run: Run) -> None:
         self.known, self.run = Known(sound), run
-        self.own = self._by_name(run({}))
+        self.own = self._by_name(own)
         self.order = list(self.own)
         self.pairs: dict[str, int] = {}  # suspect tensor -> index of the sound one
         self.faults: dict[str, Fault] = {}
@@ -74,11 +72,12 @@ class _Searcher:
         return {tensor.name: tensor for tensor in tensors}
 
     def given(self) -> dict[str, Values]:
-        """The sound values, in the suspect graph's shapes."""
-        return {
-            name: np.array(self.known.values[index].reshape(self.own[name].values.shape), order="C")
-            for name, index in self.pairs.items()
-        }
+        """The sound values of what is paired."""
+        return {name: self.sound_value(name, index) for name, index in self.pairs.items()}
+
+    def sound_value(self, name: str, index: int) -> Values:
+        """A sound tensor in the suspect one's shape."""
+        return np.array(self.known.values[index].reshape(self.own[name].values.shape), order="C")
 
     def after(self, name: str) -> int:
         """The last sound tensor that the operator's inputs are."""
@@ -194,8 +193,7 @@ class _Searcher:
         """Whether with this sound tensor in its place a tensor computed from it agrees with a sound one after that."""
         if name == self.order[-1]:
             return index == len(self.known.tensors) - 1
-        values = np.array(self.known.values[index].reshape(self.own[name].values.shape), order="C")
-        made = self._by_name(self.run({**self.given(), name: values}))
+        made = self._by_name(self.run({**self.given(), name: self.sound_value(name, index)}))
         below, open_ones = set(), [name]
         while open_ones:
             for one in self.consumers.get(open_ones.pop(), ()):
@@ -207,17 +205,6 @@ class _Searcher:
             if found is not None and found[0] > index:
                 return True
         return False
-
-    def weakest(self) -> Fault | None:
-        """Of the paired operators that with furthest from what it should give, by its own arithmetic."""
-        worst: tuple[float, str, Match] | None = None
-        for name, index in self.pairs.items():
-            seen = match(plain(self.own[name].values), self.known.values[index])
-            if worst is None or seen.error > worst[0]:
-                worst = seen.error, name, seen
-        if worst is None:
-            return None
-        return Fault(self.own[worst[1]], self.known.tensors[self.pairs[worst[1]]], worst[2])
 
 
 def responsible(
@@ -255,13 +242,13 @@ def is_flat(values: NDArray[np.float64], noise: NDArray[np.float64]) -> bool:
     return bool((spread <= FLAT * np.abs(np.nanmean(values, axis=1)) + noise).all())
 
 
-def search(sound: Sequence[InnerTensor], run: Run) -> Search:
+def search(sound: Sequence[InnerTensor], own: Sequence[InnerTensor], run: Run) -> Search:
     """Finds the faulty operators of a graph.
 
-    sound: the tensors of a sound graph for some batch, of more than one image, best of various ones. run: those of the
-    suspect graph for that batch, its operators fed what is given (see `Predictor.inner_tensors`).
+    sound: the tensors of a sound graph for some batch, of more than one image, best of various ones. own: the suspect
+    graph's for that batch. run: the same with its operators fed what is given (see `Predictor.inner_tensors`).
     """
-    searcher = _Searcher(sound, run)
+    searcher = _Searcher(sound, own, run)
     if not searcher.order:
         return Search((), False, 0, 0)
     searcher.pair_equal()
@@ -270,10 +257,4 @@ def search(sound: Sequence[InnerTensor], run: Run) -> Search:
         if not searcher.sweep() and (last in searcher.pairs or not searcher.whole()):
             break
     faults = sorted(searcher.faults.values(), key=lambda fault: searcher.order.index(fault.made.name))
-    return Search(
-        tuple(faults),
-        last in searcher.pairs,
-        len(searcher.pairs),
-        len(searcher.order),
-        None if faults else searcher.weakest(),
-    )
+    return Search(tuple(faults), last in searcher.pairs, len(searcher.pairs), len(searcher.order))

@@ -137,11 +137,11 @@ def located(suspect: Side, sound: Shown, batch: Tensor) -> Located | None:
     if own is None or known is None or not (predictor.feeds_inner or other.feeds_inner):
         return None
     if predictor.feeds_inner:
-        found = search(known, lambda given: predictor.inner_tensors(batch, given) or ())
+        found = search(known, own, lambda given: predictor.inner_tensors(batch, given) or ())
         tensors, tried = own, suspect.name
     else:
         # The other way about: which of the sound graph's operators does not give what the suspect's counterpart gave.
-        found = search(own, lambda given: other.inner_tensors(batch, given) or ()).turned()
+        found = search(own, known, lambda given: other.inner_tensors(batch, given) or ()).turned()
         tensors, tried = known, sound.name
     changed = different_parameters(predictor.parameters() or {}, other.parameters() or {})
     return Located(suspect.name, sound.name, found, changed, tensors, tried)

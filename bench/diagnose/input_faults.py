@@ -81,11 +81,6 @@ def rotated(pixels: Pixels, turns: int) -> Pixels:
     return np.ascontiguousarray(np.rot90(pixels, turns))
 
 
-def resized(pixels: Pixels, op: ResizeShort | ResizeExact) -> Pixels:
-    """Once more."""
-    return apply_geometry(pixels, op)
-
-
 def interleaved(tensor: Tensor) -> Tensor:
     """`(H, W, 3)` read as if it were `(3, H, W)`."""
     return np.ascontiguousarray(tensor.transpose(1, 2, 0)).reshape(tensor.shape)
@@ -182,7 +177,9 @@ def second_resizes(preprocess: Preprocess, backend: str, kind: str) -> Iterator[
         short = ResizeShort.model_validate({"size": size, "backend": backend, "filter": kind, "rounding": "round"})
         exact = ResizeExact.model_validate({"height": size, "width": size, "backend": backend, "filter": kind})
         for op, how in ((short, f"the shorter side to {size}"), (exact, f"to {size} x {size}")):
-            yield InputFault(f"resized twice, first {how} by {backend} {kind}", "decoded", partial(resized, op=op))
+            yield InputFault(
+                f"resized twice, first {how} by {backend} {kind}", "decoded", partial(apply_geometry, op=op)
+            )
 
 
 def channel_faults() -> Iterator[InputFault]:

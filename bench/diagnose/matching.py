@@ -77,7 +77,7 @@ def match_along(made: Values, sound: Values, axis: int) -> Match:
     shares.append(float(np.mean(near[telling])))
     wrong = np.flatnonzero(bad)
     wrong = wrong[np.argsort(-worst[wrong] / np.maximum(scale[wrong], 1e-30), kind="stable")]
-    return Match(False, max(shares, default=0.0), tuple(map(int, wrong)), float(worst.max()) / whole, axis)
+    return Match(False, max(shares), tuple(map(int, wrong)), float(worst.max()) / whole, axis)
 
 
 class Known:

@@ -139,13 +139,12 @@ def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosin
                 remark,
             )
         )
-    for figure, before, after in (
-        ("peak RSS MB", old.peak_rss_mb, new.peak_rss_mb),
-        ("size MB", old.size_mb, new.size_mb),
-    ):
+    for figure in ("peak RSS MB", "size MB"):
+        before, after = (getattr(row, FIGURES[figure]) for row in (old, new))
         if before and after:
             changes.append(Change(old.name, figure, before, after, after / before - 1 > fail_above))
-    for figure, before, after in (("recall@1", old.recall1, new.recall1), ("mAP", old.mean_ap, new.mean_ap)):
+    for figure in ("recall@1", "mAP"):
+        before, after = (getattr(row, FIGURES[figure]) for row in (old, new))
         if before is not None and after is not None:
             changes.append(Change(old.name, figure, before, after, before - after > recall_drop))
     if old.cosine_min is not None and new.cosine_min is not None:

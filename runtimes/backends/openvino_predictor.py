@@ -13,6 +13,7 @@ from ..core.errors import RuntimeUnavailable
 from ..core.versions import OPENVINO, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import (
+    COMPILED_SIZES,
     ExecutionRecord,
     InnerTensor,
     ModelIO,
@@ -38,7 +39,6 @@ BACKENDS = (
 )
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 HEAVY_LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
-PREPARED = 4  # batch sizes kept compiled
 LAYER_FIELDS = ("layerType", "runtimePrecision", "primitiveType")
 
 
@@ -106,7 +106,7 @@ class OpenVinoPredictor(Predictor):
                 **({"ENABLE_CPU_PINNING": False} if self._options.replicas > 1 else {}),
             },
         )
-        if len(self._requests) == PREPARED:  # the oldest goes, but not the size that it was loaded for
+        if len(self._requests) == COMPILED_SIZES:  # the oldest goes, but not the size that it was loaded for
             del self._requests[next(size for size in self._requests if size != self._options.batch)]
         request = compiled.create_infer_request()
         self._requests[batch] = Prepared(request, request.get_output_tensor(0))

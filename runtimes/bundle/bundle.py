@@ -20,8 +20,8 @@ from ..predictor.registry import FAKE, all_names, backend
 from .manifest import (
     EMBEDDINGS,
     MANIFEST,
-    OLD_VECTORS,
     TENSORS,
+    VECTORS,
     Artifact,
     File,
     Manifest,
@@ -29,11 +29,6 @@ from .manifest import (
 )
 from .spec import Spec
 
-# File and array of the golden tensors and embeddings, by format.
-VECTOR_ARRAYS: dict[int, tuple[tuple[str, str | None], ...]] = {
-    1: ((OLD_VECTORS, "tensors"), (OLD_VECTORS, "embeddings")),
-    2: ((TENSORS, None), (EMBEDDINGS, None)),
-}
 MANIFEST_BYTES = 16 << 20  # of bundle.json, at most
 HEADER_BYTES = 4096  # of an array in a file, at most
 
@@ -179,7 +174,7 @@ class Bundle:
         shapes = ((len(paths), *self.spec.input_shape), (len(paths), self.spec.embedding_dim))
         tensors, embeddings = (
             read_vectors(self.root / file, name, shape)
-            for (file, name), shape in zip(VECTOR_ARRAYS[self.manifest.format_version], shapes, strict=True)
+            for (file, name), shape in zip(VECTORS[self.manifest.format_version], shapes, strict=True)
         )
         if problem := embedding_problem(embeddings, tensors):
             raise UnsoundModel(f"{self.root}: its golden embeddings: {problem}; train it further and export it again")

@@ -22,7 +22,11 @@ MANIFEST = "bundle.json"
 GOLDEN = "golden"
 TENSORS, EMBEDDINGS = f"{GOLDEN}/tensors.npy", f"{GOLDEN}/embeddings.npy"
 OLD_VECTORS = f"{GOLDEN}/golden.npz"  # of format 1
-VECTORS = {1: (OLD_VECTORS,), 2: (TENSORS, EMBEDDINGS)}
+# File, and array in it, of the golden tensors and embeddings, by format.
+VECTORS: dict[int, tuple[tuple[str, str | None], ...]] = {
+    1: ((OLD_VECTORS, "tensors"), (OLD_VECTORS, "embeddings")),
+    2: ((TENSORS, None), (EMBEDDINGS, None)),
+}
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
 Quantisation = Literal["fp32", "fp16", "int8"]
@@ -128,7 +132,8 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def golden_is_hashed(self) -> Manifest:
-        missing = {*self.golden_images, *VECTORS[self.format_version]} - {file.path for file in self.golden}
+        vectors = {file for file, _ in VECTORS[self.format_version]}
+        missing = {*self.golden_images, *vectors} - {file.path for file in self.golden}
         if missing:
             raise ValueError(f"golden: no hash of {min(missing)}")
         return self

@@ -17,7 +17,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.spec import Spec
 from ..core.errors import ImageError, InputError
 from ..core.micro_batches import MicroBatcher
-from ..predictor.interface import Predictor, RunOptions
+from ..predictor.interface import COMPILED_SIZES, Predictor, RunOptions
 from ..preprocess.pipeline import Source, preprocess_batch, preprocess_file
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .replicas import CLOSED, ReplicaPool, open_replicas
@@ -25,7 +25,6 @@ from .replicas import CLOSED, ReplicaPool, open_replicas
 BadIndex = Callable[[int, ImageError], None]
 Embedding = NDArray[np.float32]
 Embed = Callable[[NDArray[np.float32]], Embedding]
-COMPILED_SIZES = 4  # batch sizes that a predictor which compiles for each keeps ready, at least
 
 
 def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

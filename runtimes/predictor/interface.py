@@ -22,6 +22,7 @@ from .backend import Backend
 from .precision import EXECUTIONS
 
 MOST_THREADS, MOST_BATCH = 1024, 4096
+COMPILED_SIZES = 4  # batch sizes that a predictor which compiles for each keeps ready
 
 
 @dataclass(frozen=True)

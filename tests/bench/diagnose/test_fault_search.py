@@ -51,7 +51,7 @@ def biased(bias: Values) -> Callable[[Values], Values]:
 
 
 def looked(sound: Graph, suspect: Graph) -> Search:
-    return search(sound.run({}), suspect.run)
+    return search(sound.run({}), suspect.run({}), suspect.run)
 
 
 def chain(weights: Values = WEIGHTS, bias: Values = BIAS, power: float = 1.0) -> Graph:

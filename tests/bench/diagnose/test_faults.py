@@ -39,14 +39,14 @@ def test_the_operator_at_fault(name: str, runtime: str, network_bundle: Callable
         sound = predictor.inner_tensors(batch)
     assert sound is not None
     with open_predictor(bundle, runtime, worker=True) as predictor:
-        found = search(sound, lambda given: predictor.inner_tensors(batch, given))
+        found = search(sound, predictor.inner_tensors(batch), lambda given: predictor.inner_tensors(batch, given))
         assert not found.faults and found.repaired, [fault.made.operator for fault in found.faults]
     named = 0
     for seed in range(SEED, SEED + COUNT):
         planted = plant(source, tmp_path / "bundle", runtime, seed)
         with open_predictor(planted.bundle, runtime, worker=True) as predictor:
             moved = max_error(np.concatenate([predictor.embed(tensor[None]) for tensor in tensors]), sealed)
-            found = search(sound, lambda given: predictor.inner_tensors(batch, given))
+            found = search(sound, predictor.inner_tensors(batch), lambda given: predictor.inner_tensors(batch, given))
         blamed = [fault.made.operator for fault in found.faults]
         assert blamed in ([planted.operator], []), f"seed {seed}: {planted}: blamed {blamed}"
         assert blamed or moved <= ALLOWED, f"seed {seed}: {planted}: moved by {moved:.1e} and not named"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from bf16 import FP32_COSINE, run_in_bf16
+from planted import onnx_parameters, seal_again
 
 from edgerecall.bench.diagnose.pixel_trace import first_difference, trace
 from edgerecall.bench.diagnose.sides import SideRequest
@@ -24,7 +25,6 @@ from edgerecall.bench.schema.rows import BenchResult
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.bundle.manifest import MANIFEST
 from edgerecall.runtimes.core.errors import InputError, RuntimeFailed
-from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.preprocess.ops import CenterCrop, Decode, Normalize, Preprocess, ResizeExact, ResizeShort
 from edgerecall.runtimes.preprocess.transform_ops import read_preprocess
@@ -189,31 +189,15 @@ def not_run_in_bf16(bundle: Bundle, other: str, told: str | None) -> None:
 def perturb_onnx(bundle: Path, folder: Path) -> tuple[Bundle, str]:
     """One convolution's weights off by about 1e-3 of themselves, sealed anew; and that convolution's name."""
     import onnx
-    from onnx import numpy_helper
 
     shutil.copytree(bundle, folder)
     path = folder / "onnx" / "model.onnx"
     model = onnx.load(path)
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    chosen = convolutions[len(convolutions) - 2]
-    makers = {name: node for node in model.graph.node for name in node.output}
-    source = chosen.input[1]
-    while source in makers and makers[source].input:
-        source = makers[source].input[0]
-    tensors = [t for t in model.graph.initializer if t.name == source]
-    tensors += [makers[source].attribute[0].t] if source in makers else []
-    (tensor,) = tensors
-    values = numpy_helper.to_array(tensor)
-    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(values.shape)
-    tensor.CopyFrom(numpy_helper.from_array((values * noise).astype(np.float32), tensor.name))
+    chosen = [one for one in onnx_parameters(model) if one.role == "W"][-2]
+    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(chosen.values.shape)
+    chosen.put((chosen.values * noise).astype(np.float32))
     onnx.save(model, path)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    for artifact in manifest["artifacts"]:
-        for file in artifact["files"]:
-            if file["path"] == "onnx/model.onnx":
-                file.update(bytes=path.stat().st_size, sha256=sha256(path))
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    return Bundle.open(folder), chosen.name
+    return seal_again(folder), chosen.operator
 
 
 @pytest.mark.cpu_sensitive
