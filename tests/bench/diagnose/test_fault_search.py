@@ -139,6 +139,23 @@ def test_what_passes_a_fault_on_as_a_condition_is_sound() -> None:
     assert [fault.made.name for fault in found.faults] == ["a"] and found.repaired
 
 
+def test_errors_that_cancel_in_the_whole_graph_blame_nobody_when_one_of_them_is_fed() -> None:
+    """ "sum" agrees by itself; while "far" is fed its sound value and "near" is not, it would not."""
+
+    def graph(bias: Values) -> Graph:
+        return Graph(
+            X,
+            ("a", "Add", ("x",), biased(bias), B),
+            ("near", "Mul", ("a",), lambda a: a * 1.0, ()),
+            ("far", "Sub", ("x", "a"), lambda x, a: 100 * x - a, ()),
+            ("sum", "Add", ("x", "near", "far"), lambda x, near, far: near + far - 99 * x, ()),
+            ("out", "ReduceMean", ("sum",), lambda x: x.mean((2, 3)), ()),
+        )
+
+    found = looked(graph(BIAS), graph(BIAS + np.float32(1e-3) * (np.arange(6) == 2)))
+    assert [fault.made.name for fault in found.faults] == ["a"] and found.repaired
+
+
 def test_an_operator_of_unknown_kind_at_the_end_of_a_region_is_only_suspected() -> None:
     def graph(weights: Values) -> Graph:
         return Graph(

@@ -106,6 +106,7 @@ def test_two_faults_and_a_fault_in_paddle(network_bundle: Callable[[str], Path],
     cause = why(swapped, None, SideRequest("onnxruntime"), SideRequest("paddle")).cause
     assert "confirmed: 'conv2d:" in cause and "in paddle" in cause, cause
     assert "paddle left the training framework's own output" in cause
+    assert ".w_0[2, " in cause and "without effect" not in cause, cause  # the parameter is the fault's own
 
 
 def swap_paddle(source: Path, folder: Path) -> Path:
