@@ -64,10 +64,11 @@ lint: setup
 cpp-test: setup
 	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) $(SANITIZE)
 	$(CMAKE) --build build/cpp --parallel
-	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --output-on-failure
+	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --parallel 2 --output-on-failure
 
 pytest: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m alone
 
 # What needs neither PaddlePaddle nor a real runtime.
 test-core: setup
@@ -95,7 +96,7 @@ cpp-clang: setup
 	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST) -DEDGERECALL_BUILD_PYTHON=ON \
 	    -DPython_EXECUTABLE=$(abspath $(BIN))/python
 	$(CMAKE) --build build/clang --parallel
-	$(CTEST) --test-dir build/clang --output-on-failure
+	$(CTEST) --test-dir build/clang --parallel 2 --output-on-failure
 
 cpp-fuzz: setup
 	$(CMAKE) -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \

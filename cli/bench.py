@@ -76,7 +76,7 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     """Latency, memory, size and recall parity of every runtime of BUNDLE, each in a fresh worker process.
 
     Options with several values make a row of every combination. Exit code 0: all rows valid; 1: a gate, parity or
-    runtime failure; 2: bad usage or nothing to run here."""
+    runtime failure; 2: bad usage or nothing to run here; 3, with --strict: a row is undecided."""
     if given["resume"] and given["json_file"] is None:
         raise click.UsageError("--resume needs the --json FILE of the interrupted run")
     from ..bench.measure.image_set import ImageSet

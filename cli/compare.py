@@ -28,10 +28,12 @@ def share(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.argument("new", type=FILE)
 @click.option("--fail-above", callback=share, default="5%", show_default=True, help="Of p50, peak memory and size.")
 @click.option("--force", is_flag=True, help="Compare although machine, threads, precision or data differ.")
-def command(old: Path, new: Path, fail_above: float, force: bool) -> int:
+@click.option("--strict", is_flag=True, help="Exit code 3 where nothing fails but something cannot be told.")
+def command(old: Path, new: Path, fail_above: float, force: bool, strict: bool) -> int:
     """Two results of 'bench --json': exit code 1 when a row of NEW is slower, larger, less right or gone.
 
-    A p50 fails when its rounds say that it surely rose by more."""
+    A p50 fails when its rounds say that it surely rose by more, recall@1 and mAP when their queries say that they
+    surely fell by more; where these cannot tell, it is said."""
     from rich.table import Table
 
     from ..bench.report.compare import compare_results, describe
@@ -48,9 +50,9 @@ def command(old: Path, new: Path, fail_above: float, force: bool) -> int:
     for title in ("row", "figure", "old -> new", "verdict"):
         table.add_column(title)
     for change in found.changes:
-        table.add_row(change.row, change.figure, describe(change), "FAILED" if change.failed else "ok")
+        table.add_row(change.row, change.figure, describe(change), change.verdict)
     target = console()
     target.print(table)
     for line in (*(f"differs: {line}" for line in found.differences), *(f"failed: {line}" for line in found.failures)):
         target.print(line, soft_wrap=True)
-    return 1 if found.failures else 0
+    return 1 if found.failures else 3 if strict and found.doubts else 0

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from ...runtimes._native import Gallery
 from ...runtimes.embed.verify import cosines
 from ..retrieval.metrics import Embeddings, Labels, RetrievalScores, retrieval_scores
+from ..schema.power import expected_flips
 from ..schema.rows import CrossRecall, Pair, Row
-from ..schema.statistics import clustered_interval
+from ..schema.statistics import Interval, clustered_interval
 
 COLLAPSED = 0.999
 LEVEL = 0.05  # of the test against chance
 PAIRS_SHOWN = 6
+MARGINS, MARGINS_AT_ONCE = 2000, 250  # queries whose margins are looked at, and in one piece
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,67 @@ def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
         )
     counted = base.first_rank > 0
     classes = own.labels[counted]
-    hits = clustered_interval(scores.hits.astype(np.float64) - base.hits, classes)
-    row.delta_recall1, row.delta_recall1_low, row.delta_recall1_high = hits.value, hits.low, hits.high
-    precision = clustered_interval((scores.average_precision - base.average_precision)[counted], classes)
-    row.delta_map, row.delta_map_low, row.delta_map_high = precision.value, precision.low, precision.high
+    row.queries = len(classes)
+    row.hits = "".join(map(str, scores.hits.astype(int)))
+    row.average_precisions = scores.average_precision[counted].round(6).tolist()
+    mixed = across(own, baseline, own.labels)
+    row.mixed_recall1 = mixed.recall[1]
+    differences = {
+        "recall1": scores.hits.astype(np.float64) - base.hits,
+        "mixed1": mixed.hits.astype(np.float64) - base.hits,
+        "map": (scores.average_precision - base.average_precision)[counted],
+    }
+    flips = None
+    for figure, difference in differences.items():
+        change = clustered_interval(difference, classes)
+        if change.low is not None and change.high is not None and not difference.any():
+            flips = margin_flips(own, baseline, own.labels) if flips is None else flips
+            change = Interval(0.0, max(change.low, -flips), min(change.high, flips))
+        row.set_change(figure, change)
+
+
+def margin_flips(own: Embedded, baseline: Embedded, labels: Labels) -> float:
+    """What `expected_flips` says of at most MARGINS queries, drawn alike in every run; infinite where none has both
+    a relevant image and another.
+    """
+    if own.embeddings is baseline.embeddings:
+        return 0.0
+    drawn = np.random.default_rng(0).permutation(len(labels))[:MARGINS]
+    before, after = (margins(one.embeddings, labels, drawn) for one in (baseline, own))
+    told = np.isfinite(before)
+    return expected_flips(before[told], (after - before)[told]) if told.any() else float("inf")
+
+
+def margins(embeddings: Embeddings, labels: Labels, queries: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each query's similarity to its best relevant image less that to its best other one, `(q,)`, itself left out;
+    infinite where there is none of either.
+    """
+    found = np.full(len(queries), np.inf)
+    for start in range(0, len(queries), MARGINS_AT_ONCE):
+        block = queries[start : start + MARGINS_AT_ONCE]
+        similarity = embeddings[block] @ embeddings.T
+        similarity[np.arange(len(block)), block] = -np.inf
+        relevant = labels[block][:, None] == labels[None]
+        best = np.where(relevant, similarity, -np.inf).max(axis=1)
+        other = np.where(relevant, -np.inf, similarity).max(axis=1)
+        told = np.isfinite(best) & np.isfinite(other)
+        found[start : start + len(block)][told] = best[told].astype(np.float64) - other[told]
+    return found
+
+
+def across(queries: Embedded, gallery: Embedded, labels: Labels) -> RetrievalScores:
+    """Queries of one row in the gallery of another, of the same images; an image never finds itself."""
+    # A camera of its own for each image keeps a query from the same image embedded by the other row.
+    itself = np.arange(len(labels), dtype=np.int64)
+    return retrieval_scores(
+        queries.embeddings,
+        labels,
+        gallery.embeddings,
+        labels,
+        ks=(1,),
+        query_cameras=itself,
+        gallery_cameras=itself,
+    )
 
 
 def cross_recall(sets: Sequence[Embedded]) -> CrossRecall | None:
@@ -121,23 +180,12 @@ def cross_recall(sets: Sequence[Embedded]) -> CrossRecall | None:
         labels = query_set.labels
         if labels is None:
             return None
-        # A camera of its own for each image keeps a query from the same image embedded by the other row.
-        itself = np.arange(len(labels), dtype=np.int64)
         line = []
         for gallery_set in sets:
             if gallery_set is query_set and query_set.scores is not None:
                 line.append(query_set.scores.recall[1])
-                continue
-            scores = retrieval_scores(
-                query_set.embeddings,
-                labels,
-                gallery_set.embeddings,
-                labels,
-                ks=(1,),
-                query_cameras=itself,
-                gallery_cameras=itself,
-            )
-            line.append(scores.recall[1])
+            else:
+                line.append(across(query_set, gallery_set, labels).recall[1])
         table.append(line)
     return CrossRecall([one.name for one in sets], table)
 

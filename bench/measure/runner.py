@@ -345,6 +345,8 @@ def judge_all(
             return
         first = next((row for row in fp32 if row.status == "ok"), fp32[0])
         baseline, base_random, result.baseline = sets[first.name], random[first.name], first.name
+    if baseline.labels is not None and baseline.scores is not None:
+        result.query_classes = baseline.labels[baseline.scores.first_rank > 0].tolist()
     for row in rows:
         judge(row, sets[row.name], baseline)
         row.random_cosine_min = float(cosines(random[row.name], base_random).min())

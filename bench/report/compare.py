@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..schema.gates import Gates
+from ..schema.power import decide
 from ..schema.rows import BenchResult, Row
-from ..schema.statistics import unpaired_ratio
+from ..schema.statistics import clustered_interval, unpaired_ratio
 
 # What must agree for figures to be comparable: name, value of a result.
 CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
@@ -25,11 +27,16 @@ CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
 )
 # And for each row.
 ROW_CONDITIONS = ("precision", "threads")
+SOUND = ("ok", "undecided")
+# Why it cannot be told: rounds of a run scatter too much, or its queries are too few.
+Doubt = Literal["", "scatter", "queries"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of one row, before and after. failed: by more than is allowed, and more than its own scatter."""
+    """A figure of one row, before and after. failed: by more than is allowed, and surely so; doubt: why that cannot be
+    told, if so.
+    """
 
     row: str
     figure: str
@@ -37,6 +44,12 @@ class Change:
     new: float
     failed: bool
     remark: str = ""
+    doubt: Doubt = ""
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        return "FAILED" if self.failed else f"cannot tell ({self.doubt})" if self.doubt else "ok"
 
     @property
     def share(self) -> float:
@@ -51,6 +64,11 @@ class Comparison:
     differences: list[str]
     missing: list[str]
     changes: list[Change]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What cannot be told, a line each."""
+        return [f"{change.row}: {change.figure} {describe(change)}" for change in self.changes if change.doubt]
 
     @property
     def failures(self) -> list[str]:
@@ -85,7 +103,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
     recall_drop, cosine = min(g.max_recall_drop for g in gates), max(g.min_cosine for g in gates)
     found = {key(row): row for row in new.rows}
     missing, changes = [f"the new run: {new.problem}"] if new.problem else [], []
-    sound = [row for row in old.rows if row.status == "ok"]
+    sound = [row for row in old.rows if row.status in SOUND]
     if not sound:
         missing.append("the old result has no sound row to compare with")
     for before in sound:
@@ -93,8 +111,8 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
         if after is None:
             missing.append(f"{before.name}: not in the new result")
             continue
-        if after.status != "ok":
-            missing.append(f"{before.name}: was ok, now {after.status}: {after.reason}")
+        if after.status not in SOUND:
+            missing.append(f"{before.name}: was {before.status}, now {after.status}: {after.reason}")
         if not after.measured:
             continue
         for name in ROW_CONDITIONS:
@@ -102,7 +120,13 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
             if values[0] != values[1]:
                 differences.append(f"{before.name}: {name}: {values[0]} and {values[1]}")
         missing += [f"{before.name}: {figure}: not in the new result" for figure in lost_figures(before, after)]
-        changes += row_changes(before, after, fail_above, recall_drop, cosine)
+        changes += row_changes(before, after, fail_above)
+        same = old.query_classes == new.query_classes
+        classes = np.asarray(old.query_classes if same else [], dtype=np.int64)
+        changes += retrieval_changes(before, after, classes, recall_drop)
+        if before.cosine_min is not None and after.cosine_min is not None:
+            low = after.cosine_min < cosine
+            changes.append(Change(before.name, "cosine min", before.cosine_min, after.cosine_min, low))
     return Comparison(differences, missing, changes)
 
 
@@ -121,7 +145,7 @@ def lost_figures(old: Row, new: Row) -> list[str]:
     return [figure for figure, name in FIGURES.items() if getattr(old, name) is not None and getattr(new, name) is None]
 
 
-def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosine: float) -> list[Change]:
+def row_changes(old: Row, new: Row, fail_above: float) -> list[Change]:
     """The figures of one row."""
     changes = []
     if old.latency_p50_ms and new.latency_p50_ms:
@@ -137,16 +161,35 @@ def row_changes(old: Row, new: Row, fail_above: float, recall_drop: float, cosin
                 new.latency_p50_ms,
                 slower > fail_above and not chance,
                 remark,
+                "scatter" if remark else "",
             )
         )
     for figure in ("peak RSS MB", "size MB"):
         before, after = (getattr(row, FIGURES[figure]) for row in (old, new))
         if before and after:
             changes.append(Change(old.name, figure, before, after, after / before - 1 > fail_above))
-    for figure in ("recall@1", "mAP"):
+    return changes
+
+
+def retrieval_changes(old: Row, new: Row, classes: NDArray[np.int64], allowed: float) -> list[Change]:
+    """recall@1 and mAP of one row, by its queries where both results keep them; classes `(q,)`: of these."""
+    changes = []
+    kept = {
+        "recall@1": tuple(np.array(list(row.hits), dtype=np.float64) for row in (old, new)),
+        "mAP": tuple(np.asarray(row.average_precisions, dtype=np.float64) for row in (old, new)),
+    }
+    for figure, (first, second) in kept.items():
         before, after = (getattr(row, FIGURES[figure]) for row in (old, new))
-        if before is not None and after is not None:
-            changes.append(Change(old.name, figure, before, after, before - after > recall_drop))
-    if old.cosine_min is not None and new.cosine_min is not None:
-        changes.append(Change(old.name, "cosine min", old.cosine_min, new.cosine_min, new.cosine_min < cosine))
+        if before is None or after is None:
+            continue
+        failed, remark, doubt = before - after > allowed, "", False
+        if allowed and len(first) == len(second) == len(classes) and (first != second).any():
+            change = clustered_interval(second - first, classes)
+            found = decide(change, allowed, len(classes))
+            failed, doubt = found.decision == "fails", found.decision == "undecided"
+            if change.low is not None and change.high is not None:
+                remark = f"{change.low:+.4f} to {change.high:+.4f}"
+            if doubt:
+                remark += f", about {found.queries:,} queries would tell" if found.queries else ", at the limit"
+        changes.append(Change(old.name, figure, before, after, failed, remark, "queries" if doubt else ""))
     return changes

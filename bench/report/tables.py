@@ -16,6 +16,7 @@ from ..schema.recommendation import verdict
 from ..schema.rows import BenchResult, Row
 
 NOTHING = "-"
+SHOWN = 5e-5  # smaller changes are zero in four digits
 Value = Callable[[Row], Any]
 
 
@@ -24,7 +25,7 @@ def _number(digits: int) -> Callable[[Any], str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value + 0.0:+.4f}" if abs(value) >= 5e-5 else "0.0000"
+    return f"{value + 0.0:+.4f}" if abs(value) >= SHOWN else "0.0000"
 
 
 def floor6(value: float) -> str:
@@ -37,13 +38,18 @@ def lowest_cosine(row: Row) -> float | None:
     return min((c for c in (row.golden_cosine_min, row.cosine_min) if c is not None), default=None)
 
 
-def recall_change(row: Row) -> str | None:
-    """The change of recall@1 with its interval."""
-    if row.delta_recall1 is None or row.delta_recall1_low is None or row.delta_recall1_high is None:
-        return None
-    if row.delta_recall1_low == row.delta_recall1_high == 0:
-        return "0.0000"
-    return f"{_signed(row.delta_recall1)} ({_signed(row.delta_recall1_low)} to {_signed(row.delta_recall1_high)})"
+def shown_change(figure: str) -> Value:
+    """The change of a figure with its interval."""
+
+    def text(row: Row) -> str | None:
+        change = row.change(figure)
+        if change is None or change.low is None or change.high is None:
+            return None
+        if max(-change.low, change.high) < SHOWN:
+            return "0.0000"
+        return f"{_signed(change.value)} ({_signed(change.low)} to {_signed(change.high)})"
+
+    return text
 
 
 def shown_precision(row: Row) -> str | None:
@@ -75,7 +81,8 @@ COLUMNS = (
     Column("status", lambda row: row.status, left=True),
     Column("recall@1", lambda row: row.recall1, _number(4)),
     Column("chance", lambda row: row.recall1_chance, _number(4)),
-    Column("delta recall@1", recall_change),
+    Column("delta recall@1", shown_change("recall1")),
+    Column("mixed gallery", shown_change("mixed1")),
     Column("cosine min", lowest_cosine, floor6),
     Column("quantisation", lambda row: row.quantisation),
     Column("precision", shown_precision),
@@ -127,7 +134,8 @@ def notes(result: BenchResult) -> list[str]:
     if result.baseline:
         lines.append(
             f"cosine: golden images against the training framework, {result.images} images against"
-            f" {result.baseline}; delta recall@1, with its 95 % interval, against {result.baseline}"
+            f" {result.baseline}; delta recall@1, with its 95 % interval, against {result.baseline}; mixed gallery:"
+            " that of the row's queries in its gallery"
         )
     unproven = [row.name for row in result.rows if row.measured and row.precision and not row.precision_source]
     if unproven:
@@ -191,7 +199,17 @@ def markdown(result: BenchResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-LONG = ("samples_ns", "round_medians_ns", "operators", "detail", "scenarios", "stages_ms", "warnings")
+LONG = (
+    "samples_ns",
+    "hits",
+    "average_precisions",
+    "round_medians_ns",
+    "operators",
+    "detail",
+    "scenarios",
+    "stages_ms",
+    "warnings",
+)
 
 
 def as_csv(result: BenchResult) -> str:

@@ -50,7 +50,12 @@ def ship(result: BenchResult, device: str) -> str:
     passed = [row for row in on_it if row.status == "ok" and row.latency_p50_ms is not None]
     sound = [row for row in passed if row.meaningless is None]
     if result.problem or not sound:
-        why = passed[0].meaningless if passed and not result.problem else "no row passed every check"
+        why = "no row passed every check"
+        undecided = [row for row in on_it if row.status == "undecided" and row.meaningless is None]
+        if not result.problem and passed:
+            why = passed[0].meaningless or why
+        elif not result.problem and undecided:
+            why = f"{undecided[0].name} is undecided: {undecided[0].reason}"
         return f"ship none of these{where}: {why}"
     best = min(sound, key=per_image_ms)
     equal = [best]

@@ -13,12 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...runtimes.core.contract import CONTRACT
 from ...runtimes.core.errors import InputError
-from .statistics import median_absolute_deviation
+from .statistics import Interval, median_absolute_deviation
 
 SCHEMA: int = CONTRACT["row_schema"]
 ROUNDING = 1e-6  # by which a figure may pass its limit
 LOCAL = "local"  # the device of rows that ran here
-Status = Literal["ok", "parity", "request", "failed", "missing"]
+# undecided: nothing fails, but its queries cannot tell that a gate holds.
+Status = Literal["ok", "undecided", "parity", "request", "failed", "missing"]
 
 
 @dataclass
@@ -106,10 +107,16 @@ class Row:
     delta_map: float | None = None
     delta_map_low: float | None = None
     delta_map_high: float | None = None
+    mixed_recall1: float | None = None  # the row's queries against the gallery of the baseline
+    delta_mixed1: float | None = None
+    delta_mixed1_low: float | None = None
+    delta_mixed1_high: float | None = None
+    queries: int | None = None  # that have a relevant image
 
     # Verdict
     status: Status = "ok"
     reason: str | None = None  # why it is not ok
+    queries_to_decide: int | None = None  # about as many, of such classes, would; None: not undecided, or none would
     warnings: list[str] = field(default_factory=list)
     meaningless: str | None = None  # why its embeddings tell nothing, whatever the baseline's are: never to be shipped
 
@@ -118,6 +125,8 @@ class Row:
     scenarios: list[Scenario] = field(default_factory=list)
     operators: dict[str, int] = field(default_factory=dict)  # heavy layers that ran: kind -> count
     detail: dict[str, Any] = field(default_factory=dict)  # the runtime's own settings
+    hits: str = ""  # recall@1 of each query, 1 or 0
+    average_precisions: list[float] = field(default_factory=list)  # of each query
     round_medians_ns: list[float] = field(default_factory=list)  # one a round
     samples_ns: list[int] = field(default_factory=list)  # all latencies, in the order they were taken
 
@@ -135,9 +144,26 @@ class Row:
         self.images_per_s = float(self.batch * len(samples) / (samples.sum() / 1e9))
 
     def fail(self, status: Status, reason: str) -> None:
-        """Marks the row; the first reason stays."""
+        """Marks the row; the first reason stays, but a doubt gives way to a failure."""
+        if self.status in ("ok", "undecided"):
+            self.status, self.reason, self.queries_to_decide = status, reason, None
+
+    def doubt(self, reason: str, queries: int | None) -> None:
+        """Marks a row without failures as undecided; of several doubts the first reason and the most queries stay."""
         if self.status == "ok":
-            self.status, self.reason = status, reason
+            self.status, self.reason, self.queries_to_decide = "undecided", reason, queries
+        elif self.status == "undecided" and self.queries_to_decide is not None:
+            self.queries_to_decide = queries and max(queries, self.queries_to_decide)
+
+    def change(self, figure: str) -> Interval | None:
+        """delta_`figure` with its interval, or None where it was not measured."""
+        value, low, high = (getattr(self, f"delta_{figure}{end}") for end in ("", "_low", "_high"))
+        return None if value is None else Interval(value, low, high)
+
+    def set_change(self, figure: str, change: Interval) -> None:
+        """Fills delta_`figure` and its interval."""
+        for end, value in (("", change.value), ("_low", change.low), ("_high", change.high)):
+            setattr(self, f"delta_{figure}{end}", value)
 
     @property
     def measured(self) -> bool:
@@ -189,7 +215,7 @@ class Pair:
 class BenchResult:
     """All rows and what they depend on. problem: what is wrong with the run as a whole, or None.
 
-    images_sha256: of the images' bytes in order, and their labels.
+    images_sha256: of the images' bytes in order, and their labels. query_classes: of each query of the rows' figures.
     """
 
     command: str
@@ -208,11 +234,13 @@ class BenchResult:
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
     bad_images: list[str] = field(default_factory=list)
+    query_classes: list[int] = field(default_factory=list)
     schema: int = SCHEMA
 
     @property
     def exit_code(self) -> int:
-        """0 all rows valid; 1 a parity or runtime failure, or a runtime that was named is missing; 2 nothing could run.
+        """0 no row fails; 1 a parity or runtime failure, or a runtime that was named is missing; 2 nothing could run;
+        3 with strict: no failure, but a row is undecided.
 
         A runtime that is missing is no failure where the bench was to take all that can be had, unless it is strict. A
         precision that a runtime does not have is one: it was requested.
@@ -223,9 +251,11 @@ class BenchResult:
 
         def is_fine(row: Row) -> bool:
             missing = row.status == "missing" and row.requested_precision == "fp32"
-            return row.status == "ok" or bool(forgiven and missing)
+            return row.status in ("ok", "undecided") or bool(forgiven and missing)
 
-        return 0 if self.problem is None and all(map(is_fine, self.rows)) else 1
+        if self.problem is not None or not all(map(is_fine, self.rows)):
+            return 1
+        return 3 if self.options.get("strict") and any(row.status == "undecided" for row in self.rows) else 0
 
     def to_json(self) -> str:
         """Everything, raw samples included."""
@@ -254,6 +284,10 @@ def read_result(path: Path) -> BenchResult:
             least = -1.0 if name.startswith("delta") or "cosine" in name else 0.0
             if isinstance(value, float) and not least - ROUNDING <= value < float("inf"):
                 raise InputError(f"{path}: no bench result: row '{row.name}': {name}: expected a figure, got {value}")
+        if set(row.hits) - {"0", "1"} or not all(0 <= one <= 1 for one in row.average_precisions):
+            raise InputError(
+                f"{path}: no bench result: row '{row.name}': expected hits of 0 and 1, precisions of 0 to 1"
+            )
     if not isinstance(result.options.get("gates", {}), dict | None):
         raise InputError(f"{path}: no bench result: 'options.gates': expected limits by name")
     return result

@@ -16,6 +16,7 @@ RESAMPLES = 2000
 STEADY: float = CONTRACT["warm_up"]["steady"]
 DRIFT = 0.05
 FEW_ROUNDS = 4
+FEW_CLASSES = 10  # that changed, below which draws of them do not tell how many may
 NO_ERROR, RARE = 1e-3, 0.01  # a draw's standard error that is none beside the sample's; a share of draws
 
 
@@ -103,23 +104,28 @@ def noise(samples: NDArray[np.int64], medians: Floats) -> list[str]:
     return found
 
 
-def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: int = 0) -> Interval:
-    """The mean of paired differences `(n,)` whose classes `(n,)` are drawn together, with its 95 % interval.
+def clustered_interval(
+    differences: Floats, classes: NDArray[np.int64], seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
+    """The mean of paired differences `(n,)`, of -1 to 1, whose classes `(n,)` are drawn together, with its interval.
 
     Queries of one class stand and fall together, so that whole classes are drawn with replacement and the mean is
     studentised by its cluster-robust standard error: the bootstrap-t (Cameron, Gelbach and Miller, "Bootstrap-Based
-    Improvements for Inference with Clustered Errors", 2008). Where so few classes differ that draws without any are
-    common, its tails do not exist and the percentiles of the drawn means stand in, which are somewhat too narrow.
+    Improvements for Inference with Clustered Errors", 2008). Draws cannot show what no class or few classes did: the
+    interval is at least as wide as the shares of classes that lost and won may differ from those seen
+    (Clopper and Pearson).
     """
     value = float(differences.mean())
     _, place = np.unique(classes, return_inverse=True)
     sums = np.bincount(place, differences).astype(np.float64)
     sizes = np.bincount(place).astype(np.float64)
     count = len(sums)
-    if not differences.any():
-        return Interval(value, value, value)
     if count < 2:
         return Interval(value, None, None)
+    least = [value - rare_change(-sums, sizes, confidence), value + rare_change(sums, sizes, confidence)]
+    own = float(clustered_error(sums[None], sizes[None], np.array([value]))[0])
+    if own <= NO_ERROR**4:  # the same in every class
+        return Interval(value, *least)
     rng = np.random.default_rng(seed)
     means: list[Floats] = []
     errors: list[Floats] = []
@@ -130,14 +136,29 @@ def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: in
         means.append(np.asarray(total.sum(axis=1) / size.sum(axis=1)))
         errors.append(clustered_error(total, size, means[-1]))
     mean, error = np.concatenate(means), np.concatenate(errors)
-    own = float(clustered_error(sums[None], sizes[None], np.array([value]))[0])
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     none = error < NO_ERROR * own
-    if none.mean() > RARE:
-        low, high = np.quantile(mean, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        return Interval(value, float(min(low, value)), float(max(high, value)))
-    ratio = (mean[~none] - value) / error[~none]
-    low, high = np.quantile(ratio, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, value - float(high) * own, value - float(low) * own)
+    if none.mean() > RARE:  # the ratio's tails do not exist
+        low, high = np.quantile(mean, tails)
+    else:
+        high, low = value - np.quantile((mean[~none] - value) / error[~none], tails) * own
+    return Interval(value, min(float(low), least[0]), max(float(high), least[1]))
+
+
+def rare_change(sums: Floats, sizes: Floats, confidence: float) -> float:
+    """By how much more the mean may rise than it did, where few of the classes rose; sums, sizes `(classes,)`.
+
+    Where none did, one that does is taken to rise as a whole.
+    """
+    from scipy import stats
+
+    risen = sums > 0
+    changed, count = int(risen.sum()), len(sums)
+    if changed > FEW_CLASSES:
+        return 0.0
+    bound = 1.0 if changed == count else float(stats.beta.ppf((1 + confidence) / 2, changed + 1, count - changed))
+    rise = float(sums[risen].mean() / sizes.mean()) if changed else 1.0
+    return (bound - changed / count) * rise
 
 
 def clustered_error(sums: Floats, sizes: Floats, mean: Floats) -> Floats:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgerecall.bench.measure.image_set import ImageSet
@@ -52,6 +54,45 @@ def test_the_same_bundle_twice_and_then_slowed_down(
     one_line(edgerecall("compare", files["first"], files["few"]), 2, "not comparable: images and labels", "--force")
     forced = edgerecall("compare", files["first"], files["few"], "--force", "--fail-above", "900%")
     assert "differs: images and labels" in forced.stdout
+
+
+def with_hits(result: BenchResult, hits: np.ndarray) -> BenchResult:
+    """The result as of queries in classes of 5, with these hits; average precision like them."""
+    row = replace(
+        result.rows[0],
+        hits="".join(map(str, hits)),
+        recall1=float(hits.mean()),
+        average_precisions=hits.astype(float).tolist(),
+        mean_ap=float(hits.mean()),
+    )
+    return replace(result, rows=[row], query_classes=(np.arange(len(hits)) // 5).tolist())
+
+
+def test_what_the_queries_cannot_tell(
+    result: BenchResult, tmp_path: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
+) -> None:
+    rng = np.random.default_rng(0)
+    hits = (rng.random(1000) < 0.9).astype(int)
+    noise = hits.copy()  # as many won as lost
+    noise[rng.choice(np.flatnonzero(hits == 1), 10, replace=False)] = 0
+    noise[rng.choice(np.flatnonzero(hits == 0), 10, replace=False)] = 1
+    worse = np.where(rng.random(1000) < 0.1, 0, hits)
+    old, unsure, bad = (with_hits(result, one) for one in (hits, noise, worse))
+    assert [c.verdict for c in compare_results(old, old, 9.0).changes if c.figure in ("recall@1", "mAP")] == ["ok"] * 2
+    found = compare_results(old, unsure, 9.0)
+    assert not found.failures and len(found.doubts) == 2, found
+    assert [c.verdict for c in found.changes if c.doubt] == ["cannot tell (queries)"] * 2
+    assert re.search(r"recall@1 .*, about [\d,]+ queries would tell", found.doubts[0])
+    assert [line.split()[1] for line in compare_results(old, bad, 9.0).failures] == ["recall@1", "mAP"]
+    files = [tmp_path / name for name in ("old.json", "unsure.json", "bad.json")]
+    for file, one in zip(files, (old, unsure, bad), strict=True):
+        write_text(file, one.to_json())
+    assert edgerecall("compare", files[0], files[1], "--fail-above", "900%").returncode == 0
+    strict = edgerecall("compare", files[0], files[1], "--fail-above", "900%", "--strict")
+    assert strict.returncode == 3 and "cannot tell (queries)" in strict.stdout
+    assert edgerecall("compare", files[0], files[2], "--fail-above", "900%", "--strict").returncode == 1
+    write_text(files[1], unsure.to_json().replace('"hits": "', '"hits": "x'))
+    one_line(edgerecall("compare", files[0], files[1]), 2, "expected hits of 0 and 1")
 
 
 @pytest.fixture

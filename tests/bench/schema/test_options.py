@@ -125,7 +125,12 @@ def test_gates_from_yaml_and_command_line(tmp_path: Path) -> None:
         ("max_p99_ms", 1.0, {"latency_p99_ms": 2.0}, "p99 is 2.000 ms, allowed 1"),
         ("max_peak_rss_mb", 10.0, {"peak_rss_mb": 20.0}, "peak memory is 20.0 MB, allowed 10"),
         ("max_size_mb", 1.0, {"size_mb": 2.0}, "the artifact has 2.00 MB, allowed 1"),
-        ("max_map_drop", 0.01, {"delta_map": -0.02}, "mAP fell by 0.0200, allowed 0.01"),
+        (
+            "max_map_drop",
+            0.01,
+            {"delta_map": -0.02, "delta_map_low": -0.03, "delta_map_high": -0.015},
+            "mAP fell by 0.0200 (-0.0300 to -0.0150), allowed 0.01",
+        ),
         ("max_neighbour_flips", 0.1, {"neighbour_flips": 0.2}, "changed for 0.2000 of the images, allowed 0.1"),
     ],
 )

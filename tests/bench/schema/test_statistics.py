@@ -82,13 +82,18 @@ def test_the_clustered_interval_covers_the_truth(kind: str) -> None:
 def test_clustered_intervals_at_the_edges() -> None:
     classes = np.repeat(np.arange(10), 5)
     nothing = clustered_interval(np.zeros(50), classes)
-    assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    # Clopper and Pearson's of none of 10 classes.
+    assert nothing.value == 0.0 and nothing.low == -nothing.high == pytest.approx(0.025**0.1 - 1)
+    cancelled = clustered_interval(np.tile([1.0, -1.0], 25), np.repeat(np.arange(25), 2))
+    assert cancelled.value == 0.0 and cancelled.low is not None and cancelled.low < 0
+    all_lost = clustered_interval(np.full(200, -1.0), np.arange(200) // 5)
+    assert (all_lost.value, all_lost.low) == (-1.0, -1.0) and all_lost.high is not None and -1 < all_lost.high < -0.9
     one = clustered_interval(np.linspace(0, 1, 50), np.zeros(50, dtype=np.int64))
     assert one.low is None and one.high is None
     rare = np.zeros(5000)
     rare[7] = -1.0
     few = clustered_interval(rare, np.arange(5000) // 5)
-    assert few.low is not None and few.high is not None and -0.002 < few.low < few.value <= few.high <= 0
+    assert few.low is not None and few.high is not None and -0.002 < few.low < few.value <= few.high < 0.004
 
 
 def test_drift_is_not_seen_in_noise() -> None:
