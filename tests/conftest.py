@@ -5,6 +5,7 @@ Every test is in one tier, given here: by its file or folder, by a fixture that 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -300,14 +301,29 @@ def device_bundle() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cross() -> Callable[[str, str], Path]:
-    """Builds the stand-alone program for a target with runtimes, as a user does; its archive."""
+def cross(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Builds the stand-alone program for a target with runtimes, as a user does; its archive. Once, whichever of
+    several test processes comes first.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def build(target: str, runtimes: str) -> Path:
+        archive = ROOT / "dist" / f"edgerecall-device-{target}.tar.gz"
+        with (shared / f"cross-{target}").open("a+") as done:
+            fcntl.flock(done, fcntl.LOCK_EX)
+            done.seek(0)
+            built = done.read()
+            if not built:
+                make(target, runtimes)
+                done.write(runtimes)
+            assert built in ("", runtimes)
+        return archive
+
+    def make(target: str, runtimes: str) -> None:
         command = [sys.executable, "-m", "edgerecall", "cross", target, "--runtime", runtimes]
         result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         assert result.returncode == 0, result.stderr
-        return ROOT / "dist" / f"edgerecall-device-{target}.tar.gz"
 
     return build
 
