@@ -155,7 +155,7 @@ def test_too_few_queries_decide_nothing() -> None:
     row = judged(0.01, Gates(min_cosine=-1.0), spread=0.2)
     assert row.delta_recall1 == 0.0 and row.delta_recall1_low is not None and row.delta_recall1_low < -0.002
     assert row.status == "undecided" and row.queries_to_decide is not None and row.queries_to_decide > 240
-    assert f"240 queries cannot tell; about {row.queries_to_decide:,} of such classes would" in str(row.reason)
+    assert f"240 queries cannot tell; about {row.queries_to_decide:,}, in such classes, would" in str(row.reason)
     assert judged(0.01, Gates(min_cosine=-1.0, max_recall_drop=0.2), spread=0.2).status == "ok"
     # At 0 it is these images that count.
     assert judged(0.01, Gates(min_cosine=-1.0, max_recall_drop=0.0), spread=0.2).status == "ok"
