@@ -77,5 +77,5 @@ def judge_drop(row: Row, what: str, change: Interval, allowed: float) -> None:
     if found.decision == "fails":
         row.fail("parity", f"{text}, allowed {allowed:g}")
     elif found.decision == "undecided":
-        more = "no sensible number would" if found.queries is None else f"about {found.queries:,}, in such classes, would"
-        row.doubt(f"{text}, allowed {allowed:g}: {queries:,} queries cannot tell; {more}", found.queries)
+        number = "no sensible number" if found.queries is None else f"about {found.queries:,}, in such classes,"
+        row.doubt(f"{text}, allowed {allowed:g}: {queries:,} queries cannot tell; {number} would", found.queries)
