@@ -237,6 +237,7 @@ def test_the_time_of_a_row_is_bounded(fake_bundle: Make, data: Path) -> None:
     assert 2 <= len(row.samples_ns) <= 10 and row.status == "ok"
 
 
+@pytest.mark.alone
 def test_a_row_is_pinned_and_says_where(fake_bundle: Make, data: Path) -> None:
     last = max(os.sched_getaffinity(0))
     row = bench(fake_bundle(spin_ms=2), data).rows[0]
