@@ -158,6 +158,8 @@ def margins(embeddings: Embeddings, labels: Labels, queries: NDArray[np.int64]) 
 
 def across(queries: Embedded, gallery: Embedded, labels: Labels) -> RetrievalScores:
     """Queries of one row in the gallery of another, of the same images; an image never finds itself."""
+    if queries is gallery and queries.scores is not None:
+        return queries.scores
     # A camera of its own for each image keeps a query from the same image embedded by the other row.
     itself = np.arange(len(labels), dtype=np.int64)
     return retrieval_scores(
@@ -180,13 +182,7 @@ def cross_recall(sets: Sequence[Embedded]) -> CrossRecall | None:
         labels = query_set.labels
         if labels is None:
             return None
-        line = []
-        for gallery_set in sets:
-            if gallery_set is query_set and query_set.scores is not None:
-                line.append(query_set.scores.recall[1])
-            else:
-                line.append(across(query_set, gallery_set, labels).recall[1])
-        table.append(line)
+        table.append([across(query_set, gallery_set, labels).recall[1] for gallery_set in sets])
     return CrossRecall([one.name for one in sets], table)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..schema.gates import Gates
 from ..schema.power import decide
-from ..schema.rows import BenchResult, Row
+from ..schema.rows import SOUND, BenchResult, Row
 from ..schema.statistics import clustered_interval, unpaired_ratio
 
 # What must agree for figures to be comparable: name, value of a result.
@@ -27,7 +27,6 @@ CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
 )
 # And for each row.
 ROW_CONDITIONS = ("precision", "threads")
-SOUND = ("ok", "undecided")
 # Why it cannot be told: rounds of a run scatter too much, or its queries are too few.
 Doubt = Literal["", "scatter", "queries"]
 
@@ -52,6 +51,11 @@ class Change:
         return "FAILED" if self.failed else f"cannot tell ({self.doubt})" if self.doubt else "ok"
 
     @property
+    def line(self) -> str:
+        """The row, the figure, before and after."""
+        return f"{self.row}: {self.figure} {describe(self)}"
+
+    @property
     def share(self) -> float:
         """Relative change; positive is more."""
         return (self.new - self.old) / self.old if self.old else 0.0
@@ -68,13 +72,12 @@ class Comparison:
     @property
     def doubts(self) -> list[str]:
         """What cannot be told, a line each."""
-        return [f"{change.row}: {change.figure} {describe(change)}" for change in self.changes if change.doubt]
+        return [change.line for change in self.changes if change.doubt]
 
     @property
     def failures(self) -> list[str]:
         """What a gate must stop, a line each."""
-        lines = [f"{change.row}: {change.figure} {describe(change)}" for change in self.changes if change.failed]
-        return [*self.missing, *lines]
+        return [*self.missing, *(change.line for change in self.changes if change.failed)]
 
 
 def describe(change: Change) -> str:

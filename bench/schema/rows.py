@@ -20,6 +20,7 @@ ROUNDING = 1e-6  # by which a figure may pass its limit
 LOCAL = "local"  # the device of rows that ran here
 # undecided: nothing fails, but its queries cannot tell that a gate holds.
 Status = Literal["ok", "undecided", "parity", "request", "failed", "missing"]
+SOUND = ("ok", "undecided")  # of rows without a failure
 
 
 @dataclass
@@ -145,7 +146,7 @@ class Row:
 
     def fail(self, status: Status, reason: str) -> None:
         """Marks the row; the first reason stays, but a doubt gives way to a failure."""
-        if self.status in ("ok", "undecided"):
+        if self.status in SOUND:
             self.status, self.reason, self.queries_to_decide = status, reason, None
 
     def doubt(self, reason: str, queries: int | None) -> None:
@@ -251,7 +252,7 @@ class BenchResult:
 
         def is_fine(row: Row) -> bool:
             missing = row.status == "missing" and row.requested_precision == "fp32"
-            return row.status in ("ok", "undecided") or bool(forgiven and missing)
+            return row.status in SOUND or bool(forgiven and missing)
 
         if self.problem is not None or not all(map(is_fine, self.rows)):
             return 1

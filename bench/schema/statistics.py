@@ -104,9 +104,7 @@ def noise(samples: NDArray[np.int64], medians: Floats) -> list[str]:
     return found
 
 
-def clustered_interval(
-    differences: Floats, classes: NDArray[np.int64], seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
+def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: int = 0) -> Interval:
     """The mean of paired differences `(n,)`, of -1 to 1, whose classes `(n,)` are drawn together, with its interval.
 
     Queries of one class stand and fall together, so that whole classes are drawn with replacement and the mean is
@@ -122,7 +120,7 @@ def clustered_interval(
     count = len(sums)
     if count < 2:
         return Interval(value, None, None)
-    least = [value - rare_change(-sums, sizes, confidence), value + rare_change(sums, sizes, confidence)]
+    least = [value - rare_change(-sums, sizes), value + rare_change(sums, sizes)]
     own = float(clustered_error(sums[None], sizes[None], np.array([value]))[0])
     if own <= NO_ERROR**4:  # the same in every class
         return Interval(value, *least)
@@ -136,7 +134,7 @@ def clustered_interval(
         means.append(np.asarray(total.sum(axis=1) / size.sum(axis=1)))
         errors.append(clustered_error(total, size, means[-1]))
     mean, error = np.concatenate(means), np.concatenate(errors)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     none = error < NO_ERROR * own
     if none.mean() > RARE:  # the ratio's tails do not exist
         low, high = np.quantile(mean, tails)
@@ -145,7 +143,7 @@ def clustered_interval(
     return Interval(value, min(float(low), least[0]), max(float(high), least[1]))
 
 
-def rare_change(sums: Floats, sizes: Floats, confidence: float) -> float:
+def rare_change(sums: Floats, sizes: Floats) -> float:
     """By how much more the mean may rise than it did, where few of the classes rose; sums, sizes `(classes,)`.
 
     Where none did, one that does is taken to rise as a whole.
@@ -156,7 +154,7 @@ def rare_change(sums: Floats, sizes: Floats, confidence: float) -> float:
     changed, count = int(risen.sum()), len(sums)
     if changed > FEW_CLASSES:
         return 0.0
-    bound = 1.0 if changed == count else float(stats.beta.ppf((1 + confidence) / 2, changed + 1, count - changed))
+    bound = 1.0 if changed == count else float(stats.beta.ppf((1 + CONFIDENCE) / 2, changed + 1, count - changed))
     rise = float(sums[risen].mean() / sizes.mean()) if changed else 1.0
     return (bound - changed / count) * rise
 
