@@ -1,5 +1,6 @@
 // Bundles and the formats inside them, on files of tests/golden and on damaged copies in memory.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -43,7 +44,7 @@ TEST_CASE("SHA-256 of FIPS 180-4's examples, whole and in pieces") {
 
 TEST_CASE("arrays: what is written is read again, what is damaged is refused") {
   const std::string path = std::string(std::getenv("TMPDIR") != nullptr ? std::getenv("TMPDIR") : "/tmp") +
-                           "/edgerecall-npy-" + std::to_string(std::rand()) + ".npy";
+                           "/edgerecall-npy-" + std::to_string(getpid()) + ".npy";  // ctest runs several at once
   const std::vector<float> values = {1.5f, -2, 3, 4, 5, 6};
   for (const auto& shape : {std::vector<std::size_t>{6}, {2, 3}, {1, 2, 3, 1}}) {
     write_npy(path, shape, values.data());
