@@ -102,7 +102,7 @@ cpp-fuzz: setup
 	$(CMAKE) -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 	    -DEDGERECALL_BUILD_FUZZERS=ON -DEDGERECALL_WERROR=ON -DEDGERECALL_SANITIZE=fuzzer-no-link,address,undefined
 	$(CMAKE) --build build/fuzz --parallel
-	cd build/fuzz && for target in decode preprocess; do mkdir -p $$target-new && \
+	cd build/fuzz && for target in decode preprocess manifest; do mkdir -p $$target-new && \
 	    UBSAN_OPTIONS=halt_on_error=1 ./$${target}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
 	    -dict=../../cpp/tests/fuzz/spec.dict -print_final_stats=1 -verbosity=0 $$target-new \
 	    ../../cpp/tests/fuzz/corpus/$$target || exit 1; done

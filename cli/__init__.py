@@ -71,7 +71,9 @@ def group(debug: bool) -> None:
 
 def fail(message: str, code: int) -> NoReturn:
     """One line on standard error, and the exit code."""
-    click.echo(f"edgerecall: {message}", err=True)
+    from ..runtimes.core.text import readable
+
+    click.echo(f"edgerecall: {readable(message)}", err=True)
     leave(code)
 
 
@@ -131,6 +133,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.Abort:
         fail("interrupted", INTERRUPTED)
     except click.ClickException as error:
+        from ..runtimes.core.text import readable
+
+        error.message = readable(error.message)
         error.show()
         leave(2)
     except KeyboardInterrupt:

@@ -98,6 +98,21 @@ class Gallery:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""
 
+class _Manifest(TypedDict):
+    format: int
+    input_name: str
+    input_shape: list[int]
+    embedding_dim: int
+    normalize_embedding: bool
+    artifacts: list[tuple[str, str, str, list[str], list[tuple[str, str, int, str]]]]
+    golden: list[tuple[str, str, int, str]]
+    golden_images: list[str]
+
+def read_manifest(text: bytes, where: str) -> _Manifest:
+    """What the core understands of a `bundle.json`: files as role, path, bytes, sha256; artifacts as name, runtime,
+    quantisation, targets, files. InputError, which begins with `where`.
+    """
+
 def built_runtimes() -> list[str]:
     """The runtimes that this build of the core has a predictor for."""
 

@@ -34,6 +34,7 @@ TIERS = ("core", "runtime", "train", "device")
 # Of files and folders; the innermost counts. Files of the core import nothing that it has not.
 FILE_TIERS = {
     "bench": "core",
+    "attack": "core",
     "benchmarks": "core",
     "cli": "core",
     "cross": "core",

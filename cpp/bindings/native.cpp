@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include "edgerecall/bundle.h"
 #include "edgerecall/decode.h"
 #include "edgerecall/error.h"
 #include "edgerecall/predictor.h"
@@ -308,6 +309,24 @@ py::object py_execution_record(Predictor& predictor, const Rows& batch) {
   return py::make_tuple(told->precision, told->source, told->operators);
 }
 
+py::list py_files(const std::vector<BundleFile>& files) {
+  py::list all;
+  for (const BundleFile& file : files) all.append(py::make_tuple(file.role, file.path, file.bytes, file.sha256));
+  return all;
+}
+
+py::dict py_read_manifest(const std::string& text, const std::string& where) {
+  const Manifest manifest = Manifest::parse(text, where);
+  py::list artifacts;
+  for (const Artifact& one : manifest.artifacts)
+    artifacts.append(py::make_tuple(one.name, one.runtime, one.quantisation, one.targets, py_files(one.files)));
+  return py::dict(py::arg("format") = manifest.format, py::arg("input_name") = manifest.io.input_name,
+                  py::arg("input_shape") = manifest.io.input_shape,
+                  py::arg("embedding_dim") = manifest.io.embedding_dim,
+                  py::arg("normalize_embedding") = manifest.normalize_embedding, py::arg("artifacts") = artifacts,
+                  py::arg("golden") = py_files(manifest.golden), py::arg("golden_images") = manifest.golden_images);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -341,6 +360,7 @@ PYBIND11_MODULE(_native, module) {
       .def_property_readonly("dim", &Gallery::dim)
       .def_property_readonly("bytes", &Gallery::bytes);
 
+  module.def("read_manifest", &py_read_manifest, py::arg("text"), py::arg("where"));
   module.def("built_runtimes", &built_runtimes);
   py::class_<Predictor>(module, "Predictor")
       .def(py::init(&py_open), py::arg("runtime"), py::arg("files"), py::arg("input_name"), py::arg("input_shape"),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from ..core.config import explain
 from ..core.contract import CONTRACT
 from ..core.errors import BundleError, UnsoundModel
 from ..core.files import sha256, write_text
@@ -29,7 +26,7 @@ from .manifest import (
 )
 from .spec import Spec
 
-MANIFEST_BYTES = 16 << 20  # of bundle.json, at most
+MANIFEST_BYTES: int = CONTRACT["manifest_bytes"]  # at most
 HEADER_BYTES = 4096  # of an array in a file, at most
 
 
@@ -55,24 +52,12 @@ class Bundle:
         try:
             if path.stat().st_size > MANIFEST_BYTES:
                 raise ValueError(f"it is larger than {MANIFEST_BYTES} bytes")
-            data = json.loads(path.read_text(encoding="utf-8"))
+            raw = path.read_bytes()
         except FileNotFoundError as error:
             raise BundleError(f"{root}: expected a bundle, found no {MANIFEST} in it") from error
-        except RecursionError as error:
-            raise BundleError(f"{path}: not readable as JSON: nested too deeply; export the bundle again") from error
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise BundleError(f"{path}: not readable as JSON: {error}; export the bundle again") from error
-        version = data.get("format_version") if isinstance(data, dict) else None
-        known: list[int] = CONTRACT["bundle_formats_read"]
-        if version not in known:
-            raise BundleError(
-                f"{path}: this EdgeRecall reads bundle formats {' and '.join(map(str, known))}, got {version!r}:"
-                " update EdgeRecall or export the bundle again"
-            )
-        try:
-            bundle = cls(root, Manifest.model_validate(data))
-        except ValidationError as error:
-            raise BundleError(explain(error, Manifest, str(path))) from error
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: cannot be read: {error}; export the bundle again") from error
+        bundle = cls(root, Manifest.parse(raw, str(path)))
         for file in bundle.all_files():
             bundle._check_size(file)
         return bundle

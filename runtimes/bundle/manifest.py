@@ -10,11 +10,14 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from ..core.config import Frozen
+from ..core.config import Frozen, explain
 from ..core.contract import CONTRACT
+from ..core.errors import BundleError
 from ..core.files import sha256
+from ..core.json_text import parse_json
+from ..core.text import one_line
 from .spec import Spec
 
 FORMAT_VERSION: int = CONTRACT["bundle_format"]
@@ -28,16 +31,19 @@ VECTORS: dict[int, tuple[tuple[str, str | None], ...]] = {
     2: ((TENSORS, None), (EMBEDDINGS, None)),
 }
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+RelativePath = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=1000)
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=100)]
 Quantisation = Literal["fp32", "fp16", "int8"]
 
 
 class File(Frozen):
     """One file of a bundle. role: what the predictor asks for (`model`, `params`)."""
 
-    role: str
+    role: Name
     path: RelativePath
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, le=1 << 40)]
     sha256: Sha256
 
 
@@ -72,9 +78,9 @@ class Artifact(Frozen):
     (the reason in `unchecked`).
     """
 
-    name: str
-    runtime: str
-    targets: tuple[str, ...]
+    name: Name
+    runtime: Name
+    targets: tuple[Name, ...]
     quantisation: Quantisation = "fp32"
     recipe: Recipe | None = None
     files: tuple[File, ...]
@@ -94,8 +100,8 @@ class Artifact(Frozen):
 class Skipped(Frozen):
     """A format that could not be made, and why."""
 
-    name: str
-    runtime: str
+    name: Name
+    runtime: Name
     reason: str
 
 
@@ -116,19 +122,29 @@ class Manifest(Frozen):
     golden: tuple[File, ...]
     golden_images: Annotated[tuple[RelativePath, ...], Field(min_length=1)]
 
-    @model_validator(mode="before")
     @classmethod
-    def read_format_1(cls, data: Any) -> Any:
-        """Format 1 called the quantisation `precision`, and had fp32 alone."""
-        if not (isinstance(data, dict) and data.get("format_version") == 1 and isinstance(data.get("artifacts"), list)):
-            return data
-        artifacts = []
-        for artifact in data["artifacts"]:
-            if isinstance(artifact, dict) and "precision" in artifact:
-                artifact = {**artifact, "quantisation": artifact["precision"]}
-                del artifact["precision"]
-            artifacts.append(artifact)
-        return {**data, "artifacts": artifacts}
+    def parse(cls, raw: bytes, name: str) -> Manifest:
+        """The manifest that the bytes of a `bundle.json` hold. BundleError, which begins with `name`.
+
+        Strict: `true` is no number and 64.0 no whole one, as for the C++ core.
+        """
+        try:
+            data = parse_json(raw)
+        except ValueError as error:
+            raise BundleError(f"{name}: not readable as JSON: {one_line(error)}; export the bundle again") from error
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if type(version) is not int or version not in CONTRACT["bundle_formats_read"]:
+            known = " and ".join(map(str, CONTRACT["bundle_formats_read"]))
+            raise BundleError(
+                f"{name}: this EdgeRecall reads bundle formats {known}, got {version!r:.40}:"
+                " update EdgeRecall or export the bundle again"
+            )
+        if version == 1:
+            data = of_format_1(data)
+        try:
+            return cls.model_validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            raise BundleError(explain(error, cls, name)) from error
 
     @model_validator(mode="after")
     def golden_is_hashed(self) -> Manifest:
@@ -137,6 +153,20 @@ class Manifest(Frozen):
         if missing:
             raise ValueError(f"golden: no hash of {min(missing)}")
         return self
+
+
+def of_format_1(data: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 called the quantisation `precision`, and had fp32 alone."""
+    artifacts = data.get("artifacts")
+    if not isinstance(artifacts, list):
+        return data
+    renamed = [
+        {"quantisation" if key == "precision" else key: value for key, value in one.items()}
+        if isinstance(one, dict)
+        else one
+        for one in artifacts
+    ]
+    return {**data, "artifacts": renamed}
 
 
 def host_target() -> str:
@@ -150,8 +180,14 @@ def describe_file(root: Path, path: Path, role: str) -> File:
 
 
 def json_schema() -> str:
-    """The text of `bundle.schema.json`."""
-    return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
+    """The text of `bundle.schema.json`, without pydantic's titles, which are the keys again."""
+
+    def untitled(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            return {key: untitled(rule) for key, rule in schema.items() if key != "title"}
+        return [untitled(rule) for rule in schema] if isinstance(schema, list) else schema
+
+    return json.dumps(untitled(Manifest.model_json_schema()), indent=1) + "\n"
 
 
 if __name__ == "__main__":  # after a change of the models

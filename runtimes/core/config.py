@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError
 from .package_folders import package_folders
-from .text import one_line
+from .text import one_line, readable
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -142,7 +142,11 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], name: str) -> str:
-    """The first fault as one line, and how many more there are."""
+    """The first fault as one line of bounded length, and how many more there are."""
+    return readable(_first_fault(error, model, name))
+
+
+def _first_fault(error: ValidationError, model: type[BaseModel], name: str) -> str:
     faults = error.errors()
     # An unknown key explains a missing one better than the other way round.
     fault = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])

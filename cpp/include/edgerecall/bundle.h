@@ -27,6 +27,27 @@ struct Artifact {
   bool runs_here() const;
 };
 
+/// What `bundle.json` says.
+struct Manifest {
+  static constexpr const char* kName = "bundle.json";
+  static constexpr const char* kTensors = "golden/tensors.npy";
+  static constexpr const char* kEmbeddings = "golden/embeddings.npy";
+
+  int format = 0;
+  ModelIO io;
+  bool normalize_embedding = true;
+  std::shared_ptr<const Preprocess> preprocess;
+  std::vector<Artifact> artifacts;
+  std::vector<BundleFile> golden;
+  std::vector<std::string> golden_images;
+
+  /// Throws InputError, which begins with `where`, for what Python's `Manifest.parse` refuses too.
+  static Manifest parse(const std::string& text, const std::string& where);
+
+  /// Format 1 has its golden vectors in an archive, which is not read here.
+  bool has_vectors() const { return format > 1; }
+};
+
 /// Golden images with what the training framework made of them: tensors `(n, 3, H, W)`, raw embeddings `(n, dim)`.
 struct Golden {
   std::vector<std::string> images;
@@ -48,10 +69,10 @@ class Bundle {
   explicit Bundle(const std::string& root);
 
   const std::string& root() const { return root_; }
-  const ModelIO& io() const { return io_; }
-  bool normalize_embedding() const { return normalize_embedding_; }
-  const Preprocess& preprocess() const { return *preprocess_; }
-  const std::vector<Artifact>& artifacts() const { return artifacts_; }
+  const ModelIO& io() const { return manifest_.io; }
+  bool normalize_embedding() const { return manifest_.normalize_embedding; }
+  const Preprocess& preprocess() const { return *manifest_.preprocess; }
+  const std::vector<Artifact>& artifacts() const { return manifest_.artifacts; }
 
   /// The quantisations of a runtime's artifacts for this machine.
   std::vector<std::string> quantisations(const std::string& runtime) const;
@@ -70,13 +91,7 @@ class Bundle {
 
  private:
   std::string root_;
-  ModelIO io_;
-  bool normalize_embedding_ = true;
-  std::shared_ptr<const Preprocess> preprocess_;
-  std::vector<Artifact> artifacts_;
-  std::vector<std::string> golden_images_;
-  std::vector<BundleFile> golden_files_;
-  bool has_vectors_ = true;
+  Manifest manifest_;
   std::shared_ptr<Hashed> hashed_ = std::make_shared<Hashed>();
 };
 
