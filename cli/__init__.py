@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -135,8 +136,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         from ..runtimes.core.text import readable
 
-        error.message = readable(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo("\n".join(readable(line) for line in shown.getvalue().splitlines()), err=True)
         leave(2)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
