@@ -6,9 +6,10 @@
 #include <new>
 #include <string>
 
+#include "edgerecall/error.h"
 #include "edgerecall/machine.h"
 #include "edgerecall/predictor.h"
-#include "base/json_fields.h"
+#include "base/json_text.h"
 #include "session.h"
 #include "verbs.h"
 

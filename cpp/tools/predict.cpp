@@ -1,7 +1,8 @@
 #include <cstdio>
 
+#include "edgerecall/error.h"
 #include "base/files.h"
-#include "base/json_fields.h"
+#include "base/json_text.h"
 #include "edgerecall/npy.h"
 #include "images.h"
 #include "session.h"

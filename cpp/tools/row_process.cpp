@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "clock.h"
+#include "edgerecall/error.h"
 
 namespace edgerecall::device {
 namespace {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "base/json_fields.h"
+#include "base/json_text.h"
 
 namespace edgerecall::device {
 

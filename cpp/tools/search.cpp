@@ -1,10 +1,11 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "edgerecall/error.h"
 #include "edgerecall/npy.h"
 #include "edgerecall/search.h"
 #include "images.h"
-#include "base/json_fields.h"
+#include "base/json_text.h"
 #include "session.h"
 #include "verbs.h"
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <memory>
 
+#include "edgerecall/error.h"
 #include "base/files.h"
 #include "base/shared_library.h"
 #include "row_process.h"

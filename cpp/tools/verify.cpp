@@ -2,7 +2,7 @@
 
 #include "edgerecall/machine.h"
 #include "base/files.h"
-#include "base/json_fields.h"
+#include "base/json_text.h"
 #include "edgerecall_contract.h"
 #include "session.h"
 #include "verbs.h"

@@ -130,9 +130,12 @@ def test_many_entries_take_no_longer_than_they_must(sound: list[bytes]) -> None:
 
 
 def test_the_core_knows_what_the_schema_says(root: Path) -> None:
-    """`cpp/src/bundle/schema.cpp` names every keyword, type and pattern; what is new belongs there first."""
+    """`schema.cpp` names every keyword, type and pattern, and `spec_json.cpp` every key of an operation: one that it
+    did not read would be a second, silent preprocessing.
+    """
     schema = json.loads((root / "runtimes" / "bundle" / "bundle.schema.json").read_text())
-    core = (root / "cpp" / "src" / "bundle" / "schema.cpp").read_text()
+    core = (root / "cpp" / "src" / "base" / "schema.cpp").read_text()
+    read = (root / "cpp" / "src" / "preprocess" / "spec_json.cpp").read_text()
     found: set[str] = set()
 
     def collect(rule: Any) -> None:
@@ -152,3 +155,7 @@ def test_the_core_knows_what_the_schema_says(root: Path) -> None:
     collect(schema)
     missing = {word for word in found - {"", "propertyName"} if f'"{word}"' not in core}
     assert not missing
+    by_name = schema["$defs"]["Preprocess"]["properties"]["ops"]["items"]["discriminator"]["mapping"]
+    operations = {name: schema["$defs"][place.rpartition("/")[2]] for name, place in by_name.items()}
+    keys = {key for rule in operations.values() for key in rule["properties"]}
+    assert not {word for word in {*operations, *keys} if f'"{word}"' not in read}

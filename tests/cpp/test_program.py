@@ -159,11 +159,14 @@ def test_a_bundle_with_some_artifacts_only(program: Program, device_bundle: Path
     [
         (lambda data: data.update(format_version=3), "reads bundle formats 1 and 2"),
         (lambda data: data.update(surprise=1), "unknown key 'surprise'"),
-        (lambda data: data["spec"].update(embedding_dim=0), "embedding_dim: expected a whole number from 1"),
+        (lambda data: data["spec"].update(embedding_dim=0), "expected a whole number from 1 to 65536, got '0'"),
         (lambda data: data["spec"].update(input_shape=[3, 1, 1]), "input_shape: expected what the preprocessing gives"),
         (lambda data: data["spec"]["preprocess"]["ops"].pop(), "expected normalize last"),
-        (lambda data: data["golden"][0].update(path="../../etc/passwd"), "path: expected one inside the bundle"),
-        (lambda data: data.update(golden_images=["golden/99.png"]), "golden_images: expected files"),
+        (
+            lambda data: data["golden"][0].update(path="../../etc/passwd"),
+            "expected a path inside the bundle, got '../../",
+        ),
+        (lambda data: data.update(golden_images=["golden/99.png"]), "golden: no hash of 'golden/99.png'"),
         (lambda data: data.pop("artifacts"), "'artifacts' is missing"),
         (lambda data: data["spec"].update(preprocess=nested(100)), "not readable as JSON"),
     ],

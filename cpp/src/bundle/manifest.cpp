@@ -3,7 +3,7 @@
 
 #include "edgerecall/bundle.h"
 #include "edgerecall/error.h"
-#include "bundle/schema.h"
+#include "base/schema.h"
 #include "edgerecall_contract.h"
 
 namespace edgerecall {
@@ -41,7 +41,7 @@ Manifest Manifest::parse(const std::string& text, const std::string& where) {
     throw InputError(where + ": this program reads bundle formats " + std::to_string(kOldFormat) + " and " +
                      std::to_string(contract::kBundleFormat) + ": update it or export the bundle again");
   if (version == kOldFormat) rename_precision(json);
-  apply_manifest_schema(json, where);
+  apply_schema(json, where);
 
   Manifest manifest;
   const Json& spec = json["spec"];

@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "edgerecall/error.h"
 #include "clock.h"
 #include "edgerecall/machine.h"
 #include "base/files.h"

@@ -5,6 +5,7 @@
 #include <limits>
 #include <random>
 
+#include "edgerecall/error.h"
 #include "clock.h"
 #include "base/files.h"
 #include "edgerecall/decode.h"

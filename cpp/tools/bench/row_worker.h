@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "edgerecall/bundle.h"
-#include "base/json_fields.h"
+#include "base/json_text.h"
 
 namespace edgerecall::device {
 

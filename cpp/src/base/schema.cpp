@@ -1,9 +1,10 @@
-// The keywords of JSON Schema that pydantic writes for the manifest; any other is an error of ours.
-#include "bundle/schema.h"
+// The keywords of JSON Schema that pydantic writes; any other is an error of ours.
+#include "base/schema.h"
 
 #include <algorithm>
 #include <stdexcept>
 
+#include "edgerecall/error.h"
 #include "edgerecall_contract.h"
 
 namespace edgerecall {
@@ -28,12 +29,24 @@ bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-/// The manifest's patterns, known by their text: `std::regex` would be a fifth of the program.
-bool matches(const std::string& text, const std::string& pattern) {
-  if (pattern == "^[A-Za-z0-9_][A-Za-z0-9_.+-]*$") return is_path(text, ".+-", false);
-  if (pattern == "^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$") return is_path(text, ".-", true);
-  if (pattern == "^[0-9a-f]{64}$") return is_sha256(text);
-  throw std::logic_error("schema: unknown pattern " + pattern);
+/// A pattern of the schema, known by its text: `std::regex` would be a fifth of the program.
+struct Pattern {
+  const char* text;
+  const char* expected;
+  bool (*matches)(const std::string&);
+};
+
+constexpr Pattern kPatterns[] = {
+    {"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", "a name", [](const std::string& text) { return is_path(text, ".+-", false); }},
+    {"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", "a path inside the bundle",
+     [](const std::string& text) { return is_path(text, ".-", true); }},
+    {"^[0-9a-f]{64}$", "a SHA-256", is_sha256},
+};
+
+const Pattern& pattern_of(const std::string& text) {
+  for (const Pattern& one : kPatterns)
+    if (text == one.text) return one;
+  throw std::logic_error("schema: unknown pattern " + text);
 }
 
 std::size_t letters(const std::string& utf8) {
@@ -54,13 +67,17 @@ bool has_type(const Json& value, const std::string& type) {
 
 class Schema {
  public:
-  Schema() : root_(Json::parse(contract::kManifestSchema)) {}
+  Schema() : root_(parse_json(contract::kManifestSchema)) {}
 
-  void apply(Json& manifest, const std::string& where) const { apply(root_, manifest, where + ": ", ""); }
+  void apply(Json& value, const std::string& where, std::initializer_list<const char*> path) const {
+    const Json* part = &root_;
+    for (const char* key : path) part = &part->at(key);
+    apply(*part, value, where + ": ", "");
+  }
 
  private:
   [[noreturn]] static void fail(const std::string& where, const std::string& at, const std::string& what) {
-    throw InputError(where + (at.empty() ? "the manifest" : at) + ": " + what);
+    throw InputError(where + at + (at.empty() ? "" : ": ") + what);
   }
 
   const Json& referred(const Json& reference) const {
@@ -82,14 +99,19 @@ class Schema {
       } else if (keyword == "const") {
         if (value != rule) fail(where, at, "unknown value " + shown(value));
       } else if (keyword == "pattern") {
-        if (!matches(value.get<std::string>(), rule.get<std::string>()))
-          fail(where, at, "not in the form that is expected there: " + shown(value));
+        const Pattern& form = pattern_of(rule.get<std::string>());
+        if (!form.matches(value.get<std::string>()))
+          fail(where, at, std::string("expected ") + form.expected + ", got " + shown(value));
       } else if (keyword == "maxLength") {
         if (letters(value.get<std::string>()) > rule.get<std::size_t>()) fail(where, at, "too long a text");
       } else if (keyword == "minimum" || keyword == "maximum") {
-        if (keyword == "minimum" ? value < rule : value > rule) fail(where, at, "out of range: " + shown(value));
+        const auto number = value.get<double>(), bound = rule.get<double>();
+        if (keyword == "minimum" ? number < bound : number > bound)
+          fail(where, at,
+               "expected a whole number from " + to_text(schema["minimum"]) + " to " + to_text(schema["maximum"]) +
+                   ", got " + shown(value));
       } else if (keyword == "minItems" || keyword == "maxItems") {
-        if (keyword == "minItems" ? value.size() < rule : value.size() > rule)
+        if (keyword == "minItems" ? value.size() < rule.get<std::size_t>() : value.size() > rule.get<std::size_t>())
           fail(where, at, "expected another number of values");
       } else if (keyword == "items" || keyword == "prefixItems") {
         for (std::size_t index = 0; index < value.size(); ++index)
@@ -136,13 +158,18 @@ class Schema {
     }
   }
 
-  static std::string shown(const Json& value) { return in_quotes(to_text(value)); }
+  static std::string shown(const Json& value) {
+    return in_quotes(value.is_string() ? value.get<std::string>() : to_text(value));
+  }
 
   const Json root_;
 };
 
 }  // namespace
 
-void apply_manifest_schema(Json& manifest, const std::string& where) { Schema().apply(manifest, where); }
+void apply_schema(Json& value, const std::string& where, std::initializer_list<const char*> path) {
+  static const Schema schema;
+  schema.apply(value, where, path);
+}
 
 }  // namespace edgerecall
