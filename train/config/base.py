@@ -8,4 +8,8 @@ from pydantic import Field
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
+# Of what takes memory with its number. Counts of time (epochs, iterations) are Positive: more of them take longer.
+Images = Annotated[int, Field(ge=1, le=65_536)]  # in a batch
+Dim = Annotated[int, Field(ge=1, le=65_536)]  # of features and embeddings
+Workers = Annotated[int, Field(ge=0, le=256)]
 Rate = Annotated[float, Field(gt=0)]

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen
 from ...runtimes.preprocess.ops import Backend
-from .base import NonNegative, Positive
+from .base import Images, Positive, Workers
 
 
 class Dataset(Frozen):
@@ -31,7 +31,7 @@ class IdentityBatches(Frozen):
     `Global.iter_per_epoch` cuts them into epochs. batch_size: of one process.
     """
 
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[Images, Field(ge=2)]
     drop_last: bool = False
     shuffle: Literal[True] = True
     max_iters: Positive | None = None
@@ -41,7 +41,7 @@ class RandomIdentityOptions(IdentityBatches):
     """Passes over the list: `batch_size / num_instances` identities, `num_instances` images of each."""
 
     name: Literal["DistributedRandomIdentitySampler"]
-    num_instances: Positive
+    num_instances: Images
 
     @property
     def instances(self) -> int:
@@ -53,7 +53,7 @@ class PKOptions(IdentityBatches):
     """Independent draws of P identities and K images. sample_method: identities by their images, or all alike."""
 
     name: Literal["PKSampler"]
-    sample_per_id: Positive
+    sample_per_id: Images
     sample_method: Literal["sample_avg_prob", "id_avg_prob"] = "sample_avg_prob"
 
     @property
@@ -66,7 +66,7 @@ class EvalSampler(Frozen):
     """In list order."""
 
     name: Literal["DistributedBatchSampler"] = "DistributedBatchSampler"
-    batch_size: Positive = 64
+    batch_size: Images = 64
     drop_last: Literal[False] = False
     shuffle: Literal[False] = False
 
@@ -77,7 +77,7 @@ class Loader(Frozen):
     use_shared_memory is accepted: processes always use it, threads need none.
     """
 
-    num_workers: NonNegative = 2
+    num_workers: Workers = 2
     use_shared_memory: bool = True
 
 

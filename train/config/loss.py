@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen
-from .base import NonNegative, Positive, Rate
+from .base import Dim, NonNegative, Rate
 
 
 class PairOptions(Frozen):
@@ -18,7 +18,7 @@ class PairOptions(Frozen):
     """
 
     weight: float = 1.0
-    embedding_size: Positive
+    embedding_size: Dim
     normalize_feature: bool = True
     epsilon: Annotated[float, Field(ge=0, lt=1)] | None = None
     feature_from: Literal["features"] = "features"
@@ -50,7 +50,7 @@ class MemoryOptions(PairOptions):
     and what it weighs.
     """
 
-    xbm_size: Positive | None = None
+    xbm_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     xbm_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     xbm_weight: float = 1.0
     start_iter: NonNegative = 0

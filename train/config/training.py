@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen, apply_overrides, read_yaml, validate
-from .base import NonNegative, Positive, Rate
+from ...runtimes.preprocess.ops import Side
+from .base import Dim, NonNegative, Positive, Rate
 from .data import DataSection
 from .loss import LossSection, MemoryOptions
 from .optimizer import OptimizerSection
@@ -43,7 +44,7 @@ class GlobalSection(Frozen):
     eval_mode: Literal["retrieval"] = "retrieval"
     retrieval_feature_from: Literal["features"] = "features"
     re_ranking: bool = False
-    image_shape: tuple[Literal[3], Positive, Positive]
+    image_shape: tuple[Literal[3], Side, Side]
     save_inference_dir: Path = Path("./inference")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
@@ -116,8 +117,8 @@ class NeckSection(Frozen):
     """`Arch.Neck`: a linear layer from the backbone's `embedding_size` features to `class_num` dimensions."""
 
     name: Literal["FC"]
-    embedding_size: Positive
-    class_num: Positive
+    embedding_size: Dim
+    class_num: Dim
     weight_attr: ParameterAttr | None = None
     bias_attr: ParameterAttr | None = None
 
@@ -134,10 +135,13 @@ class ArchSection(Frozen):
     Neck: NeckSection
 
 
+Neighbours = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class RecallkOptions(Frozen):
     """recall@k for each k."""
 
-    topk: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 5)
+    topk: Annotated[tuple[Neighbours, ...], Field(min_length=1, max_length=100)] = (1, 5)
 
 
 class NoOptions(Frozen):

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ...runtimes.core.config import Frozen, suggestion, validate
 from ...runtimes.core.errors import InputError
-from ...runtimes.preprocess.ops import Backend, CenterCrop, Filter, Resampling, ResizeExact, ResizeShort
+from ...runtimes.preprocess.ops import Backend, CenterCrop, Filter, Resampling, ResizeExact, ResizeShort, Side
 from ...runtimes.preprocess.pipeline import apply_geometry, preprocess_pixels
 from ...runtimes.preprocess.transform_ops import (
     GEOMETRY,
@@ -25,7 +25,6 @@ from ...runtimes.preprocess.transform_ops import (
 
 Pixels = NDArray[np.uint8]
 Step = Callable[[Pixels, np.random.Generator], Pixels]
-Side = Annotated[int, Field(ge=1)]
 Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 

@@ -17,6 +17,8 @@ from ...runtimes.core.errors import InputError
 from ...runtimes.core.files import atomic_folder
 from .shapes import CATEGORIES, Product, Rng, draw_product, random_colour, random_product
 
+MOST_IMAGES = 1_000_000
+
 
 @dataclass(frozen=True)
 class SynthOptions:
@@ -32,6 +34,9 @@ class SynthOptions:
         """InputError unless the numbers make sense."""
         if min(self.train_classes, self.test_classes) < 2 or self.images_per_class < 2:
             raise InputError("data synth: expected 2 or more classes in each list and 2 or more images per class")
+        images = (self.train_classes + self.test_classes) * self.images_per_class
+        if images > MOST_IMAGES:
+            raise InputError(f"data synth: expected at most {MOST_IMAGES} images, got {images}")
         if not 32 <= self.size <= 4096:
             raise InputError(f"data synth: size: expected 32 to 4096 pixels, got {self.size}")
 

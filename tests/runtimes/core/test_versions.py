@@ -88,3 +88,9 @@ def test_sidecars_take_the_versions_that_the_extras_name(root: Path) -> None:
         for text in sidecar.requirements:
             requirement = Requirement(text)
             assert named[requirement.name].specifier == requirement.specifier
+
+
+def test_a_library_that_memory_does_not_hold_is_no_missing_package() -> None:
+    error = ImportError("/x/libpaddle.so: failed to map segment from shared object")
+    assert "libpaddle.so cannot be loaded" in str(missing_package(error))
+    assert "more memory" in needs(PADDLE, error=error) and "pip install" not in needs(PADDLE, error=error)
