@@ -41,5 +41,5 @@ def convert(folder: Path, no_file_check: bool) -> None:
 
     for split in convert_release(folder, check_files=not no_file_check):
         console().print(f"{folder}/{split.name}_list.txt: {split.images} images, {split.classes} classes")
-        if warning := split.warning():
+        for warning in split.warnings():
             console(stderr=True).print(f"warning: {warning}")

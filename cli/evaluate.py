@@ -32,6 +32,7 @@ def command(
     """recall@k, mAP, R-precision and mAP@R of a checkpoint."""
     from ..bench.retrieval.failure_report import PAGE_NAME, write_failures
     from ..bench.retrieval.failures import class_scores, worst_queries
+    from ..bench.retrieval.label_sense import label_warnings
     from ..bench.retrieval.metrics import retrieval_scores
     from ..runtimes.core.files import refuse_to_replace
     from ..train.config.training import load_config
@@ -60,6 +61,11 @@ def command(
         classes = class_scores(rows.images, plain)
         page = write_failures(failures, plain, classes, found, rows.images, gallery.images, command_line())
         logger.info("failures: %s", page)
+    if queries is None and not config.Global.re_ranking:
+        for warning in label_warnings(
+            [Path(path) for path in gallery.images.paths], gallery.images.labels, scores.nearest, gallery.embeddings, ()
+        ):
+            logger.warning("%s", warning)
     target = console()
     target.print(", ".join(f"{name}: {value:.5f}" for name, value in scores.named.items()), soft_wrap=True)
     target.print(scores.line(0, config.Metric.topk), soft_wrap=True, markup=False)

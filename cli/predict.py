@@ -33,8 +33,9 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     logger = setup_logging(console(stderr=True))
     paths = find_images(config.Global.infer_imgs)
     if others := other_files(config.Global.infer_imgs):
-        kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in others}))
-        logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), kinds)
+        kinds = sorted({path.suffix.lower() or path.name if path.is_file() else f"{path} (no file)" for path in others})
+        shown = ", ".join(kinds[:8] + ["..."] * (len(kinds) > 8))
+        logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), shown)
     writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
     writer.check(paths)
     bad: list[ImageError] = []

@@ -18,6 +18,7 @@ import paddle
 from ..bench.retrieval.metrics import RetrievalScores
 from ..runtimes.core.errors import EdgeRecallError, InputError
 from . import distributed
+from .config.base import flat
 from .config.training import TrainConfig
 from .data.loader import Batch, Draw, TrainLoader
 from .data.sampler import Position, build_sampler
@@ -62,7 +63,7 @@ class Trainer:
         self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
-        self.progress = RunPosition(self._fixed())
+        self.progress = RunPosition(self._fixed(), self._settings())
         if self.loss.xbm is not None and self.loss.xbm.size < self.batch_size * self.world:
             raise InputError(
                 f"the memory holds {self.loss.xbm.size} embeddings, the batch of all processes has"
@@ -342,6 +343,9 @@ class Trainer:
             "iter_per_epoch": settings.iter_per_epoch,
             "update_freq": settings.update_freq,
         }
+
+    def _settings(self) -> dict[str, str]:
+        return {**flat("Optimizer", self.config.Optimizer), **flat("Loss.Train", self.config.Loss.Train[0])}
 
     @contextmanager
     def _others(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from ...runtimes.predictor.registry import tool_versions
 from ...runtimes.preprocess.ops import Preprocess
 from ..devices.device import open_device
 from ..devices.device_bench import DeviceBench
+from ..retrieval.label_sense import label_warnings
 from ..schema.group_result import GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.recommendation import speeds
@@ -301,7 +302,10 @@ def run_bench(
         bad_images=run.bad,
     )
     progress("comparing embeddings", 1.0)
-    judge_all(result, groups, reference, run.paths, None if unpaired else labels)
+    baseline = judge_all(result, groups, reference, run.paths, None if unpaired else labels)
+    if baseline is not None and baseline.labels is not None:
+        digests = [images.digests[index] for index in run.kept]
+        result.warnings += label_warnings(run.paths, baseline.labels, baseline.nearest, baseline.embeddings, digests)
     for row in rows:
         if row.measured:
             options.gates.check(row)
@@ -325,13 +329,13 @@ def judge_all(
     reference: GroupResult | None,
     paths: Sequence[Path],
     labels: NDArray[np.int64] | None,
-) -> None:
-    """Parity of every measured row against the reference, or the first sound row in fp32."""
+) -> Embedded | None:
+    """Parity of every measured row against the baseline, which it gives: the reference, or the first sound fp32 row."""
     sets = {name: Embedded(name, array, labels) for group in groups for name, array in group.embeddings.items()}
     random = {name: array for group in groups for name, array in group.random.items()}
     rows = [row for row in result.rows if row.name in sets]
     if not rows:
-        return
+        return None
     if reference:
         (name,) = reference.embeddings
         baseline, base_random = Embedded(name, reference.embeddings[name], labels), reference.random[name]
@@ -342,7 +346,7 @@ def judge_all(
         if not fp32:
             for row in rows:
                 row.fail("parity", "no fp32 row is left to judge it against")
-            return
+            return None
         first = next((row for row in fp32 if row.status == "ok"), fp32[0])
         baseline, base_random, result.baseline = sets[first.name], random[first.name], first.name
     if baseline.labels is not None and baseline.scores is not None:
@@ -357,6 +361,7 @@ def judge_all(
     if others:
         worst = min(others, key=lambda row: (-(row.neighbour_flips or 0.0), row.cosine_min or 0.0))
         result.worst_pairs = worst_pairs(sets[worst.name], baseline, paths)
+    return baseline
 
 
 def distinct(rows: Sequence[Row], sets: dict[str, Embedded], reference: Embedded | None) -> list[Embedded]:

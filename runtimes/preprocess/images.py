@@ -92,9 +92,11 @@ def load_rgb(path: Path, exif: str = "ignore") -> Pixels:
 
 
 def other_files(folder: Path) -> list[Path]:
-    """Files below a folder that `find_images` passes over by their suffix; hidden ones are not counted."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() not in SUFFIXES)
+    """What is below a folder that `find_images` passes over: files of other suffixes, links to nothing, pipes; hidden
+    ones are not counted.
+    """
+    found = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in found if path.suffix.lower() not in SUFFIXES or not path.is_file())
 
 
 def find_images(path: Path) -> list[Path]:

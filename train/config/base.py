@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -13,3 +13,12 @@ Images = Annotated[int, Field(ge=1, le=65_536)]  # in a batch
 Dim = Annotated[int, Field(ge=1, le=65_536)]  # of features and embeddings
 Workers = Annotated[int, Field(ge=0, le=256)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def flat(name: str, section: BaseModel) -> dict[str, str]:
+    """What a section says, as text by `a.b.c`."""
+    found: dict[str, str] = {}
+    for key, value in section:
+        place = f"{name}.{key}"
+        found.update(flat(place, value) if isinstance(value, BaseModel) else {place: str(value)})
+    return found

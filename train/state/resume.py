@@ -33,12 +33,14 @@ class RunPosition:
     """Where a training stands. step: iterations done; epochs: evaluated and saved; position: of the sampler.
 
     fixed: what the order of the images and the updates hangs on; it must not change over a resume.
+    settings: of optimizer and loss, as text by their place in the config; a change of them is told.
     probe: the drift probe's last embeddings, float32 `(n, D)`.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
 
     fixed: dict[str, int | str]
+    settings: dict[str, str] = field(default_factory=dict)
     step: NonNegative = 0
     epochs: NonNegative = 0
     best: float = -1.0
@@ -81,6 +83,13 @@ def read_position(prefix: Path, fresh: RunPosition) -> RunPosition:
                 f"checkpoint {path}: was trained with {name} {progress.fixed.get(name)}, now it is {now}: it cannot go"
                 " on as it was; start anew from its weights by Global.pretrained_model"
             )
+    for name in sorted({*progress.settings, *fresh.settings}) if progress.settings else ():
+        was, now = (one.settings.get(name, "absent") for one in (progress, fresh))
+        if was != now:
+            logger.warning(
+                "checkpoint %s: %s was %s and is %s now; the schedule's own state stays as saved", path, name, was, now
+            )
+    progress.settings = fresh.settings
     if progress.probe is not None and progress.probe.ndim != 2:
         raise InputError(f"checkpoint {path}: probe: expected rows of embeddings, got {progress.probe.ndim} dimensions")
     return progress

@@ -543,3 +543,22 @@ def test_the_four_real_runtimes(real_bundle: Path, lite_ready: None, data: Path)
         "lite": None,
     }
     assert all(sum(row.operators.values()) > 20 for row in result.rows if row.precision_source)
+
+
+@pytest.mark.parametrize(("wrong", "told"), [("twice", "under one label"), ("shifted", "labels change 1 line after")])
+def test_labels_that_make_no_sense_are_told(
+    fake_bundle: Make, data: Path, tmp_path: Path, wrong: str, told: str
+) -> None:
+    lines = [line.rsplit(" ", 1) for line in (data / "test_list.txt").read_text().splitlines()]
+    labels = [label for _, label in lines]
+    if wrong == "shifted":
+        labels = [labels[-1], *labels[:-1]]
+    text = "".join(f"{path} {label}\n" for (path, _), label in zip(lines, labels, strict=True))
+    (tmp_path / "list.txt").write_text(text * 2 if wrong == "twice" else text)
+    images = ImageSet.find(data, tmp_path / "list.txt")
+    for strict in (False, True):
+        options = BenchOptions(runtimes=("fake",), samples=4, rounds=2, strict=strict)
+        result = run_bench(fake_bundle(f"b{strict}"), images, options, "tests", lambda what, share: None)
+        assert any(told in warning and "such as" in warning for warning in result.warnings)
+        assert result.exit_code == (1 if strict else 0)
+    assert bench(fake_bundle("sound"), data).warnings == []

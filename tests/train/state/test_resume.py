@@ -185,6 +185,17 @@ def test_what_cannot_be_resumed(full_config: Path, tmp_path: Path, override: str
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_changed_setting_is_told(full_config: Path, tmp_path: Path, caplog: Any) -> None:
+    change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
+    run(load_config(full_config, change))
+    Trainer(load_config(full_config, change), resume=True)
+    assert "stays as saved" not in caplog.text
+    for _ in range(2):  # what was told once is told again, until it is trained with
+        caplog.clear()
+        Trainer(load_config(full_config, [*change, "Optimizer.lr.learning_rate=0.03"]), resume=True)
+        assert "latest.pdstates: Optimizer.lr.learning_rate was 0.003 and is 0.03 now" in caplog.text
+
+
 @pytest.fixture
 def stopped(full_config: Path, tmp_path: Path) -> tuple[TrainConfig, Path]:
     """The config of a training that is done, and its `latest`."""
