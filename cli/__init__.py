@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import signal
 import sys
@@ -136,9 +135,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         from ..runtimes.core.text import readable
 
-        shown = io.StringIO()
-        error.show(shown)
-        click.echo("\n".join(readable(line) for line in shown.getvalue().splitlines()), err=True)
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # whose message is the help
+            vars(error)["message"] = readable(error.message)
+        error.show()
         leave(2)
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)

@@ -61,10 +61,9 @@ def command(
         classes = class_scores(rows.images, plain)
         page = write_failures(failures, plain, classes, found, rows.images, gallery.images, command_line())
         logger.info("failures: %s", page)
-    if queries is None and not config.Global.re_ranking:
-        for warning in label_warnings(
-            [Path(path) for path in gallery.images.paths], gallery.images.labels, scores.nearest, gallery.embeddings, ()
-        ):
+    if queries is None:
+        files = [Path(path) for path in gallery.images.paths]
+        for warning in label_warnings(files, gallery.images.labels, gallery.embeddings):
             logger.warning("%s", warning)
     target = console()
     target.print(", ".join(f"{name}: {value:.5f}" for name, value in scores.named.items()), soft_wrap=True)

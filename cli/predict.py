@@ -25,6 +25,7 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
         raise click.UsageError(f"--output needs --format {', '.join(OUTPUTS[1:])}")
     from ..runtimes.core.config import apply_overrides, read_yaml, validate
     from ..runtimes.core.errors import ImageError, InputError
+    from ..runtimes.core.text import readable
     from ..runtimes.embed.predict_config import RecConfig, binarize, open_rec_model
     from ..runtimes.embed.writers import WRITERS, TextWriter, Writer
     from ..runtimes.preprocess.images import SUFFIXES, find_images, other_files
@@ -33,9 +34,13 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     logger = setup_logging(console(stderr=True))
     paths = find_images(config.Global.infer_imgs)
     if others := other_files(config.Global.infer_imgs):
-        kinds = sorted({path.suffix.lower() or path.name if path.is_file() else f"{path} (no file)" for path in others})
+        kinds = sorted(
+            {path.suffix.lower() or path.name if path.is_file() else f"{path.name} (no file)" for path in others}
+        )
         shown = ", ".join(kinds[:8] + ["..."] * (len(kinds) > 8))
-        logger.warning("%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), shown)
+        logger.warning(
+            "%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), readable(shown)
+        )
     writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
     writer.check(paths)
     bad: list[ImageError] = []

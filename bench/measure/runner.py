@@ -305,7 +305,7 @@ def run_bench(
     baseline = judge_all(result, groups, reference, run.paths, None if unpaired else labels)
     if baseline is not None and baseline.labels is not None:
         digests = [images.digests[index] for index in run.kept]
-        result.warnings += label_warnings(run.paths, baseline.labels, baseline.nearest, baseline.embeddings, digests)
+        result.warnings += label_warnings(run.paths, baseline.labels, baseline.embeddings, digests)
     for row in rows:
         if row.measured:
             options.gates.check(row)

@@ -1,6 +1,6 @@
 """The manifest of a bundle, `bundle.json`, format 2; format 1 is read too.
 
-`bundle.schema.json` beside this file is its JSON Schema: the C++ core takes its lists of keys from there.
+`bundle.schema.json` beside this file is its JSON Schema, by which the C++ core validates.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def of_format_1(data: dict[str, Any]) -> dict[str, Any]:
         return data
     renamed = [
         {"quantisation" if key == "precision" else key: value for key, value in one.items()}
-        if isinstance(one, dict)
+        if isinstance(one, dict) and "quantisation" not in one
         else one
         for one in artifacts
     ]

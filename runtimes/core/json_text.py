@@ -14,7 +14,8 @@ DEEPEST: int = CONTRACT["json_depth"]  # levels
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text (RFC 8259) in UTF-8. ValueError, with the reason, for anything else.
 
-    Also refused: a byte order mark, NaN and numbers that no double holds, lone surrogates, more than 64 levels.
+    Also refused: a byte order mark, NaN and numbers that no double holds, lone surrogates, a key given twice, more
+    than 64 levels.
     """
     if raw.startswith(b"\xef\xbb\xbf"):
         raise ValueError("it begins with a byte order mark")
@@ -23,7 +24,9 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     try:
-        value = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        value = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if _is_deep(value):
@@ -31,6 +34,13 @@ def parse_json(raw: bytes) -> Any:
     if "\\u" in text:  # what else could give one was refused with the bytes
         _check_surrogates(value)
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 def _no_number(name: str) -> float:

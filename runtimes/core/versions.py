@@ -99,7 +99,9 @@ def missing_package(error: ImportError, packages: Mapping[str, Package] = PACKAG
 
 def missing_library(error: ImportError) -> str | None:
     """ "needs LIBRARY", with its package, when an import failed for want of a shared library or of memory for it."""
-    if found := re.search(r"([^/ ]+): (?:failed to map segment|cannot allocate memory)", str(error)):
+    if found := re.search(
+        r"([^/ ]+): (?:failed to map segment from shared object|cannot allocate memory)$", str(error)
+    ):
         return f"needs more memory than this process may use: {found[1]} cannot be loaded"
     found = re.match(r"(lib[^:/ ]+): cannot open shared object file", str(error))
     if found is None:

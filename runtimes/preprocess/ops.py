@@ -101,7 +101,7 @@ Op = Annotated[Decode | ResizeShort | ResizeExact | CenterCrop | Normalize, Fiel
 class Preprocess(Frozen):
     """Decode, then any resizes and crops, then normalise."""
 
-    ops: Annotated[tuple[Op, ...], Field(min_length=3, max_length=66)]
+    ops: Annotated[tuple[Op, ...], Field(max_length=66)]
 
     @model_validator(mode="after")
     def ordered(self) -> Preprocess:

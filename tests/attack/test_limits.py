@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 import sys
@@ -25,7 +26,7 @@ VALUES = ("0", "-1", "1000000000")
 FLOATS = (*VALUES, "nan", "inf")
 # Texts that hold numbers.
 TEXTS = {"bench": ("--threads", "--batch", "--cpus")}
-# What a verb needs before it looks at the option; verbs without an entry have no number, or need the trainer.
+# What a verb needs beside the option. Those of the trainer are not let come to it: click bounds their numbers.
 NEEDED: dict[str, tuple[str, ...]] = {
     "data synth": ("NEW", "--train-classes", "2", "--test-classes", "2", "--images-per-class", "2", "--size", "32"),
     "export": ("NEW", "--model", "NONE", "--preprocess", "NONE", "--images", "NONE"),
@@ -60,12 +61,14 @@ def numbers() -> Iterator[tuple[str, str, str]]:
 def run(arguments: list[str], memory: int = 8 << 30) -> subprocess.CompletedProcess[str]:
     """The command line with so many bytes of address space."""
     limit = (memory, memory)
+    one = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # or the space depends on the number of cores
     return subprocess.run(
         [sys.executable, "-m", "edgerecall", *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
+        env={**os.environ, **one},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
     )
 

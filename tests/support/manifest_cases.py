@@ -51,7 +51,9 @@ def changed_value(data: Any, draw: random.Random) -> Any:
     elif kind < 0.4 and isinstance(holder, list):
         holder.insert(key, copy.deepcopy(holder[key]))
     elif kind < 0.45 and isinstance(holder, dict):
-        holder[draw.choice(("x", "op", "precision", "recipe", "check", "skipped", "name"))] = draw.choice(VALUES)
+        holder[draw.choice(("x", "op", "precision", "quantisation", "recipe", "check", "skipped", "name"))] = (
+            draw.choice(VALUES)
+        )
     else:
         holder[key] = copy.deepcopy(draw.choice(VALUES))
     return data

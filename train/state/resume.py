@@ -83,12 +83,11 @@ def read_position(prefix: Path, fresh: RunPosition) -> RunPosition:
                 f"checkpoint {path}: was trained with {name} {progress.fixed.get(name)}, now it is {now}: it cannot go"
                 " on as it was; start anew from its weights by Global.pretrained_model"
             )
-    for name in sorted({*progress.settings, *fresh.settings}) if progress.settings else ():
-        was, now = (one.settings.get(name, "absent") for one in (progress, fresh))
+    for name in sorted(progress.settings.keys() & fresh.settings.keys()):
+        was, now = progress.settings[name], fresh.settings[name]
         if was != now:
-            logger.warning(
-                "checkpoint %s: %s was %s and is %s now; the schedule's own state stays as saved", path, name, was, now
-            )
+            saved = "; what the schedule had made of it stays as saved" if name.startswith("Optimizer.lr.") else ""
+            logger.warning("checkpoint %s: %s was %s and is %s now%s", path, name, was, now, saved)
     progress.settings = fresh.settings
     if progress.probe is not None and progress.probe.ndim != 2:
         raise InputError(f"checkpoint {path}: probe: expected rows of embeddings, got {progress.probe.ndim} dimensions")

@@ -25,8 +25,9 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
+    const std::size_t before = open_.back()->size();
     slot_ = &(*open_.back())[name];
-    return true;
+    return open_.back()->size() > before;  // not given twice
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 

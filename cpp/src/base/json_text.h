@@ -7,8 +7,8 @@ namespace edgerecall {
 
 using Json = nlohmann::json;
 
-/// Discarded where Python's `parse_json` refuses the text: no JSON, nested more than 64 deep, or numbers beyond a
-/// double.
+/// Discarded where Python's `parse_json` refuses the text: no JSON, a key given twice, nested too deeply, or numbers
+/// beyond a double.
 Json parse_json(const std::string& text);
 
 /// On one line, or indented. Bytes that are no UTF-8, as a file's name may hold, are replaced.

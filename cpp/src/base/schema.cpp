@@ -106,10 +106,7 @@ class Schema {
         if (letters(value.get<std::string>()) > rule.get<std::size_t>()) fail(where, at, "too long a text");
       } else if (keyword == "minimum" || keyword == "maximum") {
         const auto number = value.get<double>(), bound = rule.get<double>();
-        if (keyword == "minimum" ? number < bound : number > bound)
-          fail(where, at,
-               "expected a whole number from " + to_text(schema["minimum"]) + " to " + to_text(schema["maximum"]) +
-                   ", got " + shown(value));
+        if (keyword == "minimum" ? number < bound : number > bound) fail(where, at, range(schema) + shown(value));
       } else if (keyword == "minItems" || keyword == "maxItems") {
         if (keyword == "minItems" ? value.size() < rule.get<std::size_t>() : value.size() > rule.get<std::size_t>())
           fail(where, at, "expected another number of values");
@@ -140,7 +137,8 @@ class Schema {
     if (!value.is_object() || !value.contains(name) || !value[name].is_string())
       fail(where, at, "expected an object with '" + name + "'");
     const auto found = by["mapping"].find(value[name].get<std::string>());
-    if (found == by["mapping"].end()) fail(where, at + "." + name, "unknown value " + shown(value[name]));
+    if (found == by["mapping"].end())
+      fail(where, at + (at.empty() ? "" : ".") + name, "unknown value " + shown(value[name]));
     return referred(*found);
   }
 
@@ -156,6 +154,13 @@ class Schema {
       if (!rule.contains("default")) fail(where, at, "'" + key + "' is missing");
       value[key] = rule["default"];
     }
+  }
+
+  static std::string range(const Json& schema) {
+    std::string text = "expected a whole number";
+    if (schema.contains("minimum")) text += " from " + to_text(schema.at("minimum"));
+    if (schema.contains("maximum")) text += " to " + to_text(schema.at("maximum"));
+    return text + ", got ";
   }
 
   static std::string shown(const Json& value) {

@@ -1,5 +1,5 @@
 // bundle.json: its schema, and what no schema says.
-#include <algorithm>
+#include <unordered_set>
 
 #include "edgerecall/bundle.h"
 #include "edgerecall/error.h"
@@ -17,7 +17,7 @@ void rename_precision(Json& manifest) {
   const auto artifacts = manifest.find("artifacts");
   if (artifacts == manifest.end() || !artifacts->is_array()) return;
   for (Json& artifact : *artifacts) {
-    if (!artifact.is_object() || !artifact.contains("precision")) continue;
+    if (!artifact.is_object() || !artifact.contains("precision") || artifact.contains("quantisation")) continue;
     artifact["quantisation"] = artifact["precision"];
     artifact.erase("precision");
   }
@@ -66,10 +66,10 @@ Manifest Manifest::parse(const std::string& text, const std::string& where) {
   } else {
     needed.emplace_back(kOldVectors);
   }
+  std::unordered_set<std::string> hashed;
+  for (const BundleFile& file : manifest.golden) hashed.insert(file.path);
   for (const std::string& name : needed)
-    if (std::none_of(manifest.golden.begin(), manifest.golden.end(),
-                     [&](const BundleFile& file) { return file.path == name; }))
-      throw InputError(where + ": golden: no hash of " + in_quotes(name));
+    if (hashed.count(name) == 0) throw InputError(where + ": golden: no hash of " + in_quotes(name));
   for (const Json& one : json["artifacts"])
     manifest.artifacts.push_back({one["name"].get<std::string>(), one["runtime"].get<std::string>(),
                                   one["quantisation"].get<std::string>(),

@@ -76,6 +76,7 @@ Preprocess::Preprocess(const std::string& json) {
   Json object = parsed(json);
   apply_schema(object, "preprocess", {"$defs", "Preprocess"});
   const Json& ops = object.at("ops");
+  if (ops.size() < 3) fail("expected decode first, one or more resizes or crops, and normalize last");
   if (text(ops.front(), "op") != "decode") fail("expected decode first");
   apply_exif_ = text(ops.front(), "exif") == "apply";
   normalize_ = normalize_op(ops.back());

@@ -1,6 +1,7 @@
 // A `bundle.json`: what is understood of it can be used, or an InputError.
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "edgerecall/bundle.h"
 #include "edgerecall/error.h"
@@ -11,9 +12,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const Manifest manifest = Manifest::parse(std::string(data, data + size), "manifest");
     if (manifest.preprocess == nullptr || manifest.golden_images.empty() || manifest.io.embedding_dim == 0)
       std::abort();
+    std::vector<BundleFile> files = manifest.golden;
     for (const Artifact& artifact : manifest.artifacts)
-      for (const BundleFile& file : artifact.files)
-        if (file.path.empty() || file.path.front() == '/' || file.path.find("..") == 0) std::abort();
+      files.insert(files.end(), artifact.files.begin(), artifact.files.end());
+    for (const BundleFile& file : files)
+      if (file.path.empty() || file.path.front() == '/' || ("/" + file.path).find("/.") != std::string::npos)
+        std::abort();
   } catch (const InputError&) {
   }
   return 0;

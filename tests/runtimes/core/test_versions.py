@@ -93,4 +93,9 @@ def test_sidecars_take_the_versions_that_the_extras_name(root: Path) -> None:
 def test_a_library_that_memory_does_not_hold_is_no_missing_package() -> None:
     error = ImportError("/x/libpaddle.so: failed to map segment from shared object")
     assert "libpaddle.so cannot be loaded" in str(missing_package(error))
+    for other in (
+        "failed to map segment from shared object: Operation not permitted",
+        "cannot allocate memory in static",
+    ):
+        assert missing_package(ImportError(f"/x/libpaddle.so: {other}")) is None
     assert "more memory" in needs(PADDLE, error=error) and "pip install" not in needs(PADDLE, error=error)
