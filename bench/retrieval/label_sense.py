@@ -52,7 +52,7 @@ def neighbours(embeddings: Embeddings) -> Indices:
     found, _ = gallery.search(embeddings, NEIGHBOURS + 2, len(usable_cpus()))
     own = found == np.arange(len(found))[:, None]
     own[~own.any(axis=1), -1] = True  # among many alike an image may not find itself
-    return found[~own].reshape(len(found), -1)
+    return np.asarray(found[~own]).reshape(len(found), -1)
 
 
 def mutual_pairs(nearest: Indices) -> tuple[Indices, Indices]:
