@@ -232,7 +232,7 @@ def test_outputs_are_checked() -> None:
     [
         ("[", "not valid JSON"),
         ("[]", "expected object, got array"),
-        ('{"ops":[]}', "ops: expected another number of values"),
+        ('{"ops":[]}', "expected decode first, one or more"),
         ('{"ops":[{"op":"decode"},{"op":"x"},{"op":"normalize"}]}', "unknown value 'x'"),
         ('{"ops":[{"op":"decode"},{"op":"resize","height":9},{"op":"normalize"}]}', "'width' is missing"),
         ('{"ops":[{"op":"decode"},{"op":"decode"},{"op":"normalize"}]}', "expected decode first"),
