@@ -28,6 +28,7 @@ def run(bundle: Bundle, data: Path, load: LoadSettings, **options: Any) -> Bench
     return run_bench(bundle, images, settings, "tests", lambda what, share: None, load=load)
 
 
+@pytest.mark.alone  # a load that ends beside it makes the row faster than the rate that LoadGen was told
 def test_scenarios_are_valid_and_ours_are_loadgens_figures(
     real_bundle: Path, lite_ready: None, data: Path, tmp_path: Path
 ) -> None:
