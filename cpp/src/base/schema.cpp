@@ -157,10 +157,8 @@ class Schema {
   }
 
   static std::string range(const Json& schema) {
-    std::string text = "expected a whole number";
-    if (schema.contains("minimum")) text += " from " + to_text(schema.at("minimum"));
-    if (schema.contains("maximum")) text += " to " + to_text(schema.at("maximum"));
-    return text + ", got ";
+    return "expected a whole number from " + to_text(schema.at("minimum")) + " to " + to_text(schema.at("maximum")) +
+           ", got ";
   }
 
   static std::string shown(const Json& value) {

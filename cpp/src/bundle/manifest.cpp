@@ -1,5 +1,5 @@
 // bundle.json: its schema, and what no schema says.
-#include <unordered_set>
+#include <set>
 
 #include "edgerecall/bundle.h"
 #include "edgerecall/error.h"
@@ -66,7 +66,7 @@ Manifest Manifest::parse(const std::string& text, const std::string& where) {
   } else {
     needed.emplace_back(kOldVectors);
   }
-  std::unordered_set<std::string> hashed;
+  std::set<std::string> hashed;
   for (const BundleFile& file : manifest.golden) hashed.insert(file.path);
   for (const std::string& name : needed)
     if (hashed.count(name) == 0) throw InputError(where + ": golden: no hash of " + in_quotes(name));
