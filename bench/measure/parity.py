@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from ...runtimes._native import Gallery
 from ...runtimes.embed.verify import cosines
-from ..retrieval.metrics import Embeddings, Labels, RetrievalScores, retrieval_scores
+from ..retrieval.metrics import COLLAPSED, Embeddings, Labels, RetrievalScores, mean_cosine, retrieval_scores
 from ..schema.power import expected_flips
 from ..schema.rows import CrossRecall, Pair, Row
 from ..schema.statistics import Interval, clustered_interval
 
-COLLAPSED = 0.999
 LEVEL = 0.05  # of the test against chance
 PAIRS_SHOWN = 6
 MARGINS, MARGINS_AT_ONCE = 2000, 250  # queries whose margins are looked at, and in one piece
@@ -50,8 +49,7 @@ class Embedded:
 
 def collapse_warning(embeddings: Embeddings) -> str | None:
     """One line when embeddings, L2-normalised `(n, D)`, all point the same way: rounding then decides neighbours."""
-    centre = embeddings.astype(np.float64).mean(axis=0)
-    spread = float(centre @ centre)  # the mean cosine over all pairs
+    spread = mean_cosine(embeddings)
     if spread <= COLLAPSED:
         return None
     return (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...runtimes._native import Gallery
 from ...runtimes.core.cpus import usable_cpus
-from .metrics import Embeddings, Labels
+from .metrics import COLLAPSED, Embeddings, Labels, mean_cosine
 
 SHIFTS = (1, -1, 2, -2, 3, -3)  # lines; of equal ones the first
 AS_GOOD = 0.9  # of the best shift's gain
@@ -23,7 +23,6 @@ LEVEL = 1e-3  # of each test, with every place and shift that it tries counted i
 LEAST_GAIN = 0.05  # of the pairs, for a shift to be told
 COPIES = 1e-3  # of the lines, below which copies under one label change no figure
 NEIGHBOURS, LEAST_PAIRS, DENIED = 5, 20, 0.05  # further neighbours; pairs at least; their share that labels may deny
-COLLAPSED = 0.999
 UNREADABLE = sha256(b"").digest()
 Indices = NDArray[np.int64]
 
@@ -35,14 +34,13 @@ def label_warnings(
 
     embeddings: L2-normalised float32 `(n, D)` of a sound network; digests: SHA-256 of each image's bytes, or none.
     """
-    found = [*content_twice(paths, labels, digests), moved_names(paths, labels)]
-    centre = embeddings.astype(np.float64).mean(axis=0)
-    if len(paths) > NEIGHBOURS + 2 and centre @ centre <= COLLAPSED:
+    found = list(content_twice(paths, labels, digests))
+    told = moved_names(paths, labels)
+    # A shifted list explains neighbours of other labels: the first of these that is seen is told.
+    if told is None and len(paths) > NEIGHBOURS + 2 and mean_cosine(embeddings) <= COLLAPSED:
         near = neighbours(embeddings)
-        shift = found[-1] or moved_labels(paths, labels, near[:, 0])
-        # A shifted list explains neighbours of other labels.
-        found += [shift if shift != found[-1] else None, None if shift else denied(paths, labels, near)]
-    return [line for line in found if line]
+        told = moved_labels(paths, labels, near[:, 0]) or denied(paths, labels, near)
+    return [*found, told] if told else found
 
 
 def neighbours(embeddings: Embeddings) -> Indices:

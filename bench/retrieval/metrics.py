@@ -14,6 +14,7 @@ from ...runtimes.core.errors import InputError
 
 Embeddings = NDArray[np.float32]
 Labels = NDArray[np.int64]
+COLLAPSED = 0.999  # mean cosine, above which rounding decides neighbours
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def retrieval_scores(
         nearest=found["nearest"],
         average_precision=found["average_precision"],
     )
+
+
+def mean_cosine(embeddings: Embeddings) -> float:
+    """Over all pairs of L2-normalised embeddings `(n, D)`, each with itself too."""
+    centre = embeddings.astype(np.float64).mean(axis=0)
+    return float(centre @ centre)
 
 
 def excluded(

@@ -26,7 +26,7 @@ from .manifest import (
 )
 from .spec import Spec
 
-MANIFEST_BYTES: int = CONTRACT["manifest_bytes"]  # at most
+MANIFEST_BYTES: int = CONTRACT["manifest_bytes"]  # of bundle.json, at most
 HEADER_BYTES = 4096  # of an array in a file, at most
 
 
