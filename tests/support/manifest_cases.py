@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 DEEP: Any = []
@@ -57,6 +57,20 @@ def changed_value(data: Any, draw: random.Random) -> Any:
     else:
         holder[key] = copy.deepcopy(draw.choice(VALUES))
     return data
+
+
+def every_value(data: Any) -> Iterator[bytes]:
+    """Each of `VALUES` in each place alone; of a list's entries the first stands for all."""
+    for path in places(data)[1:]:
+        if not all(key == 0 for key in path if isinstance(key, int)):
+            continue
+        for value in VALUES:
+            changed = copy.deepcopy(data)
+            holder = changed
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = value
+            yield json.dumps(changed).encode()
 
 
 def changed_bytes(text: bytes, draw: random.Random) -> bytes:
