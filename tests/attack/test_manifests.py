@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_cases import cases, smaller
+from manifest_cases import cases, every_value, smaller
 
 from edgerecall.runtimes import _native
 from edgerecall.runtimes.bundle.manifest import File, Manifest
@@ -112,6 +112,15 @@ def test_both_readers_agree(sound: list[bytes]) -> None:
 )
 def test_what_is_no_manifest_at_all(text: bytes) -> None:
     assert by_python(text) is None and by_core(text) is None
+
+
+def test_every_value_in_every_place(sound: list[bytes]) -> None:
+    taken = 0
+    for text in every_value(json.loads(sound[2])):
+        found = by_python(text)
+        assert found == by_core(text), text
+        taken += found is not None
+    assert taken > 100
 
 
 def test_levels(sound: list[bytes]) -> None:
