@@ -66,6 +66,9 @@ FILE = click.Path(path_type=Path)
 @click.option("--min-cosine", type=float, help="By default 0.999.")
 @click.option("--max-recall-drop", type=float, help="Of recall@1, from 0 to 1; by default 0.002.")
 @click.option("--strict", is_flag=True, help="A request that was not honoured, or a noisy run, is a failure.")
+@click.option(
+    "--sequential", is_flag=True, help="Embed a row no further than it takes to know that it fails cosine or recall@1."
+)
 @click.option("--json", "json_file", type=FILE, help="All figures with raw samples; for compare and --resume.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same --json FILE.")
 @click.option("--jsonl", "jsonl_file", type=FILE, help="One line per row.")
@@ -177,5 +180,8 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
         device_programs=given["device_programs"],
         device_cpus=given["device_cpus"],
         every=given["runtime"] == "all",
-        **{name: given[name] for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict")},
+        **{
+            name: given[name]
+            for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict", "sequential")
+        },
     )

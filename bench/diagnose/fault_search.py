@@ -220,9 +220,9 @@ def responsible(
         return last, ()
     own, known = (by_channel(values, seen.axis)[list(seen.wrong)].astype(np.float64) for values in (made, sound))
     scale = np.abs(known).max(axis=1)
-    if not np.isfinite(own).all():  # which hides how it came about
-        before = [*before, last]
-    elif last.constants and last.kind in ADDS:
+    if not np.isfinite(own).all():  # it came up where the first is not finite, and hides what else is wrong
+        return next(one for one in region if not np.isfinite(one.values).all()), ()
+    if last.constants and last.kind in ADDS:
         if is_flat(known - own, 1e-6 * scale):
             return last, ()
     elif last.constants and last.kind in SCALES:

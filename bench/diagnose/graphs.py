@@ -16,7 +16,7 @@ from ...runtimes.predictor.interface import InnerTensor, Predictor, RunOptions
 from ...runtimes.predictor.registry import backend
 from .fault_search import Fault, Search, search
 from .matching import by_channel, plain
-from .sides import ALLOWED, Side, Tensor, max_error
+from .sides import ALLOWED, Side, Tensor, embed, max_error
 
 REFERENCES = ("paddle", "onnxruntime", "openvino")  # those that show the most operators first
 NOISE_IMAGES = 2
@@ -44,7 +44,7 @@ def probe(bundle: Bundle, tensor: Tensor) -> Tensor:
 def is_wrong(predictor: Predictor, bundle: Bundle) -> bool:
     """Whether the golden tensors do not give the training framework's own embeddings."""
     _, tensors, sealed = bundle.golden()
-    return max_error(np.concatenate([predictor.embed(tensor[None]) for tensor in tensors]), sealed) > ALLOWED
+    return not max_error(embed(predictor, *tensors), sealed) <= ALLOWED  # NaN too
 
 
 def reference(bundle: Bundle, suspect: Side, other: Side, stack: ExitStack) -> Shown | None:
@@ -199,9 +199,10 @@ def operator_words(fault: Fault, suspect: str, sound: str, changed: Mapping[str,
         first = ", ".join(map(str, match.wrong[:3]))
         where = f"in channel{'s' if len(match.wrong) > 1 else ''} {first}{', ...' if len(match.wrong) > 3 else ''}"
         where += f" of {channels}"
-    text = f"{CONFIRMED}{named}, fed what {sound}'s '{fault.sound.name}' is fed, is {match.error:.1e} off {where}"
+    off = f"{match.error:.1e} off" if np.isfinite(match.error) else "NaN or infinite"
+    text = f"{CONFIRMED}{named}, fed what {sound}'s '{fault.sound.name}' is fed, is {off} {where}"
     if fault.others:
-        text = f"{SUSPECTED}{named}, or {', '.join(fault.others)}: {match.error:.1e} off {where} after them"
+        text = f"{SUSPECTED}{named}, or {', '.join(fault.others)}: {off} {where} after them"
     for role, name in dict.fromkeys(constants_of(fault)):
         if name in changed:
             text += f"; its {role}, {parameter_words(name, changed[name], sound)}"

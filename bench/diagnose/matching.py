@@ -76,7 +76,7 @@ def match_along(made: Values, sound: Values, axis: int) -> Match:
     shares = [float(np.mean(~bad[alive]))] if alive.sum() > 1 else []
     shares.append(float(np.mean(near[telling])))
     wrong = np.flatnonzero(bad)
-    wrong = wrong[np.argsort(-worst[wrong] / np.maximum(scale[wrong], 1e-30), kind="stable")]
+    wrong = wrong[np.argsort(-worst[wrong] / np.maximum(scale[wrong].astype(np.float64), 1e-30), kind="stable")]
     return Match(False, max(shares), tuple(map(int, wrong)), float(worst.max()) / whole, axis)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.core.errors import InputError
+from ...runtimes.core.errors import InputError, RuntimeFailed
 from ...runtimes.core.files import sha256
 from ...runtimes.embed.replicas import open_predictor
-from ...runtimes.predictor.interface import Predictor, RunOptions
+from ...runtimes.predictor.interface import NOT_FINITE, Predictor, RunOptions
 from ...runtimes.predictor.precision import TOLERANCE
 from ...runtimes.preprocess.images import read_bytes
 from ...runtimes.preprocess.ops import Preprocess
@@ -128,10 +128,23 @@ def load_side(request: SideRequest, bundle: Bundle, image: Path, predictor: Pred
     else:
         side.steps = trace(side.data, preprocess, str(path))
         side.tensor = np.asarray(side.steps[-1].values, dtype=np.float32)
-        side.embedding = predictor.embed(side.tensor[None])
+        side.embedding = embed(predictor, side.tensor)
         executed = predictor.execution_record(side.tensor[None])
         side.precision = executed.precision if executed else predictor.info.precision
     return side
+
+
+def embed(predictor: Predictor, *tensors: Tensor) -> Tensor:
+    """The tensors' embeddings one by one, `(n, D)`; a row of NaN where the runtime's holds NaN or infinity."""
+    found = []
+    for tensor in tensors:
+        try:
+            found.append(predictor.embed(tensor[None]))
+        except RuntimeFailed as error:
+            if not str(error).endswith(NOT_FINITE):
+                raise
+            found.append(np.full((1, predictor.io.embedding_dim), np.nan, dtype=np.float32))
+    return np.concatenate(found)
 
 
 def max_error(a: Tensor, b: Tensor, normalised: bool = False) -> float:

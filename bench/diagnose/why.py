@@ -18,7 +18,7 @@ from ...runtimes.preprocess.ops import Preprocess
 from .graphs import look_inside, unseen_fault
 from .input_faults import Workshop, find_cause, input_faults
 from .pixel_trace import difference, explain, first_difference, trace
-from .sides import ALLOWED, SEALED, Side, SideRequest, Tensor, load_side, max_error
+from .sides import ALLOWED, SEALED, Side, SideRequest, Tensor, embed, load_side, max_error
 
 EQUAL = "the same"
 PAIRED = 12  # faults of the input, the nearest, that are tried in pairs
@@ -66,7 +66,7 @@ def explain_side(side: Side, other: Side) -> Unsaid | None:
         if known is not None:
             return float(np.abs(tensor - known).max())
         assert runner is not None and wanted is not None
-        return max_error(runner.embed(tensor[None]), wanted, side.is_file)
+        return max_error(embed(runner, tensor), wanted, side.is_file)
 
     enough = ALLOWED if known is None else TENSOR_TOLERANCE
     if known is None and (runner is None or wanted is None or error_of(other.known_tensor()) <= enough):
@@ -113,11 +113,8 @@ def most_different(
     paths, tensors, sealed = bundle.golden()
     if not all(side.runs or side.what == SEALED for side in sides):
         return paths[0]
-    given = [
-        sealed if runner is None else np.concatenate([runner.embed(tensor[None]) for tensor in tensors])
-        for runner in runners
-    ]
-    return paths[int(np.abs(given[0] - given[1]).max(axis=1).argmax())]
+    given = [sealed if runner is None else embed(runner, *tensors) for runner in runners]
+    return paths[int(np.abs(given[0] - given[1]).max(axis=1).argmax())]  # NaN is the most
 
 
 def worst_golden(bundle: Bundle) -> Path | None:
@@ -156,7 +153,7 @@ def embedding_of(side: Side, other: Side) -> Tensor:
         return side.embedding
     if other.predictor is None:
         raise InputError(f"{side.name}: a tensor is compared with a runtime, which then embeds it too")
-    return other.predictor.embed(side.known_tensor()[None])
+    return embed(other.predictor, side.known_tensor())
 
 
 def compare_pixels(a: Side, b: Side, note: Note) -> None:
@@ -204,7 +201,7 @@ def on_equal_pixels(a: Side, b: Side) -> tuple[Tensor, Tensor, Tensor] | None:
 
     def given(side: Side, tensor: Tensor) -> Tensor | None:
         if side.predictor is not None:
-            return side.predictor.embed(tensor[None])
+            return embed(side.predictor, tensor)
         return side.embedding if side.tensor is tensor else None
 
     for tensor in (a.tensor, b.tensor):
@@ -230,7 +227,7 @@ def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | 
         return None, None
     tensor, first, second = equal
     error, cosine = max_error(second, first, a.is_file or b.is_file), float(cosines(first, second)[0])
-    what = f"on equal pixels cosine {cosine:.7f}, {error:.1e} off"
+    what = f"on equal pixels {off_words(cosine, error)}"
     unseen = None
     if error <= ALLOWED:
         unseen = unseen_fault(a, b, tensor) if search and not other_precision else None
@@ -243,15 +240,24 @@ def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | 
     return cosine, unseen
 
 
+def off_words(cosine: float, error: float) -> str:
+    """How far two embeddings are apart."""
+    return f"cosine {cosine:.7f}, {error:.1e} off" if np.isfinite(error) else "one side gives NaN or infinity"
+
+
 def note_end(error: float, answer: Answer, causes: list[str], left: float | None) -> None:
     """The embedding, and the sentence. left: the cosine on equal pixels."""
-    differs = error > ALLOWED
+    differs = not error <= ALLOWED  # NaN too
     answer.differs = differs or bool(causes)
-    found = f"cosine {answer.cosine:.7f}, {error:.1e} off" if differs else EQUAL
+    found = off_words(answer.cosine, error) if differs else EQUAL
     answer.stages.append(StageResult("embedding", found, differs))
     if causes:
-        after = "" if left is None or left == answer.cosine else f", {left:.6f} after equal pixels"
-        answer.cause = f"{'; and '.join(causes)}: cosine {answer.cosine:.6f} here{after}"
+        if np.isfinite(error):
+            after = "" if left is None or left == answer.cosine else f", {left:.6f} after equal pixels"
+            seen = f"cosine {answer.cosine:.6f} here{after}"
+        else:
+            seen = "NaN or infinity here"
+        answer.cause = f"{'; and '.join(causes)}: {seen}"
     elif differs:
         answer.cause = f"the embeddings differ (cosine {answer.cosine:.6f}) at no stage that can be seen"
     else:

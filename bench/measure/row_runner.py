@@ -117,6 +117,18 @@ class RowRunner:
         """The image set's embeddings so far, L2-normalised float32 `(n, D)`."""
         return l2_normalize(np.concatenate(self.embeddings))
 
+    def stop_if(self, problem: str | None) -> None:
+        """Fails the row by the images embedded so far, where they tell a problem; it embeds no more then."""
+        if problem is not None:
+            self.row.stopped_after = sum(map(len, self.embeddings))
+            self.row.fail("parity", problem)
+
+    def reorder(self, order: NDArray[np.int64]) -> None:
+        """Puts embeddings made in this order of the images, `(n,)`, in that of the image set."""
+        whole = np.concatenate(self.embeddings)
+        whole[order] = whole.copy()
+        self.embeddings = [whole]
+
     def embed_random(self, tensors: Tensors) -> None:
         """Random input, beside the real images."""
         assert self.worker is not None

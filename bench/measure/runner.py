@@ -27,6 +27,7 @@ from ..schema.group_result import GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.recommendation import speeds
 from ..schema.rows import BenchResult, Row
+from .early_stop import EarlyStop
 from .image_set import ImageSet
 from .loadgen import LoadSettings, run_scenarios
 from .machine import Watch, describe_machine
@@ -65,6 +66,7 @@ class Run:
         self.bad: list[str] = []
         self.tensors: TensorCache | None = None
         self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.early: EarlyStop | None = None
         self.groups = options.groups(bundle.quantisations)
         self.noise = random_inputs(bundle)
         self.devices = [self._device_bench(index, name) for index, name in enumerate(options.devices)]
@@ -75,6 +77,7 @@ class Run:
         _, self.golden, self.reference = bundle.golden()
         # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.
         plain = any(is_plain(row) for group in self.groups for row in group)
+        self._size = max(ENCODE_BATCH, *options.batch)
         self.needs_reference = not plain or self.preprocess != bundle.spec.preprocess
 
     def measure(self, state: ResumeStore | None = None) -> tuple[list[GroupResult], GroupResult | None]:
@@ -85,7 +88,7 @@ class Run:
             reference = self._kept("reference", state, self._reference_row)
         groups = [self._kept(f"group-{i}", state, partial(self._group, i)) for i in range(len(self.groups))]
         groups += [self._kept(f"device-{i}", state, partial(self._device, i)) for i in range(len(self.devices))]
-        rows = [row for group in groups for row in group.rows if row.measured]
+        rows = [row for group in groups for row in group.rows if row.whole]
         if reference is None and rows and not any(map(is_plain, rows)):  # those have died
             with contextlib.suppress(InputError, RuntimeFailed):  # then they are not judged
                 reference = self._kept("reference", state, self._reference_row)
@@ -97,6 +100,9 @@ class Run:
             found = make()
             if state:
                 state.save(name, found)
+        for row in found.rows:
+            if is_plain(row) and row.status == "ok":
+                self._judge_by(row.name, found.embeddings[row.name])
         self._done += 1
         return found
 
@@ -128,6 +134,12 @@ class Run:
         """The good images."""
         return [self.images.paths[index] for index in self.kept]
 
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Their labels, `(n,)`; None without, or where no two images are of one class."""
+        labels = None if self.images.labels is None else self.images.labels[self.kept]
+        return labels if labels is not None and len(np.unique(labels)) < len(labels) else None
+
     def _group(self, index: int) -> GroupResult:
         rows, options = self.groups[index], self.options
         runners: list[RowRunner] = []
@@ -137,7 +149,7 @@ class Run:
                 self._step(f"loading {row.name}", 0.05 + 0.1 * number / len(rows))
             warnings = self._time(runners, 0.15, 0.55)
             _each(runners, lambda c: c.check_golden(self.golden, self.reference))
-            self._encode(runners, self.preprocess, 0.55, 0.8)
+            self._encode_group(runners, 0.55, 0.8)
             if self.load.scenarios:
                 for number, runner in enumerate(runners):
                     self._step(f"LoadGen, {runner.row.name}", 0.8 + 0.15 * number / len(runners))
@@ -173,14 +185,47 @@ class Run:
         _each(runners, lambda c: c.read_memory())
         return disturbance.warnings(len(usable_cpus()))
 
+    def _encode_group(self, runners: Sequence[RowRunner], begin: float, end: float) -> None:
+        """Embeds the images in every worker; with --sequential in those that surely fail only some of them."""
+        if self.options.sequential and self.early is None:
+            plain = [one for one in runners if one.alive and is_plain(one.row) and one.row.status == "ok"][:1]
+            for first in plain:
+                self._encode(plain, self.preprocess, begin, (begin + end) / 2)
+                if first.alive:
+                    self._judge_by(first.row.name, first.embedded)
+            runners, begin = [one for one in runners if one not in plain], (begin + end) / 2
+        if self.early is not None:
+            self._encode_in_parts(runners, self.early, begin, end)
+        elif runners:
+            self._encode(runners, self.preprocess, begin, end)
+
+    def _judge_by(self, name: str, embeddings: Tensors) -> None:
+        """What rows that are embedded after it are judged by on the way, if they are to be."""
+        if self.options.sequential and self.early is None and self.labels is not None:
+            self.early = EarlyStop(Embedded(name, embeddings, self.labels), self.options.gates)
+
+    def _encode_in_parts(self, runners: Sequence[RowRunner], early: EarlyStop, begin: float, end: float) -> None:
+        assert self.tensors is not None
+        done = 0
+        for look in (*early.looks, len(early.order)):
+            going = [one for one in runners if one.row.stopped_after is None]
+            for tensors in self.tensors.batches(self._size, early.order[done:look]) if going else ():
+                _each(going, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
+                self._step("embedding images", begin + (end - begin) * done / len(early.order))
+            done = look
+            if look < len(early.order):
+                _each(going, lambda c: c.stop_if(early.problem(c.embedded)))
+        whole = [one for one in runners if one.row.stopped_after is None]
+        _each(whole, lambda c: c.reorder(early.order))
+        _each(whole, lambda c: c.embed_random(self.noise))
+
     def _encode(self, runners: Sequence[RowRunner], preprocess: Preprocess, begin: float, end: float) -> None:
         """Embeds each image in every worker; then random input."""
         done = 0
-        size = max(ENCODE_BATCH, *self.options.batch, 1)
         if preprocess == self.preprocess and self.tensors is not None:
-            batches = self.tensors.batches(size)
+            batches = self.tensors.batches(self._size)
         else:
-            batches = (tensors for _, tensors in stream_tensors(self.paths, preprocess, size, 1, None))
+            batches = (tensors for _, tensors in stream_tensors(self.paths, preprocess, self._size, 1, None))
         for tensors in batches:
             _each(runners, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
             done += len(tensors)
@@ -224,7 +269,7 @@ def is_plain(row: Row) -> bool:
 
 def measured(runners: Sequence[RowRunner], warnings: list[str]) -> GroupResult:
     """What is kept of runners whose workers have ended."""
-    whole = [runner for runner in runners if runner.row.measured]
+    whole = [runner for runner in runners if runner.row.whole]
     return GroupResult(
         [runner.row for runner in runners],
         {runner.row.name: runner.embedded for runner in whole},
@@ -278,8 +323,7 @@ def run_bench(
     finally:
         run.close()
     rows = [row for group in groups for row in group.rows]
-    labels = None if images.labels is None else images.labels[run.kept]
-    unpaired = labels is not None and len(np.unique(labels)) == len(labels)
+    unpaired = images.labels is not None and run.labels is None
     result = BenchResult(
         command=command,
         bundle=str(bundle.root),
@@ -292,8 +336,8 @@ def run_bench(
             "preprocess": preprocess.model_dump(mode="json") if preprocess else None,
         },
         images=len(run.kept),
-        images_sha256=images.sha256(run.kept, labels is not None),
-        labelled=labels is not None and not unpaired,
+        images_sha256=images.sha256(run.kept, images.labels is not None),
+        labelled=run.labels is not None,
         baseline=None,
         rows=rows,
         speeds=speeds(rows),
@@ -302,7 +346,7 @@ def run_bench(
         bad_images=run.bad,
     )
     progress("comparing embeddings", 1.0)
-    baseline = judge_all(result, groups, reference, run.paths, None if unpaired else labels)
+    baseline = judge_all(result, groups, reference, run.paths, run.labels)
     if baseline is not None and baseline.labels is not None:
         digests = [images.digests[index] for index in run.kept]
         result.warnings += label_warnings(run.paths, baseline.labels, baseline.embeddings, digests)

@@ -61,16 +61,17 @@ class TensorCache:
             except OSError:
                 self.close()
 
-    def batches(self, size: int) -> Iterator[Tensors]:
-        """The good images, float32 `(<= size, 3, H, W)`, in order."""
-        if self._file is None or not self.paths:
-            for _, tensors in stream_tensors(self.paths, self.preprocess, size, 1, None):
+    def batches(self, size: int, order: NDArray[np.int64] | None = None) -> Iterator[Tensors]:
+        """The good images, float32 `(<= size, 3, H, W)`. order: their indices, as they are wanted; all by default."""
+        order = np.arange(len(self.paths)) if order is None else order
+        if self._file is None or not len(order):
+            for _, tensors in stream_tensors([self.paths[i] for i in order], self.preprocess, size, 1, None):
                 yield tensors
             return
         shape = (len(self.paths), *self.preprocess.output_shape)
         whole = np.memmap(self._file, np.float32, "r", shape=shape)
-        for start in range(0, len(whole), size):
-            yield np.asarray(whole[start : start + size])
+        for start in range(0, len(order), size):
+            yield np.asarray(whole[order[start : start + size]])
 
     def close(self) -> None:
         """Frees the space."""

@@ -31,7 +31,8 @@ class BenchOptions:
     pin: whether a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a
     request that was not honoured, or a noisy run, fails. devices: where the same rows run besides here, by the archives
     device_programs or those in dist/, on CPUs named as there. every: the runtimes are all that can be had, not a
-    choice by name: what is missing here is a row with its reason, and no failure.
+    choice by name: what is missing here is a row with its reason, and no failure. sequential: rows on this machine are
+    embedded no further than it takes to know that they fail.
     """
 
     runtimes: tuple[str, ...] = field(default_factory=all_names)
@@ -52,6 +53,7 @@ class BenchOptions:
     device_programs: tuple[str, ...] = ()
     device_cpus: str = "all"
     every: bool = False
+    sequential: bool = False
     gates: Gates = field(default_factory=Gates)
 
     def __post_init__(self) -> None:

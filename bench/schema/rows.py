@@ -113,6 +113,7 @@ class Row:
     delta_mixed1_low: float | None = None
     delta_mixed1_high: float | None = None
     queries: int | None = None  # that have a relevant image
+    stopped_after: int | None = None  # of the images, where they told that the row fails; figures of all are not there
 
     # Verdict
     status: Status = "ok"
@@ -170,6 +171,11 @@ class Row:
     def measured(self) -> bool:
         """Whether its figures are there, whatever they say."""
         return self.status not in ("failed", "missing")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it embedded every image."""
+        return self.measured and self.stopped_after is None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from ...runtimes.core.contract import CONTRACT
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+RESAMPLES, IN_TAIL = 2000, 25  # draws, and of those at least so many beyond a limit
 STEADY: float = CONTRACT["warm_up"]["steady"]
 DRIFT = 0.05
 FEW_ROUNDS = 4
@@ -22,7 +22,10 @@ NO_ERROR, RARE = 1e-3, 0.01  # a draw's standard error that is none beside the s
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % confidence interval; low and high are None where there is too little to tell."""
+    """An estimate and its confidence interval, of 95 % where nothing else is said.
+
+    low and high are None where there is too little to tell.
+    """
 
     value: float
     low: float | None
@@ -104,7 +107,9 @@ def noise(samples: NDArray[np.int64], medians: Floats) -> list[str]:
     return found
 
 
-def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: int = 0) -> Interval:
+def clustered_interval(
+    differences: Floats, classes: NDArray[np.int64], seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
     """The mean of paired differences `(n,)`, of -1 to 1, whose classes `(n,)` are drawn together, with its interval.
 
     Queries of one class stand and fall together, so that whole classes are drawn with replacement and the mean is
@@ -120,7 +125,8 @@ def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: in
     count = len(sums)
     if count < 2:
         return Interval(value, None, None)
-    least = [value - rare_change(-sums, sizes), value + rare_change(sums, sizes)]
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    least = [value - rare_change(-sums, sizes, tails[1]), value + rare_change(sums, sizes, tails[1])]
     own = float(clustered_error(sums[None], sizes[None], np.array([value]))[0])
     if own <= NO_ERROR**4:  # the same in every class
         return Interval(value, *least)
@@ -128,13 +134,13 @@ def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: in
     means: list[Floats] = []
     errors: list[Floats] = []
     chunk = max(1, 4_000_000 // count)
-    for start in range(0, RESAMPLES, chunk):
-        drawn = rng.integers(0, count, (min(chunk, RESAMPLES - start), count))
+    resamples = max(RESAMPLES, round(IN_TAIL / tails[0]))
+    for start in range(0, resamples, chunk):
+        drawn = rng.integers(0, count, (min(chunk, resamples - start), count))
         total, size = sums[drawn], sizes[drawn]
         means.append(np.asarray(total.sum(axis=1) / size.sum(axis=1)))
         errors.append(clustered_error(total, size, means[-1]))
     mean, error = np.concatenate(means), np.concatenate(errors)
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     none = error < NO_ERROR * own
     if none.mean() > RARE:  # the ratio's tails do not exist
         low, high = np.quantile(mean, tails)
@@ -143,8 +149,9 @@ def clustered_interval(differences: Floats, classes: NDArray[np.int64], seed: in
     return Interval(value, min(float(low), least[0]), max(float(high), least[1]))
 
 
-def rare_change(sums: Floats, sizes: Floats) -> float:
+def rare_change(sums: Floats, sizes: Floats, level: float) -> float:
     """By how much more the mean may rise than it did, where few of the classes rose; sums, sizes `(classes,)`.
+    level: of the upper limit, one-sided.
 
     Where none did, one that does is taken to rise as a whole.
     """
@@ -154,7 +161,7 @@ def rare_change(sums: Floats, sizes: Floats) -> float:
     changed, count = int(risen.sum()), len(sums)
     if changed > FEW_CLASSES:
         return 0.0
-    bound = 1.0 if changed == count else float(stats.beta.ppf((1 + CONFIDENCE) / 2, changed + 1, count - changed))
+    bound = 1.0 if changed == count else float(stats.beta.ppf(level, changed + 1, count - changed))
     rise = float(sums[risen].mean() / sizes.mean()) if changed else 1.0
     return (bound - changed / count) * rise
 

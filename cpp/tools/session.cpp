@@ -112,12 +112,15 @@ std::map<std::string, std::string> runtime_problems() {
 std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle) {
   if (!arguments.text("runtime").empty()) return arguments.list("runtime");
   std::vector<std::string> names;
+  std::string missing = "the bundle has no artifact for a runtime of this program";
   for (const auto& [runtime, problem] : runtime_problems()) {
-    const auto& all = bundle.artifacts();
-    const auto fits = [name = runtime](const Artifact& one) { return one.runtime == name; };
-    if (problem.empty() && std::any_of(all.begin(), all.end(), fits)) names.push_back(runtime);
+    if (bundle.quantisations(runtime).empty()) continue;
+    if (problem.empty())
+      names.push_back(runtime);
+    else
+      missing = runtime + ": " + problem;
   }
-  if (names.empty()) throw InputError("the bundle has no artifact for a runtime that this program can use here");
+  if (names.empty()) throw InputError(missing);
   return names;
 }
 

@@ -22,6 +22,7 @@ from .backend import Backend
 from .precision import EXECUTIONS
 
 MOST_THREADS, MOST_BATCH = 1024, 4096
+NOT_FINITE = "the output holds NaN or infinity"  # as the C++ core says it too
 COMPILED_SIZES = 4  # batch sizes that a predictor which compiles for each keeps ready
 
 
@@ -200,7 +201,7 @@ def checked_output(runtime: str, output: NDArray[Any], count: int, io: ModelIO) 
     if io.embedding_dim and array.shape != (count, io.embedding_dim):
         raise RuntimeFailed(f"{runtime}: expected output {(count, io.embedding_dim)}, got {array.shape}")
     if not np.isfinite(array).all():
-        raise RuntimeFailed(f"{runtime}: the output holds NaN or infinity")
+        raise RuntimeFailed(f"{runtime}: {NOT_FINITE}")
     return array
 
 

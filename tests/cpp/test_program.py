@@ -123,6 +123,23 @@ def test_what_does_not_hold_is_said(program: Program, device_bundle: Path, tmp_p
     assert rows[0]["reason"].startswith("embeddings differ from the reference")
 
 
+def test_a_program_without_a_library_says_what_to_put_where(
+    program: Program, device_archive: Path, device_bundle: Path, tmp_path: Path
+) -> None:
+    DeviceProgram(device_archive, None).unpack(tmp_path / "program")
+    shutil.rmtree(tmp_path / "program" / "lib")
+    command = [tmp_path / "program" / "edgerecall-device", "verify", device_bundle]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    one_line(result, 2, "openvino: cannot load libopenvino_c.so")
+    assert "put the libraries of OpenVINO" in result.stderr
+    bundle = tmp_path / "bundle"
+    shutil.copytree(device_bundle, bundle)
+    data = json.loads((bundle / MANIFEST).read_text())
+    data["artifacts"] = [one for one in data["artifacts"] if one["runtime"] == "lite"]
+    (bundle / MANIFEST).write_text(json.dumps(data))
+    one_line(program("verify", bundle), 2, "the bundle has no artifact for a runtime of this program")
+
+
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "golden/embeddings.npy", "golden/00.png", "lite-aarch64/model.nb"])
 def test_one_changed_byte_is_refused(program: Program, device_bundle: Path, tmp_path: Path, name: str) -> None:
     bundle = tmp_path / "bundle"

@@ -16,7 +16,7 @@ from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.bundle.manifest import MANIFEST
 from edgerecall.runtimes.core.files import sha256
 
-KINDS = ("scale", "zero", "shift", "swap")
+KINDS = ("scale", "zero", "shift", "swap", "nan")
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Parameter:
 
 
 def changed(values: NDArray[np.float32], axis: int, kind: str, size: float, rng: Any) -> NDArray[np.float32]:
-    """One channel scaled by 1 + size, set to zero or shifted by size times the spread, or two swapped."""
+    """One channel scaled by 1 + size, set to zero or NaN or shifted by size times the spread, or two swapped."""
     moved = np.moveaxis(values.copy(), axis, 0) if values.ndim else values.reshape(1).copy()
     first, second = (int(i) for i in (rng.permutation(len(moved))[[0, -1]]))
     if kind == "swap" and first != second:
         moved[[first, second]] = moved[[second, first]]
-    elif kind == "zero":
-        moved[first] = 0
+    elif kind in ("zero", "nan"):
+        moved[first] = 0 if kind == "zero" else np.nan
     elif kind == "shift":
         moved[first] += np.float32(size * (float(values.std()) or abs(float(values.max())) or 1.0))
     else:

@@ -17,7 +17,7 @@ from planted import plant
 
 from edgerecall.bench.diagnose.fault_search import search
 from edgerecall.bench.diagnose.graphs import probe
-from edgerecall.bench.diagnose.sides import ALLOWED, SideRequest, max_error
+from edgerecall.bench.diagnose.sides import ALLOWED, SideRequest, embed, max_error
 from edgerecall.bench.diagnose.why import why
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.embed.replicas import open_predictor
@@ -45,7 +45,7 @@ def test_the_operator_at_fault(name: str, runtime: str, network_bundle: Callable
     for seed in range(SEED, SEED + COUNT):
         planted = plant(source, tmp_path / "bundle", runtime, seed)
         with open_predictor(planted.bundle, runtime, worker=True) as predictor:
-            moved = max_error(np.concatenate([predictor.embed(tensor[None]) for tensor in tensors]), sealed)
+            moved = max_error(embed(predictor, *tensors), sealed)
             found = search(sound, predictor.inner_tensors(batch), lambda given: predictor.inner_tensors(batch, given))
         blamed = [fault.made.operator for fault in found.faults]
         assert blamed in ([planted.operator], []), f"seed {seed}: {planted}: blamed {blamed}"
@@ -66,6 +66,43 @@ def test_the_parameter_is_named(network_bundle: Callable[[str], Path], tmp_path:
         assert f"in channel {index} of" in answer.cause and f"[{index}] is 0, in paddle {value:.6g}" in answer.cause
         assert "onnxruntime left the training framework's own output" in answer.cause and "\n" not in answer.cause
     assert not why(bundle, None, SideRequest("paddle"), SideRequest("openvino")).differs
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize(("runtime", "value"), [("onnxruntime", np.nan), ("openvino", np.nan), ("onnxruntime", np.inf)])
+def test_an_operator_that_gives_nan(
+    network_bundle: Callable[[str], Path], tmp_path: Path, runtime: str, value: float
+) -> None:
+    """What no bench takes is looked into all the same, by the golden image that shows it."""
+    bundle, operator = poisoned(network_bundle("mobilenet_v3"), tmp_path / "bundle", runtime, value)
+    answer = why(bundle, None, SideRequest("sealed"), SideRequest(runtime))
+    assert answer.differs and f"graph differs (confirmed: '{operator}'" in answer.cause
+    assert "suspected" not in answer.cause and ("is NaN or infinite" in answer.cause or np.isinf(value))
+    graph, end = answer.stages[-2:]
+    assert graph.differs and end.differs and "nan off" not in graph.result + end.result
+
+
+def poisoned(source: Path, folder: Path, runtime: str, value: float) -> tuple[Bundle, str]:
+    """One number of the last but one parameter NaN or infinite; the operator."""
+    import shutil
+
+    import onnx
+    import openvino
+    from planted import onnx_parameters, openvino_parameters, seal_again
+
+    shutil.copytree(source, folder)
+    path = folder / ("onnx/model.onnx" if runtime == "onnxruntime" else "openvino/model.xml")
+    ir = openvino.Core().read_model(source / "openvino" / "model.xml")
+    model = onnx.load(path) if path.suffix == ".onnx" else ir
+    chosen = [*(onnx_parameters(model) if path.suffix == ".onnx" else openvino_parameters(model))][-2]
+    values = chosen.values.copy()
+    values.reshape(-1)[0] = value
+    chosen.put(values)
+    if path.suffix == ".onnx":
+        onnx.save(model, path)
+    else:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    return seal_again(folder), chosen.operator
 
 
 def zeroed_scale(source: Path, folder: Path) -> tuple[Bundle, str, int, float]:
