@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +12,24 @@ from .console import command_line, console, progress_bar
 
 @click.group()
 def command() -> None:
-    """Make or convert a data set in the Stanford Online Products layout."""
+    """Make a data set, or list files for one that is there."""
+
+
+def split_options(function: Any) -> Any:
+    """The options of the two commands that write lists."""
+    options = (
+        click.option("--lists", type=click.Path(path_type=Path), help="Folder for the lists; by default FOLDER."),
+        click.option("--train-classes", type=click.IntRange(min=2), help="To train; by default half of them."),
+        click.option(
+            "--val-classes", default=0, show_default=True, type=click.IntRange(min=0), help="Of those, to validate."
+        ),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the classes drawn."),
+        click.option("--no-file-check", is_flag=True, help="Do not look whether every listed image is there."),
+        click.option("--no-leak-check", is_flag=True, help="Do not look for training images in the other lists."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @command.command()
@@ -34,12 +52,56 @@ def synth(folder: Path, train_classes: int, test_classes: int, images_per_class:
 
 @command.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--no-file-check", is_flag=True, help="Do not look whether every listed image is there.")
-def convert(folder: Path, no_file_check: bool) -> None:
-    """Write train_list.txt and test_list.txt into FOLDER, the official Stanford Online Products release."""
-    from ..train.data.convert import convert as convert_release
+@click.option(
+    "--layout", help="Of the data set; by default found out: sop, grocery, cub, cars, inshop, market1501, veri."
+)
+@split_options
+def convert(folder: Path, layout: str | None, **given: Any) -> None:
+    """Write list files for FOLDER, a published data set: train_list.txt and test_list.txt, or query and gallery.
 
-    for split in convert_release(folder, check_files=not no_file_check):
-        console().print(f"{folder}/{split.name}_list.txt: {split.images} images, {split.classes} classes")
-        for warning in split.warnings():
-            console(stderr=True).print(f"warning: {warning}")
+    Where a data set does not divide its classes into those to train and to test (grocery), they are drawn by --seed."""
+    from ..runtimes.core.config import suggestion
+    from ..runtimes.core.errors import InputError
+    from ..train.data.layouts import LAYOUTS, find_layout
+
+    name = layout or find_layout(folder)
+    if name not in LAYOUTS:
+        raise InputError(f"--layout: unknown '{name}'{suggestion(name, LAYOUTS)}")
+    write_lists(folder, name, **given)
+
+
+@command.command(name="folder")
+@click.argument("folder", type=click.Path(path_type=Path))
+@split_options
+def folder_command(folder: Path, **given: Any) -> None:
+    """Write train_list.txt and test_list.txt for FOLDER, which has one folder of images for each class.
+
+    No class is in both: half of them, drawn by --seed, are for training."""
+    write_lists(folder, None, **given)
+
+
+def write_lists(
+    folder: Path,
+    layout: str | None,
+    lists: Path | None,
+    train_classes: int | None,
+    val_classes: int,
+    seed: int,
+    no_file_check: bool,
+    no_leak_check: bool,
+) -> None:
+    """Converts, counts and warns."""
+    from ..train.data.convert import convert as convert_to_lists
+    from ..train.data.layouts import Split
+    from ..train.data.leakage import leak_warnings
+
+    sets = convert_to_lists(folder, layout, Split(train_classes, val_classes, seed), lists, not no_file_check)
+    warnings = [warning for one in sets for warning in one.warnings]
+    if not (no_file_check or no_leak_check):
+        with progress_bar("looking for leaks", sum(len(one.images) for one in sets)) as advance:
+            warnings += leak_warnings(folder, sets, advance)
+    for one in sets:
+        path = (lists or folder) / f"{one.name}_list.txt"
+        console().print(f"{path}: {len(one.images)} images, {len(one.classes)} classes")
+    for warning in warnings:
+        console(stderr=True).print(f"warning: {warning}")

@@ -47,7 +47,8 @@ def command(
     set_device(config.Global.device)
     network = build_network(config, checkpoint)
     if checkpoint is None and config.Global.pretrained_model is None:
-        logger.warning("no --checkpoint and no Global.pretrained_model: this is the untrained network")
+        what = "the backbone's pretrained weights alone" if config.Arch.Backbone.pretrained else "the untrained network"
+        logger.warning("no --checkpoint and no Global.pretrained_model: this is %s", what)
     with progress_bar("embedding", None) as advance:
         gallery, queries = encode_sets(config, network.state_dict(), advance)
     scores = score(config, gallery, queries)

@@ -30,6 +30,7 @@ def trace(config_file: str, checkpoint: str, prefix: str) -> None:
     network = EmbeddingNetwork(config.Arch)
     load_network(network, Path(checkpoint))
     network.eval()
+    network.join_branches()
     save_inference(network, config.Global.image_shape, prefix)
 
 

@@ -60,7 +60,7 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
         except (OSError, RuntimeError) as error:  # Paddle wraps what the file system says
             raise write_error(prefix, OSError(0, str(error).strip().splitlines()[-1])) from error
         files = {"model": str(prefix.with_suffix(".pdmodel")), "params": str(prefix.with_suffix(".pdiparams"))}
-        io = ModelIO(input_name="x", input_shape=shape, embedding_dim=config.Arch.Neck.class_num)
+        io = ModelIO(input_name="x", input_shape=shape, embedding_dim=network.embedding_dim)
         predictor = PaddlePredictor(files, io, RunOptions(threads=len(usable_cpus())))
     try:
         yield predictor.embed

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import paddle
 from paddle import nn
 
 from ..runtimes.core.errors import InputError
 from .backbones import build_backbone
-from .config.training import ArchSection, Initializer, ParameterAttr
+from .config.arch import ArchSection, BatchNormNeck, FCNeck, Initializer, ParameterAttr, VehicleNeck
 
 
 def build_initializer(options: Initializer) -> Any:
     """A Paddle initializer."""
-    if options.name == "KaimingNormal":
-        return nn.initializer.KaimingNormal(
+    kaiming = {"KaimingNormal": nn.initializer.KaimingNormal, "KaimingUniform": nn.initializer.KaimingUniform}
+    if options.name in kaiming:
+        return kaiming[options.name](
             fan_in=options.fan_in, negative_slope=options.negative_slope, nonlinearity=options.nonlinearity
         )
     if options.name == "XavierNormal":
@@ -25,21 +26,62 @@ def build_initializer(options: Initializer) -> Any:
     return nn.initializer.Constant(options.value)
 
 
-def _attr(options: ParameterAttr | None, default: Any = None) -> Any:
+def parameter_attr(options: ParameterAttr | Literal[False] | None, default: Any = None) -> Any:
+    """Paddle's attribute of a parameter; False for none of it, None for Paddle's own."""
+    if options is False:
+        return False
     initializer = build_initializer(options.initializer) if options else default
-    return paddle.ParamAttr(initializer=initializer) if initializer is not None else None
+    rate = options.learning_rate if options else 1.0
+    return paddle.ParamAttr(initializer=initializer, learning_rate=rate) if initializer is not None else None
+
+
+def linear(
+    inputs: int, outputs: int, weight: ParameterAttr | None, bias: ParameterAttr | Literal[False] | None
+) -> nn.Linear:
+    """A linear layer as PaddleClas's FC has it."""
+    attr = parameter_attr(weight, nn.initializer.XavierNormal())
+    return nn.Linear(inputs, outputs, weight_attr=attr, bias_attr=parameter_attr(bias))
 
 
 class LinearNeck(nn.Layer):
     """`features -> embedding`, parameters under `fc`."""
 
-    def __init__(self, features: int, dim: int, weight: ParameterAttr | None, bias: ParameterAttr | None) -> None:
+    def __init__(self, options: FCNeck) -> None:
         super().__init__()
-        weight_attr = _attr(weight, nn.initializer.XavierNormal())
-        self.fc = nn.Linear(features, dim, weight_attr=weight_attr, bias_attr=_attr(bias))
+        self.fc = linear(options.embedding_size, options.class_num, options.weight_attr, options.bias_attr)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc(x)
+
+
+class NormNeck(nn.Layer):
+    """A batch norm of the features, parameters under `feat_bn`."""
+
+    def __init__(self, options: BatchNormNeck) -> None:
+        super().__init__()
+        self.feat_bn = nn.BatchNorm1D(
+            options.num_features,
+            weight_attr=parameter_attr(options.weight_attr),
+            bias_attr=parameter_attr(options.bias_attr),
+        )
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.feat_bn(x)
+
+
+class ConvNeck(nn.Layer):
+    """A 1x1 convolution of the pooled features, parameters under `conv`."""
+
+    def __init__(self, options: VehicleNeck) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(options.in_channels, options.out_channels, 1)
+        self.flatten = nn.Flatten()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.flatten(self.conv(x.unsqueeze([2, 3])))
+
+
+NECKS: dict[type, Any] = {FCNeck: LinearNeck, BatchNormNeck: NormNeck, VehicleNeck: ConvNeck}
 
 
 class EmbeddingNetwork(nn.Layer):
@@ -50,18 +92,34 @@ class EmbeddingNetwork(nn.Layer):
 
     def __init__(self, arch: ArchSection) -> None:
         super().__init__()
-        options: dict[str, Any] = {}
-        if "stem_act" in arch.Backbone.model_fields_set:
-            options["stem_act"] = arch.Backbone.stem_act
-        self.backbone = build_backbone(arch.Backbone.name, **options)
+        self.backbone = build_backbone(arch.Backbone.name, **arch.Backbone.options)
         features = self.backbone.features
-        if arch.Neck.embedding_size != features:
+        if arch.BackboneStopLayer.name == "avg_pool" and not self.backbone.pools_last:
             raise InputError(
-                f"Arch.Neck.embedding_size: {arch.Backbone.name} gives {features} features,"
-                f" got {arch.Neck.embedding_size}"
+                f"Arch.BackboneStopLayer.name: {arch.Backbone.name} has layers after avg_pool: expected flatten"
             )
-        self.neck = LinearNeck(features, arch.Neck.class_num, arch.Neck.weight_attr, arch.Neck.bias_attr)
-        self.embedding_dim = arch.Neck.class_num
+        if arch.Neck is not None and arch.Neck.inputs != features:
+            name = next(name for name in ("embedding_size", "num_features", "in_channels") if hasattr(arch.Neck, name))
+            raise InputError(
+                f"Arch.Neck.{name}: {arch.Backbone.name} gives {features} features, got {arch.Neck.inputs}"
+            )
+        self.neck = None if arch.Neck is None else NECKS[type(arch.Neck)](arch.Neck)
+        self.embedding_dim = features if arch.Neck is None else arch.Neck.outputs
+        if arch.Head is not None and arch.Head.embedding_size != self.embedding_dim:
+            raise InputError(
+                f"Arch.Head.embedding_size: the embedding has {self.embedding_dim} dimensions,"
+                f" got {arch.Head.embedding_size}"
+            )
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.neck(self.backbone(x))
+        return self.embed(self.backbone(x))
+
+    def embed(self, features: paddle.Tensor) -> paddle.Tensor:
+        """The backbone's features `(N, F)` as embeddings `(N, D)`."""
+        return features if self.neck is None else self.neck(features)
+
+    def join_branches(self) -> None:
+        """Makes of the backbone's parallel branches what computes the same in evaluation, in one layer each."""
+        for layer in self.backbone.sublayers():
+            if hasattr(layer, "join"):
+                layer.join()

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
+from numpy.typing import NDArray
 
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.image_list import ImageList
+from .backbones.pretrained import find_weights, weights_of
 from .config.training import TrainConfig
 from .data.augment import Augmentation
 from .data.loader import ImageMaker
 from .distributed import launched, start
 from .evaluate import exif_rule, read_list
+from .heads import build_head
 from .network import EmbeddingNetwork
-from .state.checkpoint import load_network, load_params
+from .state.checkpoint import BACKBONE, HEAD, STUDENT, load_network, read_arrays, start_from, weights_path
+from .state.torch_file import is_torch_file
+
+logger = logging.getLogger(__name__)
+CLASSIFIERS = ("fc.", "out.")  # of networks trained on ImageNet, by the reference's names
 
 
 def set_device(device: str) -> None:
@@ -33,28 +42,85 @@ def set_device(device: str) -> None:
     start(device)
 
 
-def build_network(config: TrainConfig, checkpoint: Path | None = None) -> EmbeddingNetwork:
-    """The seeded network: with a checkpoint's weights, else with the pretrained ones when the config names some."""
+def build_network(config: TrainConfig, checkpoint: Path | str | None = None) -> EmbeddingNetwork:
+    """The seeded network; with a checkpoint's weights (or `Global.pretrained_model`'s), all of them."""
     paddle.seed(config.Global.seed)
     np.random.seed(config.Global.seed)  # noqa: NPY002 - Paddle's initializers draw from it
     network = EmbeddingNetwork(config.Arch)
-    checkpoint = checkpoint or config.Global.pretrained_model
-    if checkpoint is not None:
-        load_network(network, checkpoint)
-        return network
-    pretrained = config.Arch.Backbone.pretrained
-    if pretrained is True:
-        raise InputError("Arch.Backbone.pretrained: expected a .pdparams path or URL, or False")
-    if pretrained:
-        load_pretrained(network, pretrained)
+    source = checkpoint or config.Global.pretrained_model
+    if source is not None:
+        load_network(network, source)
+    elif config.Arch.Backbone.pretrained:
+        load_pretrained(network, config)
     return network
 
 
-def load_pretrained(network: EmbeddingNetwork, source: str) -> None:
-    """Backbone weights from a path or URL; a classifier (`fc.*`) in the file is left out."""
-    from .state.weights import weights_file
+def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any]:
+    """The seeded network and class head (or None) that a training begins with: with as much as fits of the weights that
+    the config names, the rest at random.
+    """
+    paddle.seed(config.Global.seed)
+    np.random.seed(config.Global.seed)  # noqa: NPY002
+    network = EmbeddingNetwork(config.Arch)
+    head = None if config.Arch.Head is None else build_head(config.Arch.Head)
+    if config.Global.pretrained_model is not None:
+        path = weights_path(config.Global.pretrained_model)
+        arrays = read_arrays(path)
+        own = dict(network.state_dict())
+        if head is not None:
+            own |= {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
+        student = {name.removeprefix(STUDENT): array for name, array in arrays.items() if name.startswith(STUDENT)}
+        logger.info("%s", start_from(own, student or arrays, path, config.Global.strict_load))
+    elif config.Arch.Backbone.pretrained:
+        load_pretrained(network, config)
+    return network, head
 
-    load_params(network.backbone, weights_file(source), ignore=("fc.",))
+
+def load_pretrained(network: EmbeddingNetwork, config: TrainConfig) -> None:
+    """Backbone weights by `Arch.Backbone.pretrained`: of the table, a path or a URL; of a whole network's file the
+    backbone's. Classifiers are left out.
+    """
+    options, backbone = config.Arch.Backbone, network.backbone
+    if options.pretrained is True:
+        path = find_weights(weights_of(options.name, options.use_ssld))
+    else:
+        path = weights_path(str(options.pretrained))
+    arrays = read_arrays(path)
+    if is_torch_file(path):
+        arrays = renamed(arrays, backbone, options.name)
+    inner = {name.removeprefix(BACKBONE): array for name, array in arrays.items() if name.startswith(BACKBONE)}
+    arrays = {name: array for name, array in (inner or arrays).items() if not name.startswith(CLASSIFIERS)}
+    logger.info("%s", start_from(dict(backbone.state_dict()), arrays, path, config.Global.strict_load))
+
+
+def renamed(arrays: dict[str, NDArray[Any]], backbone: Any, name: str) -> dict[str, NDArray[Any]]:
+    """A PyTorch file's arrays under the backbone's names. InputError where those of the original are not known."""
+    rules = getattr(backbone, "torch_names", None)
+    if rules is None:
+        raise InputError(f"Arch.Backbone.pretrained: {name} takes no PyTorch file: its names there are not known")
+    found = {}
+    for key, array in arrays.items():
+        for pattern, text in rules:
+            key = pattern.sub(text, key)
+        found[key] = array
+    return found
+
+
+def check_labels(config: TrainConfig, labels: NDArray[np.int64]) -> None:
+    """InputError where the class head or CenterLoss has no place for a label of the training list."""
+    places = [
+        ("Loss.Train.CenterLoss.num_classes", entry.CenterLoss.num_classes)
+        for entry in config.Loss.Train
+        if entry.CenterLoss is not None
+    ]
+    if config.Arch.Head is not None:
+        places.append(("Arch.Head.class_num", config.Arch.Head.class_num))
+    for where, count in places:
+        if labels.min() < 0 or labels.max() >= count:
+            raise InputError(
+                f"{where}: {count} classes have labels 0 to {count - 1}, the training list has {labels.min()} to"
+                f" {labels.max()}: raise it, or set DataLoader.Train.dataset.relabel"
+            )
 
 
 def image_maker(config: TrainConfig) -> tuple[ImageList, ImageMaker]:

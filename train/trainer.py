@@ -24,12 +24,12 @@ from .data.loader import Batch, Draw, TrainLoader
 from .data.sampler import Position, build_sampler
 from .drift import IMAGES, DriftProbe
 from .evaluate import evaluate
-from .losses.embedding_loss import build_loss
+from .losses.train_loss import Outputs, TrainLoss
 from .report.recorder import Recorder, StepReport
 from .schedule import Schedule, build_optimizer
-from .setup import build_network, image_maker, set_device
+from .setup import build_trained, check_labels, image_maker, set_device
 from .state import savepoint
-from .state.checkpoint import PREFIX_XBM, set_state
+from .state.checkpoint import HEAD, LOSS, set_state, set_tensors
 from .state.ema import MovingAverage
 from .state.resume import RunPosition, load_optimizer, read_position, read_weights, step_seed
 from .state.savepoint import keep_newest, path_of
@@ -38,6 +38,23 @@ logger = logging.getLogger(__name__)
 LATEST = "latest"
 GRACE_S = 2.0  # a launcher sends a signal several times
 PROBE_STEP = 2**62  # the drift probe's images are augmented as at no iteration
+
+
+class Forward(paddle.nn.Layer):
+    """What runs in each process: network and class head, as one layer for several processes."""
+
+    def __init__(self, network: Any, head: Any) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+
+    def forward(self, images: paddle.Tensor, labels: paddle.Tensor) -> list[paddle.Tensor]:
+        """The fields of `Outputs`; the head computes in float32, whatever the autocast."""
+        features = self.network.backbone(images)
+        embeddings = self.network.embed(features)
+        if self.head is None:
+            return [features, embeddings]
+        with paddle.amp.auto_cast(enable=False):
+            return [features, embeddings, self.head(embeddings.astype("float32"), labels)]
 
 
 class Trainer:
@@ -56,12 +73,16 @@ class Trainer:
         self.batch_size = data.sampler.batch_size
         self.loader = TrainLoader(self.maker, self.batch_size, data.loader.num_workers)
         self.sampler = build_sampler(data.sampler, self.images.labels, settings.seed, self.world)
-        self.network: Any = build_network(config)
+        self.network: Any
+        self.network, self.head = build_trained(config)
+        check_labels(config, self.images.labels)
         if config.Arch.use_sync_bn and self.world > 1:
             self.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
-        self.loss = build_loss(config.Loss.Train[0], len(self.images))
+        classes = None if config.Arch.Head is None else config.Arch.Head.class_num
+        widths = (self.network.backbone.features, self.network.embedding_dim)
+        self.loss = TrainLoss(config.Loss, *widths, classes, len(self.images))
         self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
-        self.optimizer = build_optimizer(config.Optimizer, self.schedule, self.network.parameters())
+        self.optimizer = build_optimizer(config.Optimizer, self.schedule, [value for _, value in self.trained()])
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
         self.progress = RunPosition(self._fixed(), self._settings())
         if self.loss.xbm is not None and self.loss.xbm.size < self.batch_size * self.world:
@@ -86,7 +107,7 @@ class Trainer:
         SIGINT and SIGTERM finish the update, save `latest` and raise KeyboardInterrupt.
         """
         settings, progress = self.config.Global, self.progress
-        names = (self.config.Loss.Train[0].name, self.config.Optimizer.lr.name)
+        names = (self.config.Loss.name, self.config.Optimizer.lr.name)
         recorder = None
         if self.is_main:
             done = (progress.step, progress.epochs)
@@ -137,11 +158,12 @@ class Trainer:
     def summary(self) -> str:
         """What is being trained, in one line."""
         settings, labels = self.config.Global, self.images.labels
-        rule = self.loss.pair_loss.epsilon
+        pairs = self.loss.embedding_loss
+        rule = None if pairs is None else pairs.pair_loss.epsilon
+        told = " (self left out by sample)" if rule is None else f" (positives with s >= 1 - {rule:g} left out)"
         parts = [
             f"training on {len(labels)} images of {len(np.unique(labels))} classes, seed {settings.seed}",
-            self.config.Loss.Train[0].name
-            + (" (self left out by sample)" if rule is None else f" (positives with s >= 1 - {rule:g} left out)"),
+            self.config.Loss.name + (told if pairs is not None else ""),
         ]
         if self.world > 1:
             parts.append(f"{self.world} processes of {self.batch_size} images")
@@ -162,9 +184,10 @@ class Trainer:
         # Gradients travel between the processes once per update.
         waiting = nullcontext() if last_of_update or self.world == 1 else self.model.no_sync()
         with waiting:
+            labels = paddle.to_tensor(batch.labels)
             with self._autocast():
-                embeddings = self.model(paddle.to_tensor(batch.images))
-            loss = self.loss(embeddings, paddle.to_tensor(batch.labels))
+                outputs = Outputs(*self.model(paddle.to_tensor(batch.images), labels))
+            loss = self.loss(outputs, labels)
             value = float(loss)
             if not np.isfinite(value):
                 raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")
@@ -190,8 +213,9 @@ class Trainer:
     def _write(self, name: str) -> None:
         progress = self.progress
         state: dict[str, Any] = dict(self.network.state_dict())
-        if self.loss.xbm is not None:
-            state.update({f"{PREFIX_XBM}{key}": value for key, value in self.loss.xbm.state_dict().items()})
+        if self.head is not None:
+            state |= {f"{HEAD}{name}": value for name, value in self.head.state_dict().items()}
+        state |= {f"{LOSS}{name}": value for name, value in self.loss.state().items()}
         files: dict[str, Any] = {".pdopt": [self.optimizer.state_dict()], ".pdstates": progress.saved()}
         if self.average is None:
             files[".pdparams"] = state
@@ -204,15 +228,17 @@ class Trainer:
         distributed.from_main(lambda: savepoint.recover(prefix))
         self.progress = read_position(prefix, self.progress)
         weights, averaged = read_weights(prefix)
-        if self.loss.xbm is not None:
-            memory = {k.removeprefix(PREFIX_XBM): v for k, v in weights.items() if k.startswith(PREFIX_XBM)}
-            self.loss.xbm.load(memory, f"checkpoint {prefix}")
+        of_loss = {name.removeprefix(LOSS): value for name, value in weights.items() if name.startswith(LOSS)}
+        self.loss.load(of_loss, f"checkpoint {prefix}")
+        if self.head is not None:
+            of_head = {name.removeprefix(HEAD): value for name, value in weights.items() if name.startswith(HEAD)}
+            set_tensors(self.head.state_dict(), of_head, path_of(prefix, ".pdparams"))
         self.loss.iteration = self.progress.loss_iteration
         set_state(self.network, weights, path_of(prefix, ".pdparams"))
         if self.average is not None:
             self.average.load(weights if averaged is None else averaged, path_of(prefix, ".pdparams"))
         name, schedule = self.config.Optimizer.name, self.schedule.scheduler
-        load_optimizer(self.optimizer, name, schedule, prefix, self.network.named_parameters())
+        load_optimizer(self.optimizer, name, schedule, prefix, self.trained())
         if self.progress.scaler:
             self.scaler.load_state_dict(self.progress.scaler)
         if self.probe is not None:
@@ -326,7 +352,15 @@ class Trainer:
         return DriftProbe(images)
 
     def _parallel(self) -> Any:
-        return self.network if self.world == 1 else paddle.DataParallel(self.network)
+        model = Forward(self.network, self.head)
+        return model if self.world == 1 else paddle.DataParallel(model)
+
+    def trained(self) -> Iterator[tuple[str, Any]]:
+        """Every parameter that the optimizer moves, by its name in a checkpoint."""
+        yield from self.network.named_parameters()
+        if self.head is not None:
+            yield from ((f"{HEAD}{name}", value) for name, value in self.head.named_parameters())
+        yield from ((f"{LOSS}{name}", value) for name, value in self.loss.named_weights())
 
     def _raise_if_stopped(self, count: int) -> None:
         if self._stop:
@@ -345,7 +379,10 @@ class Trainer:
         }
 
     def _settings(self) -> dict[str, str]:
-        return {**flat("Optimizer", self.config.Optimizer), **flat("Loss.Train", self.config.Loss.Train[0])}
+        found = flat("Optimizer", self.config.Optimizer)
+        for index, entry in enumerate(self.config.Loss.Train):
+            found |= flat("Loss.Train" if index == 0 else f"Loss.Train.{index}", entry)
+        return found
 
     @contextmanager
     def _others(self) -> Iterator[None]:

@@ -10,25 +10,46 @@ from ...runtimes.core.errors import InputError
 
 BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ResNet50": ("resnet", "ResNet50", {}),
+    "ResNet50_vd": ("resnet", "ResNet50", {"vd": True}),
+    "ResNet50_last_stage_stride1": ("resnet", "ResNet50", {"last_stride": 1}),
     "ResNet50_adaptive_max_pool2d": ("resnet", "ResNet50", {"max_pool_head": True}),
-    "MobileNetV3_small_x0_35": ("mobilenet_v3", "MobileNetV3", {"size": "small", "scale": 0.35}),
-    "MobileNetV3_small_x0_5": ("mobilenet_v3", "MobileNetV3", {"size": "small", "scale": 0.5}),
-    "MobileNetV3_small_x1_0": ("mobilenet_v3", "MobileNetV3", {"size": "small", "scale": 1.0}),
-    "MobileNetV3_large_x0_5": ("mobilenet_v3", "MobileNetV3", {"size": "large", "scale": 0.5}),
-    "MobileNetV3_large_x1_0": ("mobilenet_v3", "MobileNetV3", {"size": "large", "scale": 1.0}),
-    "PPLCNet_x0_25": ("pplcnet", "PPLCNet", {"scale": 0.25}),
-    "PPLCNet_x0_5": ("pplcnet", "PPLCNet", {"scale": 0.5}),
-    "PPLCNet_x1_0": ("pplcnet", "PPLCNet", {"scale": 1.0}),
+    **{
+        f"MobileNetV3_{size}_x{scale}".replace(".", "_"): (
+            "mobilenet_v3",
+            "MobileNetV3",
+            {"size": size, "scale": scale},
+        )
+        for size in ("small", "large")
+        for scale in (0.35, 0.5, 0.75, 1.0, 1.25)
+    },
+    **{
+        f"PPLCNet_x{scale}".replace(".", "_"): ("pplcnet", "PPLCNet", {"scale": scale})
+        for scale in (0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5)
+    },
+    "PPLCNetV2_small": ("pplcnet_v2", "PPLCNetV2", {"scale": 0.75, "depths": (2, 2, 4, 2)}),
+    "PPLCNetV2_base": ("pplcnet_v2", "PPLCNetV2", {"scale": 1.0, "depths": (2, 2, 6, 2)}),
+    "PPLCNetV2_large": ("pplcnet_v2", "PPLCNetV2", {"scale": 1.25, "depths": (2, 2, 8, 2)}),
+    "PPLCNetV2_base_ShiTu": ("pplcnet_v2", "PPLCNetV2", {"scale": 1.0, "depths": (2, 2, 6, 2), "shitu": True}),
+    "MobileNetV2": ("mobilenet_v2", "MobileNetV2", {"scale": 1.0}),
+    **{
+        f"MobileNetV2_x{scale}".replace(".", "_"): ("mobilenet_v2", "MobileNetV2", {"scale": scale})
+        for scale in (0.25, 0.5, 0.75, 1.5, 2.0)
+    },
+    "EfficientNetLite0": ("efficientnet_lite", "EfficientNetLite", {"width": 1.0, "depth": 1.0}),
+    "EfficientNetLite1": ("efficientnet_lite", "EfficientNetLite", {"width": 1.0, "depth": 1.1}),
+    "EfficientNetLite2": ("efficientnet_lite", "EfficientNetLite", {"width": 1.1, "depth": 1.2}),
 }
+OPTIONS = {"stem_act": "resnet", "class_expand": "pplcnet_v2"}  # of the config's, and whose they are
 
 
 def build_backbone(name: str, **options: Any) -> Any:
-    """A `paddle.nn.Layer` from float32 `(N, 3, H, W)` to float32 `(N, features)`, with `.features` the width."""
+    """A `paddle.nn.Layer` from float32 `(N, 3, H, W)` to float32 `(N, features)`, with `.features` the width and
+    `.pools_last`, whether nothing but a flatten lies between the global pooling and them.
+    """
     if name not in BACKBONES:
         raise InputError(f"Arch.Backbone.name: unknown '{name}'{suggestion(name, BACKBONES)}")
     module, cls, fixed = BACKBONES[name]
-    known = {"stem_act": "resnet"}
     for option in options:
-        if known.get(option) != module:
+        if OPTIONS.get(option) != module:
             raise InputError(f"Arch.Backbone.{option}: {name} has no such option")
     return getattr(importlib.import_module(f".{module}", __package__), cls)(**fixed, **options)

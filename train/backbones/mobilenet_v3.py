@@ -69,6 +69,7 @@ class MobileNetV3(nn.Layer):
     """Float32 `(N, 3, H, W)` -> `(N, 1280)`. size: small or large; scale: width multiplier."""
 
     features = EXPAND
+    pools_last = False
 
     def __init__(self, size: str, scale: float) -> None:
         super().__init__()

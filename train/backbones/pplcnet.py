@@ -38,6 +38,7 @@ class PPLCNet(nn.Layer):
     """Float32 `(N, 3, H, W)` -> `(N, 1280)`. scale: width multiplier."""
 
     features = EXPAND
+    pools_last = False
 
     def __init__(self, scale: float) -> None:
         super().__init__()

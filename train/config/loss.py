@@ -7,21 +7,27 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen
-from .base import Dim, NonNegative, Rate
+from .arch import Classes
+from .base import Dim, Images, NonNegative, Rate
 
 
-class PairOptions(Frozen):
-    """What every pair loss has.
+class LossOptions(Frozen):
+    """What every loss has. feature_from: what it is of: embeddings, or the backbone's features before the neck."""
+
+    weight: float = 1.0
+    feature_from: Literal["features", "backbone"] = "features"
+
+
+class PairOptions(LossOptions):
+    """What every pair loss has. embedding_size: checked against the network where it is given.
 
     epsilon: without it a sample is left out by its place, and only itself; with it every positive with
     `s >= 1 - epsilon` is left out, near-duplicates too, as PaddleClas does.
     """
 
-    weight: float = 1.0
-    embedding_size: Dim
+    embedding_size: Dim | None = None
     normalize_feature: bool = True
     epsilon: Annotated[float, Field(ge=0, lt=1)] | None = None
-    feature_from: Literal["features"] = "features"
 
 
 class ContrastiveOptions(PairOptions):
@@ -43,6 +49,38 @@ class MultiSimilarityOptions(PairOptions):
     beta: Rate = 50.0
     base: float = 0.5
     mining: float = 0.1
+
+
+class TripletAngularOptions(PairOptions):
+    """`TripletAngularMarginLoss`."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.5
+    reduction: Literal["mean"] = "mean"
+    add_absolute: bool = False
+    absolute_loss_weight: float = 1.0
+    ap_value: float = 0.9
+    an_value: float = 0.5
+
+    @property
+    def absolute(self) -> tuple[float, float, float] | None:
+        """Weight, ap and an of what is added, if anything."""
+        return (self.absolute_loss_weight, self.ap_value, self.an_value) if self.add_absolute else None
+
+
+class SupConOptions(PairOptions):
+    """`SupConLoss`. views is accepted and not needed: labels tell which images belong together."""
+
+    views: Images = 16
+    temperature: Rate = 0.07
+    base_temperature: Rate = 0.07
+    contrast_mode: Literal["all"] = "all"
+
+
+class PairwiseCosfaceOptions(PairOptions):
+    """`PairwiseCosface`."""
+
+    margin: float
+    gamma: Rate
 
 
 class MemoryOptions(PairOptions):
@@ -78,15 +116,62 @@ class MultiSimilarityMemoryOptions(MultiSimilarityOptions, MemoryOptions):
     """`MultiSimilarityLoss_XBM`."""
 
 
+class TripletAngularMemoryOptions(TripletAngularOptions, MemoryOptions):
+    """`TripletAngularMarginLoss_XBM`."""
+
+
+class SupConMemoryOptions(SupConOptions, MemoryOptions):
+    """`SupConLoss_XBM`."""
+
+
+class PairwiseCosfaceMemoryOptions(PairwiseCosfaceOptions, MemoryOptions):
+    """`PairwiseCosface_XBM`."""
+
+
+class CrossEntropyOptions(LossOptions):
+    """`CELoss`, of the head's logits. epsilon: label smoothing."""
+
+    epsilon: Annotated[float, Field(ge=0, le=1)] | None = None
+    reduction: Literal["mean"] = "mean"
+
+    @property
+    def smoothing(self) -> float | None:
+        """The share; None for none, which the reference takes 0 and 1 for too."""
+        return self.epsilon if self.epsilon is not None and 0 < self.epsilon < 1 else None
+
+
+class HardTripletOptions(LossOptions):
+    """`TripletLossV2`."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.5
+    normalize_feature: bool = True
+
+
+class CenterOptions(LossOptions):
+    """`CenterLoss`."""
+
+    num_classes: Classes
+    feat_dim: Dim
+
+
 class LossEntry(Frozen):
     """One loss of a list; exactly one key."""
 
+    CELoss: CrossEntropyOptions | None = None
+    TripletLossV2: HardTripletOptions | None = None
+    CenterLoss: CenterOptions | None = None
     ContrastiveLoss: ContrastiveOptions | None = None
     ContrastiveLoss_XBM: ContrastiveMemoryOptions | None = None
     TripletMarginLoss: TripletMarginOptions | None = None
     TripletMarginLoss_XBM: TripletMarginMemoryOptions | None = None
     MultiSimilarityLoss: MultiSimilarityOptions | None = None
     MultiSimilarityLoss_XBM: MultiSimilarityMemoryOptions | None = None
+    TripletAngularMarginLoss: TripletAngularOptions | None = None
+    TripletAngularMarginLoss_XBM: TripletAngularMemoryOptions | None = None
+    SupConLoss: SupConOptions | None = None
+    SupConLoss_XBM: SupConMemoryOptions | None = None
+    PairwiseCosface: PairwiseCosfaceOptions | None = None
+    PairwiseCosface_XBM: PairwiseCosfaceMemoryOptions | None = None
 
     @model_validator(mode="after")
     def exactly_one(self) -> LossEntry:
@@ -94,7 +179,7 @@ class LossEntry(Frozen):
             raise ValueError(f"expected one loss per list entry: {', '.join(type(self).model_fields)}")
         return self
 
-    def _given(self) -> list[tuple[str, PairOptions]]:
+    def _given(self) -> list[tuple[str, LossOptions]]:
         entries = ((name, getattr(self, name)) for name in type(self).model_fields)
         return [(name, options) for name, options in entries if options is not None]
 
@@ -104,13 +189,30 @@ class LossEntry(Frozen):
         return self._given()[0][0]
 
     @property
-    def options(self) -> PairOptions:
+    def options(self) -> LossOptions:
         """The loss's options."""
         return self._given()[0][1]
 
 
 class LossSection(Frozen):
-    """`Loss`."""
+    """`Loss`. Train: their weighted sum."""
 
-    Train: Annotated[list[LossEntry], Field(min_length=1, max_length=1)]
+    Train: Annotated[list[LossEntry], Field(min_length=1, max_length=16)]
     Eval: tuple[LossEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def one_memory(self) -> LossSection:
+        memories = [entry.name for entry in self.Train if isinstance(entry.options, MemoryOptions)]
+        if len(memories) > 1:
+            raise ValueError(f"expected one loss with a memory at most, got {' and '.join(memories)}")
+        return self
+
+    @property
+    def memory(self) -> MemoryOptions | None:
+        """The options of the loss with a memory, if there is one."""
+        return next((entry.options for entry in self.Train if isinstance(entry.options, MemoryOptions)), None)
+
+    @property
+    def name(self) -> str:
+        """The losses' keys."""
+        return " + ".join(entry.name for entry in self.Train)

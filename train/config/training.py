@@ -10,23 +10,26 @@ from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen, apply_overrides, read_yaml, validate
 from ...runtimes.preprocess.ops import Side
-from .base import Dim, NonNegative, Positive, Rate
+from .arch import ArchSection
+from .base import NonNegative, Positive, Rate
 from .data import DataSection
-from .loss import LossSection, MemoryOptions
+from .loss import CrossEntropyOptions, LossSection
 from .optimizer import OptimizerSection
 
 
 class GlobalSection(Frozen):
     """`Global`.
 
-    checkpoints: a checkpoint's prefix to resume from. seed: of weights, sampling and augmentation. update_freq: batches
-    whose gradients are summed up before the weights move. save_steps: `latest` is also saved every so many iterations.
-    keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between measurements of the
-    feature drift, 0 for none.
+    checkpoints: a checkpoint's prefix to resume from. pretrained_model: weights to begin with, a path, prefix or URL:
+    what fits is taken and the rest told; with strict_load all must fit. seed: of weights, sampling and augmentation.
+    update_freq: batches whose gradients are summed up before the weights move. save_steps: `latest` is also saved every
+    so many iterations. keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between
+    measurements of the feature drift, 0 for none.
     """
 
     checkpoints: Path | None = None
-    pretrained_model: Path | None = None
+    pretrained_model: str | None = None
+    strict_load: bool = False
     output_dir: Path = Path("./output")
     device: Literal["cpu", "gpu"] = "gpu"
     save_interval: Positive = 1
@@ -81,60 +84,6 @@ class EmaSection(Frozen):
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
 
 
-class BackboneSection(Frozen):
-    """`Arch.Backbone`. pretrained: a .pdparams path or URL of backbone weights."""
-
-    name: str
-    pretrained: bool | str = False
-    stem_act: Literal["relu"] | None = "relu"
-
-
-class StopLayer(Frozen):
-    """`Arch.BackboneStopLayer`: features are taken after the flatten."""
-
-    name: Literal["flatten"]
-
-
-class Initializer(Frozen):
-    """An initializer by Paddle's name."""
-
-    name: Literal["KaimingNormal", "XavierNormal", "Normal", "Constant"]
-    fan_in: float | None = None
-    negative_slope: float = 0.0
-    nonlinearity: str = "relu"
-    mean: float = 0.0
-    std: float = 1.0
-    value: float = 0.0
-
-
-class ParameterAttr(Frozen):
-    """`weight_attr`, `bias_attr`."""
-
-    initializer: Initializer
-
-
-class NeckSection(Frozen):
-    """`Arch.Neck`: a linear layer from the backbone's `embedding_size` features to `class_num` dimensions."""
-
-    name: Literal["FC"]
-    embedding_size: Dim
-    class_num: Dim
-    weight_attr: ParameterAttr | None = None
-    bias_attr: ParameterAttr | None = None
-
-
-class ArchSection(Frozen):
-    """`Arch`. use_sync_bn: batch statistics over all GPUs."""
-
-    name: Literal["RecModel"]
-    infer_output_key: Literal["features"] = "features"
-    infer_add_softmax: Literal[False] = False
-    use_sync_bn: bool = False
-    Backbone: BackboneSection
-    BackboneStopLayer: StopLayer = StopLayer(name="flatten")
-    Neck: NeckSection
-
-
 Neighbours = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -186,15 +135,16 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def sizes_agree(self) -> TrainConfig:
-        options = self.Loss.Train[0].options
-        if options.embedding_size != self.Arch.Neck.class_num:
-            raise ValueError(
-                f"Loss.Train embedding_size {options.embedding_size} is not Arch.Neck.class_num"
-                f" {self.Arch.Neck.class_num}"
-            )
-        batch = self.DataLoader.Train.sampler.batch_size
-        if isinstance(options, MemoryOptions) and options.xbm_size and options.xbm_size < batch:
-            raise ValueError(f"xbm_size {options.xbm_size} is smaller than the batch of {batch}: raise xbm_size")
+        neck = self.Arch.Neck
+        for entry in self.Loss.Train:
+            size = getattr(entry.options, "embedding_size", None)
+            if neck is not None and size not in (None, neck.outputs) and entry.options.feature_from == "features":
+                raise ValueError(f"Loss.Train embedding_size {size} is not Arch.Neck's {neck.outputs} dimensions")
+            if isinstance(entry.options, CrossEntropyOptions) and self.Arch.Head is None:
+                raise ValueError("Loss.Train CELoss needs logits: add Arch.Head")
+        memory, batch = self.Loss.memory, self.DataLoader.Train.sampler.batch_size
+        if memory is not None and memory.xbm_size and memory.xbm_size < batch:
+            raise ValueError(f"xbm_size {memory.xbm_size} is smaller than the batch of {batch}: raise xbm_size")
         return self
 
 

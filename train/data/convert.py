@@ -1,80 +1,91 @@
-"""From the official Stanford Online Products release to list files (Song et al., arXiv 1511.06452)."""
+"""From a published data set, or one folder for each class, to list files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.files import write_text
+from .layouts import LAYOUTS, Image, Split, class_folders, natural
 
-HEADER = "image_id class_id super_class_id path"
-OFFICIAL = {"train": (59_551, 11_318), "test": (60_502, 11_316)}  # images, classes
+TRAINING = ("train", "val")  # lists whose classes are their own; the others are searched together, and count as one
 
 
 @dataclass(frozen=True)
-class Split:
-    """One converted list."""
+class ImageSet:
+    """One converted list. warnings: what is odd about it, a line each."""
 
     name: str
-    images: int
-    classes: int
-    shared: tuple[int, ...] = ()  # class ids of the release that the list before has too
+    images: list[Image]
+    warnings: list[str] = field(default_factory=list)
 
-    def warnings(self) -> list[str]:
-        """A line where the counts are not the published ones, and one where training saw what is tested."""
-        images, classes = OFFICIAL[self.name]
-        found = []
-        if (self.images, self.classes) != (images, classes):
-            found.append(
-                f"{self.name}: expected {images} images of {classes} classes as published,"
-                f" got {self.images} of {self.classes}: is the release complete?"
-            )
-        if self.shared:
-            found.append(
-                f"{self.name}: {len(self.shared)} classes are in the training list too, such as {self.shared[0]}:"
+    @property
+    def classes(self) -> set[str]:
+        """Its labels, as the data set has them."""
+        return {image.label for image in self.images}
+
+    def text(self, labels: dict[str, int]) -> str:
+        """The list file: `path label [camera]`, labels counted from 0."""
+        lines = []
+        for image in self.images:
+            camera = "" if image.camera is None else f" {image.camera}"
+            lines.append(f"{image.path} {labels[image.label]}{camera}\n")
+        return "".join(lines)
+
+
+def convert(
+    root: Path, layout: str | None, split: Split, lists: Path | None = None, check_files: bool = True
+) -> list[ImageSet]:
+    """Writes `NAME_list.txt` for each of a data set's lists into `lists`, by default its own folder.
+
+    layout: of `LAYOUTS`; None for one folder for each class. split: how classes are divided where the data set does not
+    divide them itself. Nothing is written unless all lists are sound. InputError.
+    """
+    found = class_folders(root) if layout is None else LAYOUTS[layout].read(root)
+    official = {} if layout is None else LAYOUTS[layout].official
+    counts = {name: told for name in found if (told := count_warning(name, found[name], official))}
+    if "all" in found:
+        parts = split.divide(found.pop("all"))
+        if told := counts.pop("all", None):
+            counts["train"] = told
+        if "catalogue" in found:
+            tested = {image.label for image in parts["test"]}
+            parts["catalogue"] = [image for image in found.pop("catalogue") if image.label in tested]
+        found = parts
+    sets = [ImageSet(name, images, [counts[name]] if name in counts else []) for name, images in found.items()]
+    for one in sets:
+        for image in one.images if check_files else []:
+            if any(not character.isprintable() for character in image.path):
+                raise InputError(f"{root}: expected names that a list file can hold, got {image.path[:80]!r}")
+            if not (root / image.path).is_file():
+                raise InputError(f"{one.name}: no such image: {root / image.path}; is the data set complete?")
+        if one.name != "train" and (shared := one.classes & sets[0].classes):
+            one.warnings.append(
+                f"{one.name}: {len(shared)} classes are in the training list too, such as {min(shared, key=natural)}:"
                 " recall on classes that training saw says little of others"
             )
-        return found
+        if len(one.classes) < 2:
+            raise InputError(f"{one.name}: expected two classes or more, got {len(one.classes)}")
+    searched = numbered([image for one in sets if one.name not in TRAINING for image in one.images])
+    for one in sets:
+        labels = numbered(one.images) if one.name in TRAINING else searched
+        write_text((lists or root) / f"{one.name}_list.txt", one.text(labels))
+    return sets
 
 
-def _rows(source: Path) -> list[tuple[str, int]]:
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: expected the release's list: {getattr(error, 'strerror', error)}") from error
-    if not lines or lines[0].split() != HEADER.split():
-        raise InputError(f"{source}:1: expected '{HEADER}', got '{lines[0][:60] if lines else ''}'")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        parts = line.strip().split(None, 3)  # a path may hold spaces
-        if not parts:
-            continue
-        if len(parts) != 4 or not parts[1].isdigit():
-            raise InputError(f"{source}:{number}: expected '{HEADER}', got '{line[:60]}'")
-        path = PurePosixPath(parts[3])
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{source}:{number}: expected a path inside the release's folder, got '{parts[3][:60]}'")
-        rows.append((parts[3], int(parts[1])))
-    return rows
+def numbered(images: list[Image]) -> dict[str, int]:
+    """Their classes, counted from 0."""
+    return {label: index for index, label in enumerate(sorted({image.label for image in images}, key=natural))}
 
 
-def convert(root: Path, check_files: bool = True) -> list[Split]:
-    """Writes `train_list.txt` and `test_list.txt` into the release's folder. Labels count from 0 in each list."""
-    splits: list[Split] = []
-    texts: dict[str, str] = {}
-    before: set[int] = set()
-    for name in OFFICIAL:
-        source = root / f"Ebay_{name}.txt"
-        rows = _rows(source)
-        for path, _ in rows if check_files else []:
-            if not (root / path).is_file():
-                raise InputError(f"{source}: no such image: {root / path}; is the release complete?")
-        classes = {label for _, label in rows}
-        relabel = {label: index for index, label in enumerate(sorted(classes))}
-        texts[name] = "".join(f"{path} {relabel[label]}\n" for path, label in rows)
-        splits.append(Split(name, len(rows), len(relabel), tuple(sorted(classes & before))))
-        before = classes
-    for name, text in texts.items():
-        write_text(root / f"{name}_list.txt", text)
-    return splits
+def count_warning(name: str, images: list[Image], official: dict[str, tuple[int, int]]) -> str | None:
+    """A line where a list is not as large as it was published."""
+    got = (len(images), len({image.label for image in images}))
+    if name not in official or got == official[name]:
+        return None
+    expected = official[name]
+    return (
+        f"{name}: expected {expected[0]} images of {expected[1]} classes as published, got {got[0]} of {got[1]}:"
+        " is the data set complete?"
+    )

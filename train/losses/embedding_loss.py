@@ -8,16 +8,20 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from ...runtimes.core.errors import InputError
 from ..config.loss import (
     ContrastiveOptions,
-    LossEntry,
     MemoryOptions,
     MultiSimilarityOptions,
     PairOptions,
+    PairwiseCosfaceOptions,
+    SupConOptions,
+    TripletAngularOptions,
     TripletMarginOptions,
 )
 from ..distributed import gather_labels, gather_with_gradient
 from .memory import CrossBatchMemory
+from .mined_losses import PairwiseCosface, SupervisedContrastive, TripletAngularMargin
 from .pair_losses import Contrastive, MultiSimilarity, PairLoss, TripletMargin
 
 
@@ -50,10 +54,9 @@ class EmbeddingLoss(nn.Layer):
         memory: CrossBatchMemory | None = None,
         xbm_weight: float = 1.0,
         start_iter: int = 0,
-        weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.pair_loss, self.normalize_feature, self.weight = pair_loss, normalize_feature, weight
+        self.pair_loss, self.normalize_feature = pair_loss, normalize_feature
         self.xbm = memory
         self.xbm_weight, self.start_iter = xbm_weight, start_iter
         self.iteration = 0
@@ -73,7 +76,7 @@ class EmbeddingLoss(nn.Layer):
                     more, by_memory = self.pair_loss.memory(feats, labels, *self.xbm.get(), slots)
                     value = value + self.xbm_weight * more
                     gradient = gradient + self.xbm_weight * by_memory
-            return self.weight * _Known.apply(feats, value, gradient)
+            return _Known.apply(feats, value, gradient)
 
 
 def build_pair_loss(options: PairOptions) -> PairLoss:
@@ -82,15 +85,24 @@ def build_pair_loss(options: PairOptions) -> PairLoss:
         return Contrastive(options.margin, options.epsilon)
     if isinstance(options, TripletMarginOptions):
         return TripletMargin(options.margin, options.epsilon)
-    assert isinstance(options, MultiSimilarityOptions)
-    return MultiSimilarity(options.alpha, options.beta, options.base, options.mining, options.epsilon)
+    if isinstance(options, MultiSimilarityOptions):
+        return MultiSimilarity(options.alpha, options.beta, options.base, options.mining, options.epsilon)
+    if isinstance(options, TripletAngularOptions):
+        return TripletAngularMargin(options.margin, options.absolute, options.epsilon)
+    if isinstance(options, SupConOptions):
+        return SupervisedContrastive(options.temperature, options.base_temperature, options.epsilon)
+    assert isinstance(options, PairwiseCosfaceOptions)
+    return PairwiseCosface(options.margin, options.gamma, options.epsilon)
 
 
-def build_loss(entry: LossEntry, images: int) -> EmbeddingLoss:
-    """The training loss of the config. images: the training list's length, for a memory given as a share of it."""
-    options = entry.options
+def build_loss(options: PairOptions, dim: int, images: int) -> EmbeddingLoss:
+    """A pair loss of the config. dim: of what it is given; images: the training list's length, for a memory given as a
+    share of it. InputError when the config says another dim.
+    """
+    if options.embedding_size not in (None, dim):
+        raise InputError(f"Loss.Train: embedding_size {options.embedding_size}, but {dim} dimensions come in")
     memory, weight, start = None, 1.0, 0
     if isinstance(options, MemoryOptions):
-        memory = CrossBatchMemory(options.size(images), options.embedding_size)
+        memory = CrossBatchMemory(options.size(images), dim)
         weight, start = options.xbm_weight, options.start_iter
-    return EmbeddingLoss(build_pair_loss(options), options.normalize_feature, memory, weight, start, options.weight)
+    return EmbeddingLoss(build_pair_loss(options), options.normalize_feature, memory, weight, start)

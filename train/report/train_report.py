@@ -48,9 +48,9 @@ def write_report(folder: Path, config: TrainConfig, command: str) -> Path:
         if (svg := draw([r for r in records if r["kind"] == kind], curves or tuple(names), log))
     ]
     last = records[-1] if records else {"step": 0}
-    loss = config.Loss.Train[0]
+    neck = config.Arch.Neck
     summary = (
-        f"{config.Arch.Backbone.name}, {config.Arch.Neck.class_num} dimensions, {loss.name};"
+        f"{config.Arch.Backbone.name}, {f'{neck.outputs} dimensions' if neck else 'its features'}, {config.Loss.name};"
         f" {last['step']} of {config.Global.iterations} iterations."
     )
     page = render(

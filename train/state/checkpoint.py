@@ -12,10 +12,15 @@ from ...runtimes.core.errors import InputError
 from ...runtimes.core.soundness import require_finite
 from .safe_pickle import Refused, load_plain
 from .savepoint import path_of, prefix_of
+from .torch_file import is_torch_file, read_torch
 
 NAME_TABLE = "StructuredToParameterName@@"
-LOSS = "loss_func."
-PREFIX_XBM = LOSS + "0.xbm."
+# What a training's checkpoint holds beside the network, under the reference's names: of the losses (their place in the
+# list follows), and of the class head.
+LOSS, HEAD = "loss_func.", "head."
+BACKBONE, STUDENT = "backbone.", "Student."
+WEIGHTS = (".pdparams", ".pth", ".pt", ".bin")  # endings of files that are weights by themselves
+FEWEST = 0.5  # of a network's arrays, below which a file is of another one
 
 
 def read_plain(path: Path) -> Any:
@@ -69,7 +74,9 @@ def internal_names(path: Path) -> dict[str, str]:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The named arrays of a `.pdparams` file; Paddle's table of internal names is left out."""
+    """The named arrays of a `.pdparams` file, Paddle's table of internal names left out, or of a PyTorch file."""
+    if is_torch_file(path):
+        return read_torch(path)
     arrays = {}
     for name, value in read_state(path).items():
         if name == NAME_TABLE:
@@ -104,10 +111,12 @@ def mismatch(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, .
 
 
 def set_tensors(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path) -> None:
-    """Sets tensors from arrays of the same names, those of the loss left aside. InputError listing every mismatch."""
+    """Sets tensors from arrays of the same names, those of loss and head left aside. InputError listing every
+    mismatch.
+    """
     import paddle
 
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(LOSS)}
+    arrays = {name: array for name, array in arrays.items() if not name.startswith((LOSS, HEAD))}
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     problem = mismatch(expected, {name: array.shape for name, array in arrays.items()})
     if problem:
@@ -125,12 +134,59 @@ def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path) -> None:
     set_tensors(layer.state_dict(use_hook=False), arrays, path)
 
 
-def load_params(layer: Any, path: Path, ignore: tuple[str, ...] = ()) -> None:
-    """Loads a `.pdparams` file into a layer, but for names starting with one of `ignore`."""
-    arrays = {name: array for name, array in read_arrays(path).items() if not (ignore and name.startswith(ignore))}
-    set_state(layer, arrays, path)
+def load_params(layer: Any, path: Path) -> None:
+    """Loads a `.pdparams` file into a layer."""
+    set_state(layer, read_arrays(path), path)
 
 
-def load_network(network: Any, prefix: Path) -> None:
-    """Loads the weights of a training checkpoint into the network."""
-    load_params(network, params_path(prefix))
+def load_network(network: Any, source: Path | str) -> None:
+    """Loads a training checkpoint's weights, or a distilled student's, into the network, all of them."""
+    path = weights_path(source)
+    arrays = read_arrays(path)
+    student = {name.removeprefix(STUDENT): array for name, array in arrays.items() if name.startswith(STUDENT)}
+    set_state(network, student or arrays, path)
+
+
+def weights_path(source: Path | str) -> Path:
+    """The file of weights that a path, a checkpoint's prefix or a URL names. InputError when there is none."""
+    text = str(source)
+    if text.startswith(("http://", "https://")):
+        from ..backbones.pretrained import download
+
+        return download(text)
+    path = Path(source)
+    if path.is_file():
+        return path if path.suffix in WEIGHTS else params_path(path)
+    found = params_path(path)
+    if not found.is_file():
+        other = found.parent.parent / found.name
+        hint = f"; is it {other}? There is no folder RecModel here" if found.parent.name == "RecModel" else ""
+        raise InputError(f"checkpoint {found}: No such file or directory{hint if other.is_file() else ''}")
+    return found
+
+
+def start_from(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path, strict: bool) -> str:
+    """Sets the tensors that a file has by name and shape; what was taken, left and is new, in a line.
+
+    strict: InputError unless all fit, those of losses apart. InputError too when most of the tensors are not in the
+    file.
+    """
+    import paddle
+
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(LOSS) and array.dtype.kind == "f"}
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    if strict and (problem := mismatch(shapes, {name: array.shape for name, array in arrays.items()})):
+        raise InputError(f"weights {path} do not fit this network: {problem}; Global.strict_load=False takes what fits")
+    taken = [name for name in own if name in arrays and arrays[name].shape == shapes[name]]
+    if len(taken) < FEWEST * len(own):
+        problem = mismatch(shapes, {name: array.shape for name, array in arrays.items()})
+        raise InputError(f"weights {path} fit {len(taken)} of the network's {len(own)} arrays: {problem}")
+    require_finite({name: arrays[name] for name in taken}, f"weights {path}")
+    for name in taken:
+        own[name].set_value(paddle.to_tensor(arrays[name].astype(np.float32)).astype(own[name].dtype))
+    parts = [f"weights {path}: {len(taken)} arrays taken"]
+    for title, names in (("left there", arrays.keys() - set(taken)), ("new here", own.keys() - set(taken))):
+        if names:
+            first = ", ".join(sorted(names)[:4])
+            parts.append(f"{len(names)} {title} ({first}{', ...' if len(names) > 4 else ''})")
+    return ", ".join(parts)

@@ -62,7 +62,7 @@ def test_keys_that_the_reference_config_has(config_file: Path) -> None:
         ("Global.epochs=many", "'Global.epochs': Input should be a valid integer"),
         ("Global.epochs=0", "greater than or equal to 1, got 0"),
         ("Global.device=tpu", "'Global.device': Input should be 'cpu' or 'gpu', got 'tpu'"),
-        ("Arch.Neck.class_num=64", "embedding_size 32 is not Arch.Neck.class_num 64"),
+        ("Arch.Neck.class_num=64", "embedding_size 32 is not Arch.Neck's 64 dimensions"),
         ("Loss.Train.0.ContrastiveLoss_XBM.xbm_size=8", "xbm_size 8 is smaller than the batch of 16"),
         ("DataLoader.Train.sampler.batch_size=15", "no multiple of 4 images per identity"),
         ("Loss.Train.4.x=1", "expected a list index from 0 to 0, got '4'"),

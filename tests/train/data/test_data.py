@@ -10,7 +10,8 @@ from PIL import Image
 
 from edgerecall.runtimes.core.errors import InputError
 from edgerecall.runtimes.core.image_list import read_image_list
-from edgerecall.train.data.convert import convert
+from edgerecall.train.data.convert import ImageSet, convert
+from edgerecall.train.data.layouts import Split
 from edgerecall.train.data.synth import SynthOptions, synthesise
 
 
@@ -44,15 +45,19 @@ def release(root: Path, train: str, test: str) -> None:
     (root / "Ebay_test.txt").write_text(header + test)
 
 
+def sop(root: Path) -> list[ImageSet]:
+    return convert(root, "sop", Split())
+
+
 def test_convert_the_official_release(tmp_path: Path) -> None:
     release(
-        tmp_path, "1 7 1 mug_final/a.JPG\r\n2 9 1 mug_final/b.JPG\n", "3 11 1 mug_final/c.JPG\n4 11 1 mug_final/d.JPG\n"
+        tmp_path, "1 7 1 mug_final/a.JPG\r\n2 9 1 mug_final/b.JPG\n", "3 11 1 mug_final/c.JPG\n4 12 1 mug_final/d.JPG\n"
     )
-    splits = convert(tmp_path)
+    train, test = sop(tmp_path)
     assert (tmp_path / "train_list.txt").read_text() == "mug_final/a.JPG 0\nmug_final/b.JPG 1\n"
-    assert (tmp_path / "test_list.txt").read_text() == "mug_final/c.JPG 0\nmug_final/d.JPG 0\n"
-    assert len(splits[0].warnings()) == len(splits[1].warnings()) == 1
-    assert "59551 images of 11318 classes" in splits[0].warnings()[0]
+    assert (tmp_path / "test_list.txt").read_text() == "mug_final/c.JPG 0\nmug_final/d.JPG 1\n"
+    assert len(train.warnings) == len(test.warnings) == 1
+    assert "59551 images of 11318 classes" in train.warnings[0]
 
 
 def test_convert_paths_with_spaces_and_shared_classes(tmp_path: Path) -> None:
@@ -61,11 +66,11 @@ def test_convert_paths_with_spaces_and_shared_classes(tmp_path: Path) -> None:
     (tmp_path / "mug_final" / "b.JPG").touch()
     header = "image_id class_id super_class_id path\n"
     (tmp_path / "Ebay_train.txt").write_text(f"{header}1 7 1 mug_final/my mug.JPG \n2 9 1 mug_final/b.JPG\n")
-    (tmp_path / "Ebay_test.txt").write_text(f"{header}3 9 1 mug_final/b.JPG\n")
-    splits = convert(tmp_path)
+    (tmp_path / "Ebay_test.txt").write_text(f"{header}3 9 1 mug_final/b.JPG\n4 10 1 mug_final/b.JPG\n")
+    train, test = sop(tmp_path)
     assert (tmp_path / "train_list.txt").read_text() == "mug_final/my mug.JPG 0\nmug_final/b.JPG 1\n"
-    assert splits[0].shared == () and splits[1].shared == (9,)
-    assert "1 classes are in the training list too, such as 9" in splits[1].warnings()[1]
+    assert len(train.warnings) == 1
+    assert "1 classes are in the training list too, such as 9" in test.warnings[1]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +79,15 @@ def test_convert_paths_with_spaces_and_shared_classes(tmp_path: Path) -> None:
         ("1 x 1 mug_final/a.JPG\n", "Ebay_train.txt:2: expected 'image_id"),
         ("1 2 1 mug_final/none.JPG\n", "no such image"),
         ("1 2\n", "Ebay_train.txt:2"),
-        ("1 2 1 /etc/hostname\n", "Ebay_train.txt:2: expected a path inside the release's folder, got '/etc/hostname'"),
+        (
+            "1 2 1 /etc/hostname\n",
+            "Ebay_train.txt:2: expected a path inside the data set's folder, got '/etc/hostname'",
+        ),
         ("1 2 1 ../a.JPG\n", "expected a path inside"),
     ],
 )
 def test_convert_refuses(tmp_path: Path, line: str, message: str) -> None:
     release(tmp_path, line, "3 11 1 mug_final/c.JPG\n")
     with pytest.raises(InputError, match=message):
-        convert(tmp_path)
+        sop(tmp_path)
     assert not (tmp_path / "test_list.txt").exists() and not (tmp_path / "train_list.txt").exists()
