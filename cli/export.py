@@ -12,7 +12,7 @@ from .console import command_line, console, progress_bar, setup_logging
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-c", "--config", "config_path", type=click.Path(path_type=Path), help="Training config, with --checkpoint."
 )
@@ -27,7 +27,7 @@ from .console import command_line, console, progress_bar, setup_logging
 @click.option("--formats", default="all", show_default=True, help="Comma list; all: all but ncnn.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def command(
-    bundle: Path,
+    bundle: Path | None,
     config_path: Path | None,
     overrides: tuple[str, ...],
     checkpoint: Path | None,
@@ -39,13 +39,15 @@ def command(
     force: bool,
 ) -> int:
     """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a Paddle inference model
-    (--model FOLDER --preprocess YAML --images DIR)."""
-    if (checkpoint is None) == (model_dir is None):
-        raise click.UsageError("expected either --checkpoint with -c, or --model with --preprocess and --images")
-    if checkpoint is not None and config_path is None:
+    (--model FOLDER --preprocess YAML --images DIR).
+
+    Without BUNDLE and --checkpoint they are the config's Global.save_inference_dir and Global.pretrained_model."""
+    if (config_path is None) == (model_dir is None):
+        raise click.UsageError("expected either -c with --checkpoint, or --model with --preprocess and --images")
+    if model_dir is not None and checkpoint is not None:
         raise click.UsageError("--checkpoint needs -c CONFIG, which says how to build its network")
-    if model_dir is not None and (preprocess_path is None or images is None):
-        raise click.UsageError("--model needs --preprocess YAML and --images DIR")
+    if model_dir is not None and (bundle is None or preprocess_path is None or images is None):
+        raise click.UsageError("--model needs BUNDLE, --preprocess YAML and --images DIR")
     from ..export.exporter import ALL, FORMATS, export_bundle
     from ..export.sources import from_checkpoint, from_model
     from ..runtimes.bundle.manifest import MANIFEST
@@ -59,6 +61,15 @@ def command(
     for name in names:
         if name not in FORMATS:
             raise InputError(f"--formats: unknown '{name}'{suggestion(name, FORMATS)}")
+    config: Any = None
+    if config_path is not None:
+        from ..train.config.training import load_config
+
+        config = load_config(config_path, overrides)
+        bundle = bundle or config.Global.save_inference_dir
+        if checkpoint is None and config.Global.pretrained_model is None:
+            raise click.UsageError("expected --checkpoint NAME, or Global.pretrained_model in the config")
+    assert bundle is not None
     if bundle.exists():
         refuse_to_replace(bundle, MANIFEST if force else None, "give another name or --force")
     logger = setup_logging(console(stderr=True))
@@ -72,14 +83,13 @@ def command(
             advance(1)
 
         source: Any
-        if checkpoint is not None:
-            from ..train.config.training import load_config
+        if config is not None:
             from ..train.evaluate import read_list
+            from ..train.state.checkpoint import weights_path
 
-            assert config_path is not None
-            config = load_config(config_path, overrides)
+            weights = weights_path(checkpoint or config.Global.pretrained_model)
             listed = None if images else read_list(config.DataLoader.Eval.Gallery.dataset)
-            source = from_checkpoint(config, checkpoint, Path(scratch), step)
+            source = from_checkpoint(config, weights, Path(scratch), step)
             files = find_images(images) if images else [listed.file(i) for i in spread(len(listed))] if listed else []
         else:
             assert model_dir is not None and preprocess_path is not None and images is not None

@@ -26,12 +26,14 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     from ..runtimes.core.config import apply_overrides, read_yaml, validate
     from ..runtimes.core.errors import ImageError, InputError
     from ..runtimes.core.text import readable
-    from ..runtimes.embed.predict_config import RecConfig, binarize, open_rec_model
+    from ..runtimes.embed.predict_config import RecConfig, binarize, ignored_preprocess, open_rec_model
     from ..runtimes.embed.writers import WRITERS, TextWriter, Writer
     from ..runtimes.preprocess.images import SUFFIXES, find_images, other_files
 
     config = validate(RecConfig, apply_overrides(read_yaml(config_path), overrides), f"config {config_path}")
     logger = setup_logging(console(stderr=True))
+    if ignored := ignored_preprocess(config):
+        logger.warning("%s", ignored)
     paths = find_images(config.Global.infer_imgs)
     if others := other_files(config.Global.infer_imgs):
         kinds = sorted(

@@ -38,6 +38,7 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
     target = console()
     setup_logging(target)
     trainer = Trainer(config, resume)
+    config, settings = trainer.config, trainer.config.Global
     # Only a training that starts touches the log.
     logger = setup_logging(target, settings.output_dir / "train.log", quiet=not trainer.is_main)
     logger.info("command: %s", command_line())

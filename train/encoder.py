@@ -30,6 +30,7 @@ def float32_copy(config: TrainConfig, state: State) -> EmbeddingNetwork:
     network = EmbeddingNetwork(config.Arch)
     network.set_state_dict({name: value.astype("float32") for name, value in state.items()})
     network.eval()
+    network.join_branches()
     return network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from ..runtimes.core.errors import ImageError, InputError
 from ..runtimes.core.image_list import ImageList, read_image_list
 from ..runtimes.embed.batches import stream_tensors
 from ..runtimes.embed.model import l2_normalize
-from ..runtimes.preprocess.ops import Preprocess
+from ..runtimes.preprocess.ops import Normalize, Preprocess
 from ..runtimes.preprocess.transform_ops import parse_transform_ops
 from .config.data import Dataset, EvalData
 from .config.training import TrainConfig
+from .data.layouts import by_camera
 from .encoder import Encode, State, encoder
 
 logger = logging.getLogger(__name__)
+WRITTEN = 1e-6  # relative, of a scale with six digits
+MARKET = "market1501/Market-1501-v15.09.15"  # where the reference expects it
 OnImages = Callable[[int], None]
 
 
@@ -46,9 +49,21 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
     pair, shape = config.DataLoader.Eval, config.Global.image_shape
     where = "DataLoader.Eval.{}.dataset.transform_ops"
     preprocess = dataset_preprocess(pair.Gallery.dataset, where.format("Gallery"), shape)
-    if pair.Query is not None and dataset_preprocess(pair.Query.dataset, where.format("Query"), shape) != preprocess:
+    if pair.Query is not None and not alike(
+        dataset_preprocess(pair.Query.dataset, where.format("Query"), shape), preprocess
+    ):
         raise InputError(f"{where.format('Query')}: expected the same preprocessing as the gallery's")
     return preprocess
+
+
+def alike(one: Preprocess, other: Preprocess) -> bool:
+    """Whether two are the same, the digits apart that 1/255 is written with (0.00392157 in the reference's configs)."""
+    first, second = one.ops[-1], other.ops[-1]
+    if not (isinstance(first, Normalize) and isinstance(second, Normalize)):
+        return one == other
+    same_scale = first.model_copy(update={"scale": second.scale}) == second
+    near = abs(first.scale - second.scale) <= WRITTEN * second.scale
+    return one.ops[:-1] == other.ops[:-1] and same_scale and near
 
 
 def encode(
@@ -76,9 +91,31 @@ def encode(
     return np.concatenate(parts), np.asarray(indices, dtype=np.int64)
 
 
-def read_list(dataset: Dataset) -> ImageList:
-    """The data set's list file."""
-    return read_image_list(dataset.cls_label_path, dataset.image_root)
+def read_list(dataset: Dataset, training: bool = False) -> ImageList:
+    """The data set's images. training: labels are counted anew from 0 where the data set says so."""
+    if dataset.name == "Market1501":
+        images = read_market(dataset.image_root, str(dataset.cls_label_path))
+        relabel = "train" in str(dataset.cls_label_path)  # as the reference does
+    else:
+        images, relabel = read_image_list(dataset.cls_label_path, dataset.image_root), dataset.relabel
+    if not (training and relabel):
+        return images
+    return replace(images, labels=np.unique(images.labels, return_inverse=True)[1].astype(np.int64))
+
+
+def read_market(root: Path, folder: str) -> ImageList:
+    """A folder of Market-1501 below `root`, where the reference expects it or right there. Cameras count from 0."""
+    places = (root / MARKET / folder, root / folder)
+    home = next((place for place in places if place.is_dir()), None)
+    if home is None:
+        raise InputError(f"Market1501: expected the folder {places[0]} or {places[1]}")
+    (images,) = by_camera({folder: folder})(home.parent).values()
+    return ImageList(
+        home.parent,
+        tuple(image.path for image in images),
+        np.array([int(image.label) for image in images], dtype=np.int64),
+        np.array([(image.camera or 1) - 1 for image in images], dtype=np.int64),
+    )
 
 
 @dataclass(frozen=True)

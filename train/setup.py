@@ -17,7 +17,7 @@ from .config.training import TrainConfig
 from .data.augment import Augmentation
 from .data.loader import ImageMaker
 from .distributed import launched, start
-from .evaluate import exif_rule, read_list
+from .evaluate import eval_preprocess, exif_rule, read_list
 from .heads import build_head
 from .network import EmbeddingNetwork
 from .state.checkpoint import BACKBONE, HEAD, STUDENT, load_network, read_arrays, start_from, weights_path
@@ -123,10 +123,31 @@ def check_labels(config: TrainConfig, labels: NDArray[np.int64]) -> None:
             )
 
 
+def with_epochs(config: TrainConfig, images: int, world: int) -> TrainConfig:
+    """The config with `iter_per_epoch`: as it says, else what one pass over the training list takes."""
+    settings = config.Global
+    if settings.iter_per_epoch is not None:
+        return config
+    whole = max(images // (config.DataLoader.Train.sampler.batch_size * world), 1)
+    count = max(whole // settings.update_freq, 1) * settings.update_freq
+    return config.model_copy(update={"Global": settings.model_copy(update={"iter_per_epoch": count})})
+
+
+def check_evaluation(config: TrainConfig) -> None:
+    """InputError where the evaluation after the first epoch would fail for its lists or transforms."""
+    eval_preprocess(config)
+    pair = config.DataLoader.Eval
+    for data in (pair.Gallery, pair.Query):
+        if data is not None:
+            read_list(data.dataset)
+
+
 def image_maker(config: TrainConfig) -> tuple[ImageList, ImageMaker]:
     """The training list, and what turns its entries into augmented images."""
     dataset = config.DataLoader.Train.dataset
-    images = read_list(dataset)
+    images = read_list(dataset, training=True)
+    if len(np.unique(images.labels)) < 2:
+        raise InputError(f"list {dataset.cls_label_path}: expected images of two classes or more, got one class")
     augment = Augmentation(
         dataset.transform_ops, "DataLoader.Train.dataset.transform_ops", dataset.backend, config.Global.image_shape
     )

@@ -27,7 +27,7 @@ from .evaluate import evaluate
 from .losses.train_loss import Outputs, TrainLoss
 from .report.recorder import Recorder, StepReport
 from .schedule import Schedule, build_optimizer
-from .setup import build_trained, check_labels, image_maker, set_device
+from .setup import build_trained, check_evaluation, check_labels, image_maker, set_device, with_epochs
 from .state import savepoint
 from .state.checkpoint import HEAD, LOSS, set_state, set_tensors
 from .state.ema import MovingAverage
@@ -66,10 +66,12 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, resume: bool = False) -> None:
         set_device(config.Global.device)
-        self.config = config
-        settings, data = config.Global, config.DataLoader.Train
         self.images, self.maker = image_maker(config)
         self.rank, self.world = distributed.rank(), distributed.world_size()
+        self.config = config = with_epochs(config, len(self.images), self.world)
+        settings, data = config.Global, config.DataLoader.Train
+        if settings.eval_during_train and self.is_main:
+            check_evaluation(config)
         self.batch_size = data.sampler.batch_size
         self.loader = TrainLoader(self.maker, self.batch_size, data.loader.num_workers)
         self.sampler = build_sampler(data.sampler, self.images.labels, settings.seed, self.world)
@@ -81,7 +83,7 @@ class Trainer:
         classes = None if config.Arch.Head is None else config.Arch.Head.class_num
         widths = (self.network.backbone.features, self.network.embedding_dim)
         self.loss = TrainLoss(config.Loss, *widths, classes, len(self.images))
-        self.schedule = Schedule(config.Optimizer, settings.epochs, settings.iter_per_epoch // settings.update_freq)
+        self.schedule = Schedule(config.Optimizer, settings.epochs, settings.epoch_length // settings.update_freq)
         self.optimizer = build_optimizer(config.Optimizer, self.schedule, [value for _, value in self.trained()])
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
         self.progress = RunPosition(self._fixed(), self._settings())
@@ -270,7 +272,7 @@ class Trainer:
         """Evaluates and saves as the config asks, when an epoch's iterations are done."""
         settings, progress = self.config.Global, self.progress
         epoch = progress.epochs + 1
-        if progress.step < epoch * settings.iter_per_epoch:
+        if progress.step < epoch * settings.epoch_length:
             return None
         due = epoch % settings.eval_interval == 0 and epoch >= settings.start_eval_epoch
         scores, improved = None, False
@@ -307,7 +309,7 @@ class Trainer:
         if self.probe is not None and progress.step % settings.drift_interval == 0:
             drift = self.probe.measure(self.network)
         return StepReport(
-            (progress.step - 1) // settings.iter_per_epoch + 1,
+            (progress.step - 1) // settings.epoch_length + 1,
             progress.step,
             settings.iterations,
             loss,
@@ -374,7 +376,7 @@ class Trainer:
             "sampler": sampler.name,
             "instances": sampler.instances,
             "seed": settings.seed,
-            "iter_per_epoch": settings.iter_per_epoch,
+            "iter_per_epoch": settings.epoch_length,
             "update_freq": settings.update_freq,
         }
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
+from ..bundle.manifest import MANIFEST
 from ..bundle.spec import Spec
 from ..core.errors import ImageError, InputError
 from ..core.micro_batches import MicroBatcher
 from ..predictor.interface import COMPILED_SIZES, Predictor, RunOptions
+from ..preprocess.images import find_images
 from ..preprocess.pipeline import Source, preprocess_batch, preprocess_file
+from ..preprocess.transform_ops import read_preprocess
 from .batches import BadImage, good_ones, report_bad, stream_tensors
+from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas
 
 BadIndex = Callable[[int, ImageError], None]
@@ -238,11 +244,19 @@ class EmbeddingModel:
                     future.cancel()
 
     def embed_images(self, paths: Sequence[str | Path] | str | Path, on_bad: BadImage | None = None) -> Embedding:
-        """Image files to embeddings float32 `(n, D)`, in order.
+        """Image files to embeddings float32 `(n, D)`, in order. paths: an image, a folder of images at any depth in
+        sorted order, or several images.
 
-        Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out.
+        Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out. InputError for arrays
+        and bytes, which are for `embed_bytes`.
         """
-        files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        given: Any = paths
+        if isinstance(paths, str | Path):
+            files = find_images(Path(paths))
+        elif isinstance(given, np.ndarray | bytes) or not all(isinstance(path, str | os.PathLike) for path in given):
+            raise InputError("embed_images: expected paths of images; for pixels or encoded bytes use embed_bytes")
+        else:
+            files = [Path(path) for path in paths]
         parts = [embeddings for _, embeddings in self.stream(files, on_bad)]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
 
@@ -283,8 +297,11 @@ def load(
     batch_size: int = 8,
     replicas: int = 1,
     quantisation: str | None = None,
+    preprocess: str | Path | None = None,
 ) -> EmbeddingModel:
-    """Opens a bundle for inference.
+    """Opens a bundle for inference; or, by `runtime="paddle"`, a folder with a Paddle inference model.
+
+    preprocess: for such a folder, the YAML whose RecPreProcess says how its images become tensors.
 
     runtime: by name (paddle, onnxruntime, openvino, lite, ncnn, ...), with `cpp-` before it: by the C++ core.
     threads: CPU threads inside one inference. replicas: of the model, each with as many threads, for batches of a
@@ -293,6 +310,12 @@ def load(
     default the fp32 one where there is one. worker: run it in its own process.
     Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
+    if preprocess is not None:
+        if (Path(bundle) / MANIFEST).is_file():
+            raise InputError(f"{bundle}: a bundle brings its own preprocessing: leave out preprocess")
+        asked = RunOptions(threads=threads, precision=precision, replicas=replicas, batch=batch_size)
+        spec, predictors = open_plain_model(Path(bundle), runtime, read_preprocess(Path(preprocess)), asked, worker)
+        return EmbeddingModel(spec, predictors, batch_size, threads)
     opened = Bundle.open(bundle)
     opened.golden()  # what no trained network gives is not served
     artifact = opened.artifact(runtime, quantisation=quantisation).name

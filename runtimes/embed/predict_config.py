@@ -7,21 +7,25 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..backends.paddle_model import check_input_shape
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
-from ..bundle.spec import Spec
 from ..core.config import Frozen
 from ..core.cpus import usable_cpus
 from ..core.errors import InputError, RuntimeUnavailable
-from ..predictor.interface import MOST_BATCH, MOST_THREADS, ModelIO, Predictor, RunOptions, predictor_class
-from ..predictor.registry import all_names, backend, open_files
+from ..predictor.interface import MOST_BATCH, MOST_THREADS, RunOptions, predictor_class
+from ..predictor.registry import backend
+from ..preprocess.ops import Preprocess
 from ..preprocess.transform_ops import parse_transform_ops
-from ..worker.client import WorkerPredictor
 from .model import EmbeddingModel
-from .replicas import open_replicas, replicate_all
+from .plain_model import open_plain_model
+from .replicas import open_replicas
+
+# The reference's, of its detector and its gallery, by which its configs of whole systems have more than recognition's.
+OF_SEARCH = ("rec_nms_thresold", "image_shape", "threshold", "max_det_results", "label_list", "labe_list")
+SECTIONS_OF_SEARCH = ("DetPreProcess", "DetPostProcess", "IndexProcess")
+NO_SEARCH = "of the reference's detection and gallery search; predict embeds whole images: leave them out"
 
 
 class RecGlobal(Frozen):
@@ -50,6 +54,19 @@ class RecGlobal(Frozen):
     benchmark: bool = False
     enable_profile: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def said_otherwise_here(cls, data: Any) -> Any:
+        """Keys of the reference that have another name here, or no place."""
+        if not isinstance(data, dict):
+            return data
+        if data.get("use_onnx"):
+            raise ValueError("use_onnx: use 'runtime: onnxruntime', and a bundle made by 'edgerecall export'")
+        data = {key: value for key, value in data.items() if key != "use_onnx"}
+        if others := [key for key in data if key in OF_SEARCH or key.startswith("det_")]:
+            raise ValueError(f"{', '.join(others)}: {NO_SEARCH}")
+        return data
+
 
 class RecPreProcessSection(Frozen):
     """`RecPreProcess`: used for a plain model folder; a bundle brings its own."""
@@ -75,6 +92,14 @@ class RecConfig(Frozen):
     Global: RecGlobal
     RecPreProcess: RecPreProcessSection | None = None
     RecPostProcess: RecPostProcessSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def recognition_alone(cls, data: Any) -> Any:
+        """The reference's sections of other steps."""
+        if isinstance(data, dict) and (others := [key for key in data if key in SECTIONS_OF_SEARCH]):
+            raise ValueError(f"{', '.join(others)}: {NO_SEARCH}")
+        return data
 
 
 # Fewer are embedded before another process has loaded the model.
@@ -113,18 +138,6 @@ def usable_threads(settings: RecGlobal) -> int:
     return min(settings.cpu_num_threads, len(usable_cpus()))
 
 
-def plain_model_files(folder: Path) -> dict[str, str]:
-    """`model` and `params` of a Paddle inference model folder (`inference.json` or `inference.pdmodel`)."""
-    params = folder / "inference.pdiparams"
-    for model in (folder / "inference.json", folder / "inference.pdmodel"):
-        if model.is_file() and params.is_file():
-            return {"model": str(model), "params": str(params)}
-    raise InputError(
-        f"{folder}: expected a bundle ({MANIFEST}) or a Paddle inference model"
-        " (inference.json or inference.pdmodel, with inference.pdiparams)"
-    )
-
-
 def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
     """The model that the config names: a bundle in any runtime, or a plain Paddle model in Paddle Inference.
 
@@ -139,37 +152,34 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
         artifact = bundle.artifact(settings.runtime, quantisation=settings.quantisation).name
         predictors = open_replicas(bundle, settings.runtime, options, artifact=artifact)
         return EmbeddingModel(bundle.spec, predictors, settings.batch_size, usable_threads(settings))
-    files = plain_model_files(folder)
-    if settings.runtime != "paddle":
-        known = ", ".join(name for name in all_names() if name != "paddle")
-        raise InputError(
-            f"runtime '{settings.runtime}' needs a bundle, {folder} is a plain Paddle model:"
-            f" run 'edgerecall export --model {folder}' first ({known} are then possible)"
-        )
-    if config.RecPreProcess is None:
-        raise InputError("a plain Paddle model needs RecPreProcess.transform_ops in the config")
-    # The reference's script reads with OpenCV, which applies the EXIF orientation.
-    preprocess = parse_transform_ops(
-        config.RecPreProcess.transform_ops, "RecPreProcess.transform_ops", backend="cv2", exif="apply"
-    )
-    check_input_shape(Path(files["model"]), preprocess.output_shape)
-    io = ModelIO("x", preprocess.output_shape, 0)
-
-    def load() -> Predictor:
-        if options.replicas > 1:
-            return WorkerPredictor("paddle", files, io, options)
-        return open_files("paddle", files, io, options)
-
-    predictors = replicate_all(load, options.replicas)
-    probe = predictors[0].embed(np.zeros((1, *preprocess.output_shape), dtype=np.float32))
-    spec = Spec(
-        input_name="x",
-        input_shape=preprocess.output_shape,
-        embedding_dim=probe.shape[1],
-        normalize_embedding=True,
-        preprocess=preprocess,
-    )
+    spec, predictors = open_plain_model(folder, settings.runtime, given_preprocess(config), options)
     return EmbeddingModel(spec, predictors, settings.batch_size, usable_threads(settings))
+
+
+def given_preprocess(config: RecConfig) -> Preprocess | None:
+    """What the config's RecPreProcess says; the reference's script reads with OpenCV, which applies the orientation."""
+    if config.RecPreProcess is None:
+        return None
+    where = "RecPreProcess.transform_ops"
+    return parse_transform_ops(config.RecPreProcess.transform_ops, where, backend="cv2", exif="apply")
+
+
+def ignored_preprocess(config: RecConfig) -> str | None:
+    """A line where the config's RecPreProcess is not what the bundle has sealed, which is what is used."""
+    folder = config.Global.rec_inference_model_dir
+    if config.RecPreProcess is None or not (folder / MANIFEST).is_file():
+        return None
+    try:
+        given = given_preprocess(config)
+    except InputError as error:
+        return f"{error}; not used: the bundle brings its own preprocessing"
+    sealed = Bundle.open(folder).spec.preprocess
+    if given is None or (given.ops[1:], given.output_shape) == (sealed.ops[1:], sealed.output_shape):
+        return None
+    return (
+        f"RecPreProcess of the config (ends at {given.output_shape}) is not used: the bundle's own (ends at"
+        f" {sealed.output_shape}) is another; leave the section out, or export again with --preprocess"
+    )
 
 
 def binarize(embeddings: NDArray[np.float32], method: str) -> NDArray[np.uint8]:

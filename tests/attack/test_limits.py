@@ -38,7 +38,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 TIME = {
     "epochs", "iter_per_epoch", "save_interval", "save_steps", "keep_epochs", "eval_interval", "start_eval_epoch",
     "print_batch_step", "update_freq", "drift_interval", "seed", "max_iters", "start_iter", "warmup_epoch", "patience",
-    "cooldown", "milestones", "decay_epochs",
+    "cooldown", "milestones", "decay_epochs", "total_epochs", "id_list",
 }  # fmt: skip
 
 
@@ -119,12 +119,11 @@ def holds_int(annotation: Any) -> bool:
 def test_every_count_of_a_config_has_a_bound() -> None:
     """A billion images, embeddings or processes are refused when the config is read; a billion epochs are not."""
     from edgerecall.train.config.training import TrainConfig
-    from edgerecall.train.data.augment import RandomResizedCrop
+    from edgerecall.train.data.random_ops import AFTER, RANDOM
 
     counts = 0
-    for model in {
-        one for top in (TrainConfig, RecConfig, Preprocess, Gates, RandomResizedCrop) for one in models(top, set())
-    }:
+    tops = (TrainConfig, RecConfig, Preprocess, Gates, *RANDOM.values(), *AFTER.values())
+    for model in {one for top in tops for one in models(top, set())}:
         for name, field in model.model_fields.items():
             if not holds_int(field.annotation):
                 continue

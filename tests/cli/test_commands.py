@@ -249,7 +249,9 @@ def test_predict_with_a_plain_model(
 ) -> None:
     config = yaml.safe_load((root / "configs" / "inference_rec.yaml").read_text())
     config["Global"].update(runtime="paddle", enable_mkldnn=False, batch_size=2)
-    config["RecPreProcess"]["transform_ops"][0]["ResizeImage"]["size"] = [64, 64]
+    resize = {"ResizeImage": {"size": [64, 64], "interpolation": "bilinear", "backend": "cv2"}}
+    normalize = {"scale": 0.00392157, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": "hwc"}
+    config["RecPreProcess"] = {"transform_ops": [resize, {"NormalizeImage": normalize}, {"ToCHWImage": None}]}
     path = tmp_path / "rec.yaml"
     path.write_text(yaml.safe_dump(config))
     plain = real_bundle / "paddle"
@@ -263,6 +265,17 @@ def test_predict_with_a_plain_model(
         predict(edgerecall, path, data, plain, "-o", size), 2, "takes 3 x 64 x 64, the preprocessing gives 3 x 224"
     )
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.batch=1"), 2, "did you mean 'batch_size'?")
+    one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_onnx=True"), 2, "use 'runtime: onnxruntime'")
+    one_line(
+        predict(edgerecall, path, data, plain, "-o", "Global.det_inference_model_dir=x", "-o", "Global.threshold=0.2"),
+        2,
+        "det_inference_model_dir, threshold: of the reference's detection and gallery search",
+    )
+    one_line(predict(edgerecall, path, data, plain, "-o", "IndexProcess={}"), 2, "IndexProcess: of the reference's")
+    told = predict(edgerecall, path, data / "mug_final", real_bundle)
+    assert told.returncode == 0 and "RecPreProcess" not in told.stderr  # the same as what is sealed
+    told = predict(edgerecall, path, data / "mug_final", real_bundle, "-o", size)
+    assert told.returncode == 0 and "(ends at (3, 224, 224)) is not used: the bundle's own" in told.stderr
     one_line(predict(edgerecall, path, data, tmp_path), 2, "expected a bundle")
     binary = predict(edgerecall, path, data / "mug_final", plain, "-o", "RecPostProcess={Binarize: {method: sign}}")
     assert binary.returncode == 0 and len(binary.stdout.splitlines()[0].split("[")[1].split()) == 4

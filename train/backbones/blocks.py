@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import paddle
 from paddle import nn
+from paddle.base import framework
+from paddle.base.layer_helper import LayerHelper
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
 
@@ -12,6 +14,16 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     """The nearest multiple of `divisor`, at least one and never below 90 % of the value (MobileNetV2's rule)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
+    """Paddle 3.3's own, which cannot be traced into the older program format; there, the operator itself."""
+    if framework.in_dynamic_or_pir_mode():
+        return nn.functional.sigmoid(x)
+    helper = LayerHelper("sigmoid")
+    found = helper.create_variable_for_type_inference(x.dtype)
+    helper.append_op(type="sigmoid", inputs={"X": [x]}, outputs={"Out": [found]})
+    return found
 
 
 class ConvBN(nn.Layer):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import ConvBN, make_divisible
+from .blocks import ConvBN, make_divisible, sigmoid
 
 # input width, kernel, split pointwise, branches, squeeze and excite, shortcut
 STAGES = (
@@ -30,7 +30,7 @@ class SqueezeExcite(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         weights = nn.functional.adaptive_avg_pool2d(x, 1)
         weights = self.conv2(nn.functional.relu(self.conv1(weights)))
-        return x * nn.functional.sigmoid(weights)
+        return x * sigmoid(weights)
 
 
 class DepthwiseSeparable(nn.Layer):

@@ -9,31 +9,35 @@ from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen
 from ...runtimes.preprocess.ops import Backend
-from .base import Images, Positive, Workers
+from .base import Images, NonNegative, Positive, Rate, Workers
 
 
 class Dataset(Frozen):
     """A list file and how its images become tensors. backend: who resizes where an operation does not say.
 
-    relabel changes nothing here: labels are compared, never used as indices.
+    name: PaddleClas's; all read a list, but Market1501 the folder `cls_label_path` of the data set as it is published.
+    relabel: whether training labels are counted anew from 0, for a class head. delimiter is accepted: a list's columns
+    are found without it.
     """
 
-    name: Literal["VeriWild", "SOP"] = "SOP"
+    name: Literal["VeriWild", "SOP", "ImageNetDataset", "ICartoonDataset", "Market1501"] = "SOP"
     image_root: Path
     cls_label_path: Path
     backend: Backend = "cv2"
     relabel: bool = False
+    delimiter: str | None = None
     transform_ops: list[Any]
 
 
 class IdentityBatches(Frozen):
-    """What identity-balanced batches share. max_iters and drop_last change nothing here: batches never end, and
+    """What batches share. max_iters, drop_last and total_epochs change nothing here: batches never end, and
     `Global.iter_per_epoch` cuts them into epochs. batch_size: of one process.
     """
 
     batch_size: Annotated[Images, Field(ge=2)]
     drop_last: bool = False
     shuffle: Literal[True] = True
+    total_epochs: NonNegative = 0
     max_iters: Positive | None = None
 
 
@@ -50,11 +54,25 @@ class RandomIdentityOptions(IdentityBatches):
 
 
 class PKOptions(IdentityBatches):
-    """Independent draws of P identities and K images. sample_method: identities by their images, or all alike."""
+    """Independent draws of P identities and K images. sample_method: identities by their images, or all alike.
+
+    id_list, ratio: of identities numbered as the list has them, first and last of each range, and how many times more
+    often those are drawn.
+    """
 
     name: Literal["PKSampler"]
     sample_per_id: Images
     sample_method: Literal["sample_avg_prob", "id_avg_prob"] = "sample_avg_prob"
+    id_list: tuple[NonNegative, ...] = ()
+    ratio: tuple[Rate, ...] = ()
+
+    @model_validator(mode="after")
+    def ranges(self) -> PKOptions:
+        if len(self.id_list) != 2 * len(self.ratio):
+            raise ValueError(
+                f"id_list: expected first and last of {len(self.ratio)} ranges, as ratio has, got {len(self.id_list)}"
+            )
+        return self
 
     @property
     def instances(self) -> int:
@@ -62,10 +80,21 @@ class PKOptions(IdentityBatches):
         return self.sample_per_id
 
 
+class ShuffledOptions(IdentityBatches):
+    """Passes over the list in random order; the last batch of a pass is filled up from its beginning."""
+
+    name: Literal["DistributedBatchSampler", "BatchSampler"]
+
+    @property
+    def instances(self) -> int:
+        """Images of an identity: any."""
+        return 1
+
+
 class EvalSampler(Frozen):
     """In list order."""
 
-    name: Literal["DistributedBatchSampler"] = "DistributedBatchSampler"
+    name: Literal["DistributedBatchSampler", "BatchSampler"] = "DistributedBatchSampler"
     batch_size: Images = 64
     drop_last: Literal[False] = False
     shuffle: Literal[False] = False
@@ -85,7 +114,7 @@ class TrainData(Frozen):
     """`DataLoader.Train`."""
 
     dataset: Dataset
-    sampler: Annotated[RandomIdentityOptions | PKOptions, Field(discriminator="name")]
+    sampler: Annotated[RandomIdentityOptions | PKOptions | ShuffledOptions, Field(discriminator="name")]
     loader: Loader = Loader()
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,12 +13,15 @@ from .base import NonNegative, Positive, Rate
 class WarmRate(Frozen):
     """What schedules by iteration or epoch share: a linear warm-up from `warmup_start_lr`, in epochs.
 
-    The epochs that a schedule names are counted from the end of its warm-up, as in PaddleClas.
+    The epochs that a schedule names are counted from the end of its warm-up, as in PaddleClas. last_epoch and verbose
+    are accepted and change nothing.
     """
 
     warmup_epoch: NonNegative = 0
     warmup_start_lr: Annotated[float, Field(ge=0)] = 0.0
     by_epoch: bool = False
+    last_epoch: Literal[-1, 0] = -1
+    verbose: bool = False
 
     @model_validator(mode="after")
     def rises(self) -> WarmRate:
@@ -77,9 +80,10 @@ class MultiStepRate(WarmRate):
 
 
 class PiecewiseRate(WarmRate):
-    """`values`, changed at `decay_epochs`."""
+    """`values`, changed at `decay_epochs`. learning_rate is accepted where it is the first of them."""
 
     name: Literal["Piecewise"]
+    learning_rate: Rate = 0.0
     decay_epochs: Annotated[tuple[Positive, ...], Field(min_length=1)]
     values: tuple[Rate, ...]
 
@@ -91,10 +95,13 @@ class PiecewiseRate(WarmRate):
             raise ValueError(f"decay_epochs must rise, got {list(self.decay_epochs)}")
         return self
 
-    @property
-    def learning_rate(self) -> float:
-        """The first value."""
-        return self.values[0]
+    @model_validator(mode="before")
+    @classmethod
+    def first_value(cls, data: Any) -> Any:
+        """The learning rate is the first value."""
+        if isinstance(data, dict) and isinstance(data.get("values"), list | tuple) and data["values"]:
+            return {"learning_rate": data["values"][0], **data}
+        return data
 
 
 class PlateauRate(Frozen):

@@ -21,10 +21,14 @@ class GlobalSection(Frozen):
     """`Global`.
 
     checkpoints: a checkpoint's prefix to resume from. pretrained_model: weights to begin with, a path, prefix or URL:
-    what fits is taken and the rest told; with strict_load all must fit. seed: of weights, sampling and augmentation.
+    what fits is taken and the rest told; with strict_load all must fit. iter_per_epoch: by default one pass over the
+    training list. seed: of weights, sampling and augmentation.
     update_freq: batches whose gradients are summed up before the weights move. save_steps: `latest` is also saved every
     so many iterations. keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between
     measurements of the feature drift, 0 for none.
+
+    retrieval_feature_from: "backbone" where there is no neck, which is then the same. use_dali, to_static,
+    feature_normalize and infer_imgs are accepted and change nothing here.
     """
 
     checkpoints: Path | None = None
@@ -39,28 +43,38 @@ class GlobalSection(Frozen):
     eval_interval: Positive = 1
     start_eval_epoch: NonNegative = 0
     epochs: Positive
-    iter_per_epoch: Positive
+    iter_per_epoch: Positive | None = None
     update_freq: Positive = 1
     print_batch_step: Positive = 20
     drift_interval: NonNegative = 100
     use_visualdl: bool = False
     eval_mode: Literal["retrieval"] = "retrieval"
-    retrieval_feature_from: Literal["features"] = "features"
+    retrieval_feature_from: Literal["features", "backbone"] = "features"
     re_ranking: bool = False
     image_shape: tuple[Literal[3], Side, Side]
     save_inference_dir: Path = Path("./inference")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    use_dali: bool = False
+    to_static: bool = False
+    feature_normalize: Literal[True] = True
+    infer_imgs: str | None = None
 
     @model_validator(mode="after")
     def whole_updates(self) -> GlobalSection:
-        if self.iter_per_epoch % self.update_freq:
+        if self.iter_per_epoch is not None and self.iter_per_epoch % self.update_freq:
             raise ValueError(f"iter_per_epoch {self.iter_per_epoch} is no multiple of update_freq {self.update_freq}")
         return self
 
     @property
     def iterations(self) -> int:
-        """Of the whole training."""
-        return self.epochs * self.iter_per_epoch
+        """Of the whole training, once `iter_per_epoch` is known."""
+        return self.epochs * self.epoch_length
+
+    @property
+    def epoch_length(self) -> int:
+        """`iter_per_epoch`, once it is known."""
+        assert self.iter_per_epoch is not None
+        return self.iter_per_epoch
 
 
 class AmpSection(Frozen):
@@ -98,16 +112,18 @@ class NoOptions(Frozen):
 
 
 class MetricEntry(Frozen):
-    """One metric of the list."""
+    """One metric of the list. TopkAcc, of the class head, is accepted for training and not shown."""
 
     Recallk: RecallkOptions | None = None
     mAP: NoOptions | None = None
+    TopkAcc: RecallkOptions | None = None
 
 
 class MetricSection(Frozen):
     """`Metric`."""
 
-    Eval: list[MetricEntry]
+    Train: tuple[MetricEntry, ...] = ()
+    Eval: tuple[MetricEntry, ...] = ()
 
     @property
     def topk(self) -> tuple[int, ...]:
@@ -123,9 +139,18 @@ class TrainConfig(Frozen):
     Loss: LossSection
     Optimizer: OptimizerSection
     DataLoader: DataSection
-    Metric: MetricSection = MetricSection(Eval=[])
+    Metric: MetricSection = MetricSection()
     AMP: AmpSection | None = None
     EMA: EmaSection | None = None
+
+    @model_validator(mode="after")
+    def features_of_the_backbone(self) -> TrainConfig:
+        if self.Global.retrieval_feature_from == "backbone" and self.Arch.Neck is not None:
+            raise ValueError(
+                "Global.retrieval_feature_from 'backbone' with Arch.Neck: the embedding is the neck's here; leave out"
+                " the neck to retrieve by the backbone's features"
+            )
+        return self
 
     @model_validator(mode="after")
     def plateau_has_a_metric(self) -> TrainConfig:

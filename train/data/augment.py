@@ -1,18 +1,15 @@
-"""Training transforms: random geometry on RGB pixels, then the spec's normalisation."""
+"""Training transforms: random operations on RGB pixels, the spec's normalisation, then those on the tensor."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from ...runtimes.core.config import Frozen, suggestion, validate
+from ...runtimes.core.config import suggestion, validate
 from ...runtimes.core.errors import InputError
-from ...runtimes.preprocess.ops import Backend, CenterCrop, Filter, Resampling, ResizeExact, ResizeShort, Side
+from ...runtimes.preprocess.ops import Backend, CenterCrop, Resampling, ResizeExact, ResizeShort
 from ...runtimes.preprocess.pipeline import apply_geometry, preprocess_pixels
 from ...runtimes.preprocess.transform_ops import (
     GEOMETRY,
@@ -22,70 +19,15 @@ from ...runtimes.preprocess.transform_ops import (
     parse_transform_ops,
     split_op,
 )
-
-Pixels = NDArray[np.uint8]
-Step = Callable[[Pixels, np.random.Generator], Pixels]
-Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+from .random_ops import AFTER, RANDOM, Pixels, RandCropImage, RandomErasing, RandomResizedCrop, Step
 
 
-class RandomResizedCrop(Frozen):
-    """A crop of `scale` of the area and `ratio` width / height, resized (Paddle's op; centre after 10 failures)."""
-
-    size: Side | tuple[Side, Side]
-    scale: Pair = (0.08, 1.0)
-    ratio: Pair = (3 / 4, 4 / 3)
-    interpolation: Filter = "bilinear"
-
-    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """top, left, height, width of the crop."""
-        low, high = (math.log(r) for r in self.ratio)
-        for _ in range(10):
-            area = height * width * rng.uniform(*self.scale)
-            ratio = math.exp(rng.uniform(low, high))
-            crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < crop_width <= width and 0 < crop_height <= height:
-                top = int(rng.integers(0, height - crop_height + 1))
-                left = int(rng.integers(0, width - crop_width + 1))
-                return top, left, crop_height, crop_width
-        crop_width = min(width, max(1, round(height * self.ratio[1])))
-        crop_height = min(height, max(1, round(width / self.ratio[0])))
-        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
-
-    def step(self, backend: Backend) -> Step:
-        """The operation as a function of pixels and generator."""
-        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        resize = ResizeExact(backend=backend, filter=self.interpolation, height=height, width=width)
-
-        def apply(image: Pixels, rng: np.random.Generator) -> Pixels:
-            top, left, crop_height, crop_width = self.box(image.shape[0], image.shape[1], rng)
-            return apply_geometry(image[top : top + crop_height, left : left + crop_width], resize)
-
-        return apply
-
-
-class RandomHorizontalFlip(Frozen):
-    """Mirrors with probability `prob`."""
-
-    prob: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-    def step(self, backend: Backend) -> Step:
-        """The operation as a function of pixels and generator."""
-        return lambda image, rng: np.ascontiguousarray(image[:, ::-1]) if rng.random() < self.prob else image
-
-
-RANDOM: dict[str, type[RandomResizedCrop] | type[RandomHorizontalFlip]] = {
-    "RandomResizedCrop": RandomResizedCrop,
-    "RandomHorizontalFlip": RandomHorizontalFlip,
-}
-
-
-def random_step(
-    model: type[RandomResizedCrop] | type[RandomHorizontalFlip], params: dict[str, Any], backend: Backend, where: str
-) -> Step:
+def random_step(name: str, params: dict[str, Any], backend: Backend, where: str) -> Step:
     """A random operation from its options; InputError when they are wrong, alone or with the backend."""
-    operation = validate(model, params, where)
-    if isinstance(operation, RandomResizedCrop):
-        validate(Resampling, {"backend": backend, "filter": operation.interpolation}, where)
+    operation = validate(RANDOM[name], params, where)
+    if isinstance(operation, RandomResizedCrop | RandCropImage):
+        chosen = operation.backend if isinstance(operation, RandCropImage) else backend
+        validate(Resampling, {"backend": chosen, "filter": operation.interpolation or "bilinear"}, where)
     return operation.step(backend)
 
 
@@ -99,15 +41,22 @@ class Augmentation:
 
     def __init__(self, entries: list[Any], where: str, backend: Backend, shape: tuple[int, int, int]) -> None:
         self.steps: list[Step] = []
+        self.after: list[RandomErasing] = []
         self.shape = shape
         self.arguments = (entries, where, backend, shape)
-        known = {*RANDOM, *GEOMETRY, *NORMALIZERS, *MARKERS}
+        known = {*RANDOM, *AFTER, *GEOMETRY, *NORMALIZERS, *MARKERS}
         fixed_tail: list[Any] = []
         for index, entry in enumerate(entries):
             name, params = split_op(entry, f"{where}.{index}")
             at = f"{where}.{index}.{name}"
             if name in RANDOM:
-                self.steps.append(random_step(RANDOM[name], params, backend, at))
+                if fixed_tail and any(split_op(one, where)[0] in NORMALIZERS for one in fixed_tail):
+                    raise InputError(f"{at}: expected before the normalisation")
+                self.steps.append(random_step(name, params, backend, at))
+            elif name in AFTER:
+                if not any(split_op(one, where)[0] in NORMALIZERS for one in fixed_tail):
+                    raise InputError(f"{at}: expected after the normalisation")
+                self.after.append(validate(AFTER[name], params, at))
             elif name in GEOMETRY:
                 self.steps.append(fixed_step(parse_geometry(name, params, backend, at)))
             elif name in NORMALIZERS or name in MARKERS:
@@ -131,4 +80,6 @@ class Augmentation:
             )
         tensor = np.empty(self.shape, dtype=np.float32)
         preprocess_pixels(image, self.tail, tensor)
+        for operation in self.after:
+            operation.erase(tensor, rng)
         return tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from ...runtimes.core.errors import InputError, RuntimeUnavailable
 from ...runtimes.core.files import write_error, write_text
 from ...runtimes.core.versions import needs
 
-METRICS = "metrics.jsonl"
+logger = logging.getLogger(__name__)
+METRICS, EARLIER = "metrics.jsonl", "metrics.earlier.jsonl"
 KINDS = ("train", "eval")
 
 
@@ -70,7 +72,12 @@ class Recorder:
         self.path = folder / METRICS
         self.loss_name, self.schedule_name = loss_name, schedule_name
         done = {"train": ("step", step), "eval": ("epoch", epochs)}
-        kept = [record for record in read_records(folder) if step and _within(record, *done[record["kind"]])]
+        records = read_records(folder)
+        kept = [record for record in records if step and _within(record, *done[record["kind"]])]
+        if records and not step:
+            earlier = folder / EARLIER
+            self.path.replace(earlier)
+            logger.warning("%s has an earlier training: its metrics are kept as %s", folder, earlier.name)
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self.writer = log_writer(folder) if visualdl else None
 

@@ -7,9 +7,18 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.train.data.sampler import START, IdentityBatches, PKBatches, Position, RandomIdentityBatches
+from edgerecall.train.config.data import PKOptions, ShuffledOptions
+from edgerecall.train.data.sampler import (
+    START,
+    IdentityBatches,
+    PKBatches,
+    Position,
+    RandomIdentityBatches,
+    build_sampler,
+)
 
 Make = Callable[..., IdentityBatches]
 SAMPLERS: dict[str, Make] = {
@@ -70,3 +79,28 @@ def test_pk_draws_by_images_or_all_alike() -> None:
 def test_too_few_classes() -> None:
     with pytest.raises(InputError, match="needs 4 identities, the list has 2"):
         RandomIdentityBatches(np.array([0, 0, 1, 1]), 16, 4, 0)
+
+
+def test_shuffled_batches_pass_over_the_whole_list() -> None:
+    options = ShuffledOptions(name="DistributedBatchSampler", batch_size=4)
+    labels = np.arange(10) % 3
+    batches = build_sampler(options, labels, seed=1).batches()
+    passes = [np.concatenate([next(batches)[0] for _ in range(3)]) for _ in range(2)]
+    for one in passes:
+        assert sorted(one[:10]) == list(range(10)) and (one[10:] == one[:2]).all()
+    assert (passes[0] != passes[1]).any()
+    everything = build_sampler(options, labels, seed=1).batches()
+    position = [next(everything) for _ in range(4)][3][1]
+    resumed, rest = build_sampler(options, labels, seed=1).batches(position), next(everything)[0]
+    assert (next(resumed)[0] == rest).all()
+
+
+def test_ranges_of_identities_are_drawn_more_often() -> None:
+    labels = np.repeat(np.arange(10), 4)
+    options = PKOptions(name="PKSampler", batch_size=4, sample_per_id=2, id_list=(8, 9), ratio=(6.0,))
+    batches = build_sampler(options, labels, seed=0).batches()
+    drawn = np.concatenate([labels[next(batches)[0]] for _ in range(2000)])
+    share = np.isin(drawn, (8, 9)).mean()
+    assert 0.45 < share < 0.62  # of two drawn without replacement, with 12 parts of 20
+    with pytest.raises(ValidationError, match="first and last of 1 ranges"):
+        PKOptions(name="PKSampler", batch_size=4, sample_per_id=2, id_list=(8,), ratio=(6.0,))
