@@ -17,7 +17,8 @@ from ..runtimes.core.errors import ImageError, InputError
 from ..runtimes.core.image_list import ImageList, read_image_list
 from ..runtimes.embed.batches import stream_tensors
 from ..runtimes.embed.model import l2_normalize
-from ..runtimes.preprocess.ops import Normalize, Preprocess
+from ..runtimes.preprocess.comparison import first_difference
+from ..runtimes.preprocess.ops import Preprocess
 from ..runtimes.preprocess.transform_ops import parse_transform_ops
 from .config.data import Dataset, EvalData
 from .config.training import TrainConfig
@@ -25,7 +26,6 @@ from .data.layouts import by_camera
 from .encoder import Encode, State, encoder
 
 logger = logging.getLogger(__name__)
-WRITTEN = 1e-6  # relative, of a scale with six digits
 MARKET = "market1501/Market-1501-v15.09.15"  # where the reference expects it
 OnImages = Callable[[int], None]
 
@@ -49,21 +49,13 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
     pair, shape = config.DataLoader.Eval, config.Global.image_shape
     where = "DataLoader.Eval.{}.dataset.transform_ops"
     preprocess = dataset_preprocess(pair.Gallery.dataset, where.format("Gallery"), shape)
-    if pair.Query is not None and not alike(
-        dataset_preprocess(pair.Query.dataset, where.format("Query"), shape), preprocess
-    ):
-        raise InputError(f"{where.format('Query')}: expected the same preprocessing as the gallery's")
+    if pair.Query is not None:
+        queries = dataset_preprocess(pair.Query.dataset, where.format("Query"), shape)
+        found = first_difference(queries, preprocess)
+        if found is not None or queries.decode != preprocess.decode:
+            how = found or f"orientation {queries.decode.exif} against {preprocess.decode.exif}"
+            raise InputError(f"{where.format('Query')}: expected the same preprocessing as the gallery's, got {how}")
     return preprocess
-
-
-def alike(one: Preprocess, other: Preprocess) -> bool:
-    """Whether two are the same, the digits apart that 1/255 is written with (0.00392157 in the reference's configs)."""
-    first, second = one.ops[-1], other.ops[-1]
-    if not (isinstance(first, Normalize) and isinstance(second, Normalize)):
-        return one == other
-    same_scale = first.model_copy(update={"scale": second.scale}) == second
-    near = abs(first.scale - second.scale) <= WRITTEN * second.scale
-    return one.ops[:-1] == other.ops[:-1] and same_scale and near
 
 
 def encode(

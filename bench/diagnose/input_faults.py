@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...runtimes.core.errors import ImageError
+from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.images import Pixels, decode_rgb
 from ...runtimes.preprocess.ops import FILTERS, Normalize, Preprocess, ResizeExact, ResizeShort
 from ...runtimes.preprocess.pipeline import apply_geometry, preprocess_pixels
-from .pixel_trace import difference, variations
+from .pixel_trace import variations
 
 Tensor = NDArray[np.float32]
 # Where a fault acts: on the file, on decoded pixels, on the list of operations, on what resize and crop gave, on the

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ...runtimes.core.errors import ImageError
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
+from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.images import decode_rgb
 from ...runtimes.preprocess.ops import FILTERS, CenterCrop, Decode, Normalize, Op, Preprocess, ResizeExact, ResizeShort
 from ...runtimes.preprocess.pipeline import apply_geometry, preprocess_bytes
@@ -58,15 +59,6 @@ def same(a: Step, b: Step) -> bool:
     if a.values.shape != b.values.shape:
         return False
     return bool(np.abs(a.values.astype(np.float32) - b.values.astype(np.float32)).max() <= TENSOR_TOLERANCE)
-
-
-def difference(a: Op, b: Op) -> str:
-    """How two operations of one stage differ, in a few words."""
-    if a.op != b.op:
-        return f"{a.op} against {b.op}"
-    left, right = a.model_dump(), b.model_dump()
-    parts = [f"{key} {left[key]} against {right[key]}" for key in left if left[key] != right[key]]
-    return ", ".join(parts) or "the same options"
 
 
 def described(op: Op) -> str:

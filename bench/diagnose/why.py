@@ -14,10 +14,11 @@ from ...runtimes.core.errors import InputError
 from ...runtimes.embed.model import golden_tensors
 from ...runtimes.embed.verify import TENSOR_TOLERANCE, cosines
 from ...runtimes.predictor.interface import Predictor
+from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.ops import Preprocess
 from .graphs import look_inside, unseen_fault
 from .input_faults import Workshop, find_cause, input_faults
-from .pixel_trace import difference, explain, first_difference, trace
+from .pixel_trace import explain, first_difference, trace
 from .sides import ALLOWED, SEALED, Side, SideRequest, Tensor, embed, load_side, max_error
 
 EQUAL = "the same"

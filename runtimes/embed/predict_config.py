@@ -16,6 +16,7 @@ from ..core.cpus import usable_cpus
 from ..core.errors import InputError, RuntimeUnavailable
 from ..predictor.interface import MOST_BATCH, MOST_THREADS, RunOptions, predictor_class
 from ..predictor.registry import backend
+from ..preprocess.comparison import first_difference
 from ..preprocess.ops import Preprocess
 from ..preprocess.transform_ops import parse_transform_ops
 from .model import EmbeddingModel
@@ -173,12 +174,12 @@ def ignored_preprocess(config: RecConfig) -> str | None:
         given = given_preprocess(config)
     except InputError as error:
         return f"{error}; not used: the bundle brings its own preprocessing"
-    sealed = Bundle.open(folder).spec.preprocess
-    if given is None or (given.ops[1:], given.output_shape) == (sealed.ops[1:], sealed.output_shape):
+    found = None if given is None else first_difference(given, Bundle.open(folder).spec.preprocess)
+    if found is None:
         return None
     return (
-        f"RecPreProcess of the config (ends at {given.output_shape}) is not used: the bundle's own (ends at"
-        f" {sealed.output_shape}) is another; leave the section out, or export again with --preprocess"
+        f"RecPreProcess of the config is not used: it is not what the bundle has sealed ({found}); leave the section"
+        " out, or export again with --preprocess"
     )
 
 

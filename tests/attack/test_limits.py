@@ -29,6 +29,8 @@ TEXTS = {"bench": ("--threads", "--batch", "--cpus")}
 # What a verb needs beside the option. Those of the trainer are not let come to it: click bounds their numbers.
 NEEDED: dict[str, tuple[str, ...]] = {
     "data synth": ("NEW", "--train-classes", "2", "--test-classes", "2", "--images-per-class", "2", "--size", "32"),
+    "data convert": ("NONE",),
+    "data folder": ("DATA", "--lists", "NEW"),
     "export": ("NEW", "--model", "NONE", "--preprocess", "NONE", "--images", "NONE"),
     "eval": ("-c", "NONE"),
     "verify": ("BUNDLE",),

@@ -273,9 +273,8 @@ def test_predict_with_a_plain_model(
     )
     one_line(predict(edgerecall, path, data, plain, "-o", "IndexProcess={}"), 2, "IndexProcess: of the reference's")
     told = predict(edgerecall, path, data / "mug_final", real_bundle)
-    assert told.returncode == 0 and "RecPreProcess" not in told.stderr  # the same as what is sealed
-    told = predict(edgerecall, path, data / "mug_final", real_bundle, "-o", size)
-    assert told.returncode == 0 and "(ends at (3, 224, 224)) is not used: the bundle's own" in told.stderr
+    assert told.returncode == 0 and "RecPreProcess of the config is not used" in told.stderr
+    assert "(resize against resize_short)" in told.stderr and told.stderr.count("\n") == 1
     one_line(predict(edgerecall, path, data, tmp_path), 2, "expected a bundle")
     binary = predict(edgerecall, path, data / "mug_final", plain, "-o", "RecPostProcess={Binarize: {method: sign}}")
     assert binary.returncode == 0 and len(binary.stdout.splitlines()[0].split("[")[1].split()) == 4
