@@ -16,14 +16,20 @@ def difference(a: Op, b: Op) -> str:
     return ", ".join(parts) or "the same options"
 
 
+def as_written(one: Op, other: Op) -> Op:
+    """A normalisation with the other's scale where it is the same but for digits; anything else as it is."""
+    if isinstance(one, Normalize) and isinstance(other, Normalize):
+        if abs(one.scale - other.scale) <= WRITTEN * other.scale:
+            return one.model_copy(update={"scale": other.scale})
+    return one
+
+
 def first_difference(a: Preprocess, b: Preprocess) -> str | None:
     """The first operation in which two differ; None where they are the same, digits of 1/255 and the reader's rule of
     orientation (which no `transform_ops` list says) apart.
     """
     for one, other in zip(a.ops[1:], b.ops[1:], strict=False):
-        both = isinstance(one, Normalize) and isinstance(other, Normalize)
-        if both and abs(one.scale - other.scale) <= WRITTEN * other.scale:
-            one = one.model_copy(update={"scale": other.scale})
+        one = as_written(one, other)
         if one != other:
             return f"{one.op}: {difference(one, other)}" if one.op == other.op else difference(one, other)
     if len(a.ops) != len(b.ops):
