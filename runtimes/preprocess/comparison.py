@@ -18,10 +18,10 @@ def difference(a: Op, b: Op) -> str:
 
 def as_written(one: Op, other: Op) -> Op:
     """A normalisation with the other's scale where it is the same but for digits; anything else as it is."""
-    if isinstance(one, Normalize) and isinstance(other, Normalize):
-        if abs(one.scale - other.scale) <= WRITTEN * other.scale:
-            return one.model_copy(update={"scale": other.scale})
-    return one
+    if not (isinstance(one, Normalize) and isinstance(other, Normalize)):
+        return one
+    near = abs(one.scale - other.scale) <= WRITTEN * other.scale
+    return one.model_copy(update={"scale": other.scale}) if near else one
 
 
 def first_difference(a: Preprocess, b: Preprocess) -> str | None:
