@@ -24,6 +24,7 @@ def split_options(function: Any) -> Any:
             "--val-classes", default=0, show_default=True, type=click.IntRange(min=0), help="Of those, to validate."
         ),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the classes drawn."),
+        click.option("--force", is_flag=True, help="Replace lists that are there."),
         click.option("--no-file-check", is_flag=True, help="Do not look whether every listed image is there."),
         click.option("--no-leak-check", is_flag=True, help="Do not look for training images in the other lists."),
     )
@@ -87,17 +88,22 @@ def write_lists(
     train_classes: int | None,
     val_classes: int,
     seed: int,
+    force: bool,
     no_file_check: bool,
     no_leak_check: bool,
 ) -> None:
     """Converts, counts and warns."""
     from ..train.data.convert import convert as convert_to_lists
     from ..train.data.layouts import Split
-    from ..train.data.leakage import leak_warnings
+    from ..train.data.leakage import leak_warnings, require_hashes
 
-    sets = convert_to_lists(folder, layout, Split(train_classes, val_classes, seed), lists, not no_file_check)
+    looks = not (no_file_check or no_leak_check)
+    if looks:
+        require_hashes()
+    split = Split(train_classes, val_classes, seed)
+    sets = convert_to_lists(folder, layout, split, lists, not no_file_check, force)
     warnings = [warning for one in sets for warning in one.warnings]
-    if not (no_file_check or no_leak_check):
+    if looks:
         with progress_bar("looking for leaks", sum(len(one.images) for one in sets)) as advance:
             warnings += leak_warnings(folder, sets, advance)
     for one in sets:

@@ -87,6 +87,8 @@ def command(
             from ..train.evaluate import read_list
             from ..train.state.checkpoint import weights_path
 
+            if checkpoint is None:
+                logger.warning("no --checkpoint: exporting Global.pretrained_model %s", config.Global.pretrained_model)
             weights = weights_path(checkpoint or config.Global.pretrained_model)
             listed = None if images else read_list(config.DataLoader.Eval.Gallery.dataset)
             source = from_checkpoint(config, weights, Path(scratch), step)

@@ -32,6 +32,7 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
     config = load_config(config_path, overrides)
     from ..train.report.recorder import StepReport
     from ..train.report.train_report import write_report
+    from ..train.setup import tell
     from ..train.trainer import Trainer
 
     settings = config.Global
@@ -44,6 +45,8 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
     logger.info("command: %s", command_line())
     logger.info("versions: %s", json.dumps(tool_versions()))
     logger.info("%s", trainer.summary())
+    if trainer.taken is not None and not trainer.progress.step:
+        tell(trainer.taken)
     if trainer.is_main:
         write_text(settings.output_dir / "config.json", config.model_dump_json(indent=2, exclude_unset=True) + "\n")
     with progress_bar("training", settings.iterations, target) as advance:

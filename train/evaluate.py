@@ -101,7 +101,7 @@ def read_market(root: Path, folder: str) -> ImageList:
     home = next((place for place in places if place.is_dir()), None)
     if home is None:
         raise InputError(f"Market1501: expected the folder {places[0]} or {places[1]}")
-    (images,) = by_camera({folder: folder})(home.parent).values()
+    (images,) = by_camera({"all": home.name})(home.parent).values()
     return ImageList(
         home.parent,
         tuple(image.path for image in images),

@@ -20,7 +20,7 @@ from .distributed import launched, start
 from .evaluate import eval_preprocess, exif_rule, read_list
 from .heads import build_head
 from .network import EmbeddingNetwork
-from .state.checkpoint import BACKBONE, HEAD, STUDENT, load_network, read_arrays, start_from, weights_path
+from .state.checkpoint import BACKBONE, HEAD, NEW, STUDENT, load_network, read_arrays, start_from, weights_path
 from .state.torch_file import is_torch_file
 
 logger = logging.getLogger(__name__)
@@ -51,13 +51,18 @@ def build_network(config: TrainConfig, checkpoint: Path | str | None = None) -> 
     if source is not None:
         load_network(network, source)
     elif config.Arch.Backbone.pretrained:
-        load_pretrained(network, config)
+        tell(load_pretrained(network, config))
     return network
 
 
-def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any]:
+def tell(taken: str) -> None:
+    """Logs what was taken of a file of weights; as a warning where something of the network is not in it."""
+    logger.log(logging.WARNING if NEW in taken else logging.INFO, "%s", taken)
+
+
+def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any, str | None]:
     """The seeded network and class head (or None) that a training begins with: with as much as fits of the weights that
-    the config names, the rest at random.
+    the config names, which the line says, the rest at random.
     """
     paddle.seed(config.Global.seed)
     np.random.seed(config.Global.seed)  # noqa: NPY002
@@ -70,15 +75,15 @@ def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any]:
         if head is not None:
             own |= {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
         student = {name.removeprefix(STUDENT): array for name, array in arrays.items() if name.startswith(STUDENT)}
-        logger.info("%s", start_from(own, student or arrays, path, config.Global.strict_load))
-    elif config.Arch.Backbone.pretrained:
-        load_pretrained(network, config)
-    return network, head
+        return network, head, start_from(own, student or arrays, path, config.Global.strict_load)
+    if config.Arch.Backbone.pretrained:
+        return network, head, load_pretrained(network, config)
+    return network, head, None
 
 
-def load_pretrained(network: EmbeddingNetwork, config: TrainConfig) -> None:
+def load_pretrained(network: EmbeddingNetwork, config: TrainConfig) -> str:
     """Backbone weights by `Arch.Backbone.pretrained`: of the table, a path or a URL; of a whole network's file the
-    backbone's. Classifiers are left out.
+    backbone's. Classifiers are left out. Gives what was taken, in a line.
     """
     options, backbone = config.Arch.Backbone, network.backbone
     if options.pretrained is True:
@@ -90,7 +95,7 @@ def load_pretrained(network: EmbeddingNetwork, config: TrainConfig) -> None:
         arrays = renamed(arrays, backbone, options.name)
     inner = {name.removeprefix(BACKBONE): array for name, array in arrays.items() if name.startswith(BACKBONE)}
     arrays = {name: array for name, array in (inner or arrays).items() if not name.startswith(CLASSIFIERS)}
-    logger.info("%s", start_from(dict(backbone.state_dict()), arrays, path, config.Global.strict_load))
+    return start_from(dict(backbone.state_dict()), arrays, path, config.Global.strict_load)
 
 
 def renamed(arrays: dict[str, NDArray[Any]], backbone: Any, name: str) -> dict[str, NDArray[Any]]:
@@ -124,11 +129,15 @@ def check_labels(config: TrainConfig, labels: NDArray[np.int64]) -> None:
 
 
 def with_epochs(config: TrainConfig, images: int, world: int) -> TrainConfig:
-    """The config with `iter_per_epoch`: as it says, else what one pass over the training list takes."""
+    """The config with `iter_per_epoch`: as it says, else what one pass over the training list takes, its last batch
+    counted unless the sampler drops it.
+    """
     settings = config.Global
     if settings.iter_per_epoch is not None:
         return config
-    whole = max(images // (config.DataLoader.Train.sampler.batch_size * world), 1)
+    sampler = config.DataLoader.Train.sampler
+    size = sampler.batch_size * world
+    whole = max(images // size if sampler.drop_last else -(-images // size), 1)
     count = max(whole // settings.update_freq, 1) * settings.update_freq
     return config.model_copy(update={"Global": settings.model_copy(update={"iter_per_epoch": count})})
 

@@ -76,7 +76,7 @@ class Trainer:
         self.loader = TrainLoader(self.maker, self.batch_size, data.loader.num_workers)
         self.sampler = build_sampler(data.sampler, self.images.labels, settings.seed, self.world)
         self.network: Any
-        self.network, self.head = build_trained(config)
+        self.network, self.head, self.taken = build_trained(config)
         check_labels(config, self.images.labels)
         if config.Arch.use_sync_bn and self.world > 1:
             self.network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
@@ -191,7 +191,7 @@ class Trainer:
                 outputs = Outputs(*self.model(paddle.to_tensor(batch.images), labels))
             loss = self.loss(outputs, labels)
             value = float(loss)
-            if not np.isfinite(value):
+            if distributed.any_of(not np.isfinite(value)):  # losses of logits are of each process's own images
                 raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")
             self.scaler.scale(loss / settings.update_freq).backward()
         if last_of_update:
@@ -319,6 +319,7 @@ class Trainer:
             memory.fill if memory else None,
             memory.size if memory else None,
             drift,
+            self.loss.named_values(),
         )
 
     def _mixed_precision(self) -> Any:

@@ -112,15 +112,16 @@ std::map<std::string, std::string> runtime_problems() {
 std::vector<std::string> chosen_runtimes(const Arguments& arguments, const Bundle& bundle) {
   if (!arguments.text("runtime").empty()) return arguments.list("runtime");
   std::vector<std::string> names;
-  std::string missing = "the bundle has no artifact for a runtime of this program";
+  std::string missing;
   for (const auto& [runtime, problem] : runtime_problems()) {
     if (bundle.quantisations(runtime).empty()) continue;
     if (problem.empty())
       names.push_back(runtime);
     else
-      missing = runtime + ": " + problem;
+      missing += (missing.empty() ? "" : "; ") + runtime + ": " + problem;
   }
-  if (names.empty()) throw InputError(missing);
+  if (names.empty())
+    throw InputError(missing.empty() ? "the bundle has no artifact for a runtime of this program" : missing);
   return names;
 }
 

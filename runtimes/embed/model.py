@@ -252,11 +252,12 @@ class EmbeddingModel:
         """
         given: Any = paths
         if isinstance(paths, str | Path):
-            files = find_images(Path(paths))
-        elif isinstance(given, np.ndarray | bytes) or not all(isinstance(path, str | os.PathLike) for path in given):
-            raise InputError("embed_images: expected paths of images; for pixels or encoded bytes use embed_bytes")
+            files = find_images(Path(paths)) if Path(paths).is_dir() else [Path(paths)]
         else:
-            files = [Path(path) for path in paths]
+            given = [given] if isinstance(given, np.ndarray | bytes) else list(given)
+            if not all(isinstance(path, str | os.PathLike) for path in given):
+                raise InputError("embed_images: expected paths of images; for pixels or encoded bytes use embed_bytes")
+            files = [Path(path) for path in given]
         parts = [embeddings for _, embeddings in self.stream(files, on_bad)]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
 
@@ -313,9 +314,16 @@ def load(
     if preprocess is not None:
         if (Path(bundle) / MANIFEST).is_file():
             raise InputError(f"{bundle}: a bundle brings its own preprocessing: leave out preprocess")
+        if quantisation is not None:
+            raise InputError(f"quantisation: {bundle} is a plain Paddle model, which has one artifact: leave it out")
         asked = RunOptions(threads=threads, precision=precision, replicas=replicas, batch=batch_size)
         spec, predictors = open_plain_model(Path(bundle), runtime, read_preprocess(Path(preprocess)), asked, worker)
         return EmbeddingModel(spec, predictors, batch_size, threads)
+    if not (Path(bundle) / MANIFEST).is_file() and (Path(bundle) / "inference.pdiparams").is_file():
+        raise InputError(
+            f"{bundle}: is a plain Paddle model: give preprocess=YAML and runtime='paddle', or make a bundle by"
+            " 'edgerecall export'"
+        )
     opened = Bundle.open(bundle)
     opened.golden()  # what no trained network gives is not served
     artifact = opened.artifact(runtime, quantisation=quantisation).name

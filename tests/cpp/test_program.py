@@ -130,8 +130,8 @@ def test_a_program_without_a_library_says_what_to_put_where(
     shutil.rmtree(tmp_path / "program" / "lib")
     command = [tmp_path / "program" / "edgerecall-device", "verify", device_bundle]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    one_line(result, 2, "openvino: cannot load libopenvino_c.so")
-    assert "put the libraries of OpenVINO" in result.stderr
+    one_line(result, 2, "onnxruntime: cannot load libonnxruntime.so")
+    assert "; openvino: cannot load libopenvino_c.so" in result.stderr
     bundle = tmp_path / "bundle"
     shutil.copytree(device_bundle, bundle)
     data = json.loads((bundle / MANIFEST).read_text())

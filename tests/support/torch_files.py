@@ -43,8 +43,10 @@ def torch_modules() -> dict[str, types.ModuleType]:
     return {"torch": torch, "torch._utils": utils}
 
 
-def dumps(state: Any, modules: dict[str, types.ModuleType], keys: dict[int, str]) -> bytes:
-    """The state's pickle; keys: of the storages, by the identity of their tensors."""
+def dumps(
+    state: Any, modules: dict[str, types.ModuleType], keys: dict[int, str], changes: dict[str, Any] | None = None
+) -> bytes:
+    """The state's pickle; keys: of the storages, by the identity of their tensors. changes: see `write_torch`."""
 
     class Storage:
         def __init__(self, tensor: Stored) -> None:
@@ -61,7 +63,8 @@ def dumps(state: Any, modules: dict[str, types.ModuleType], keys: dict[int, str]
         def reducer_override(self, value: Any) -> Any:
             if isinstance(value, Stored):
                 rebuild = modules["torch._utils"]._rebuild_tensor_v2
-                return rebuild, (Storage(value), *value.view, False, OrderedDict())
+                made = rebuild, (Storage(value), *value.view, False, OrderedDict())
+                return made if changes is None else (*made, changes)
             return NotImplemented
 
     stream = io.BytesIO()
@@ -86,11 +89,16 @@ def tensors_of(state: Any) -> list[Stored]:
     return [one for value in state.values() for one in tensors_of(value)] if isinstance(state, dict) else []
 
 
-def write_torch(path: Path, state: Any, legacy: bool) -> None:
-    """A file that holds this mapping, arrays as `Stored`."""
-    modules, tensors = torch_modules(), tensors_of(state)
-    keys = {id(tensor): str(1000 + index) for index, tensor in enumerate(tensors)}
-    data = dumps(state, modules, keys)
+def write_torch(
+    path: Path, state: Any, legacy: bool, changes: dict[str, Any] | None = None, shared: bool = False
+) -> None:
+    """A file that holds this mapping, arrays as `Stored`. changes: attributes that the pickle sets of each after it was
+    made, as no file of PyTorch does. shared: whether all are views of the first one's storage.
+    """
+    modules, tensors = torch_modules(), list({id(one): one for one in tensors_of(state)}.values())
+    keys = {id(tensor): str(1000 + (0 if shared else index)) for index, tensor in enumerate(tensors)}
+    data = dumps(state, modules, keys, changes)
+    tensors = tensors[:1] if shared else tensors
     if not legacy:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", data)

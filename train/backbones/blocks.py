@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 from paddle.base import framework
 from paddle.base.layer_helper import LayerHelper
+from paddle.regularizer import L2Decay
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
 
@@ -27,21 +28,42 @@ def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
 
 
 class ConvBN(nn.Layer):
-    """Convolution without bias, batch norm, activation; parameters under `conv` and `bn`."""
+    """Convolution without bias, batch norm, activation; parameters under `conv` and `bn`.
+
+    A subclass says what the reference does otherwise for some networks. norm_decays: whether weight decay takes the
+    batch norm too. kaiming: whether convolutions begin by He's rule (arXiv 1502.01852), else as Paddle has it.
+    """
+
+    norm_decays, kaiming = True, False
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: str | None = None
     ) -> None:
         super().__init__()
+        begin = paddle.ParamAttr(initializer=nn.initializer.KaimingNormal()) if self.kaiming else None
+        padding = (kernel - 1) // 2
         self.conv = nn.Conv2D(
-            inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, groups=groups, bias_attr=False
+            inputs, outputs, kernel, stride, padding, groups=groups, weight_attr=begin, bias_attr=False
         )
-        self.bn = nn.BatchNorm2D(outputs)
+        kept = [None if self.norm_decays else paddle.ParamAttr(regularizer=L2Decay(0.0)) for _ in range(2)]
+        self.bn = nn.BatchNorm2D(outputs, weight_attr=kept[0], bias_attr=kept[1])
         self.act = ACTIVATIONS[act]() if act else None
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.bn(self.conv(x))
         return self.act(x) if self.act is not None else x
+
+
+class FreeNormConvBN(ConvBN):
+    """Whose batch norm no weight decay takes, as in the reference's small networks."""
+
+    norm_decays = False
+
+
+class KaimingConvBN(FreeNormConvBN):
+    """Which begins by He's rule too."""
+
+    kaiming = True
 
 
 class SqueezeExcite(nn.Layer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import ConvBN, SqueezeExcite, make_divisible
+from .blocks import FreeNormConvBN, SqueezeExcite, make_divisible
 
 # kernel, expanded width, output width, squeeze and excite, activation, stride: tables 1 and 2 of the paper
 LAYERS: dict[str, tuple[tuple[int, int, int, bool, str, int], ...]] = {
@@ -51,10 +51,10 @@ class InvertedResidual(nn.Layer):
         self, inputs: int, middle: int, outputs: int, kernel: int, stride: int, excite: bool, act: str
     ) -> None:
         super().__init__()
-        self.expand_conv = ConvBN(inputs, middle, 1, act=act)
-        self.bottleneck_conv = ConvBN(middle, middle, kernel, stride, groups=middle, act=act)
+        self.expand_conv = FreeNormConvBN(inputs, middle, 1, act=act)
+        self.bottleneck_conv = FreeNormConvBN(middle, middle, kernel, stride, groups=middle, act=act)
         self.mid_se = SqueezeExcite(middle, slope=0.2) if excite else None
-        self.linear_conv = ConvBN(middle, outputs, 1)
+        self.linear_conv = FreeNormConvBN(middle, outputs, 1)
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -74,7 +74,7 @@ class MobileNetV3(nn.Layer):
     def __init__(self, size: str, scale: float) -> None:
         super().__init__()
         width = make_divisible(16 * scale)
-        self.conv = ConvBN(3, width, 3, 2, act="hardswish")
+        self.conv = FreeNormConvBN(3, width, 3, 2, act="hardswish")
         blocks = []
         for kernel, middle, outputs, excite, act, stride in LAYERS[size]:
             out = make_divisible(outputs * scale)
@@ -82,7 +82,7 @@ class MobileNetV3(nn.Layer):
             width = out
         self.blocks = nn.Sequential(*blocks)
         squeeze = make_divisible(SQUEEZE[size] * scale)
-        self.last_second_conv = ConvBN(width, squeeze, 1, act="hardswish")
+        self.last_second_conv = FreeNormConvBN(width, squeeze, 1, act="hardswish")
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.last_conv = nn.Conv2D(squeeze, EXPAND, 1, bias_attr=False)
         self.hardswish = nn.Hardswish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import ConvBN, SqueezeExcite, make_divisible
+from .blocks import KaimingConvBN, SqueezeExcite, make_divisible
 
 # per stage: kernel, output width, stride, squeeze and excite
 STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
@@ -23,9 +23,9 @@ class DepthwiseSeparable(nn.Layer):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, excite: bool) -> None:
         super().__init__()
-        self.dw_conv = ConvBN(inputs, inputs, kernel, stride, groups=inputs, act="hardswish")
+        self.dw_conv = KaimingConvBN(inputs, inputs, kernel, stride, groups=inputs, act="hardswish")
         self.se = SqueezeExcite(inputs, slope=1 / 6) if excite else None
-        self.pw_conv = ConvBN(inputs, outputs, 1, act="hardswish")
+        self.pw_conv = KaimingConvBN(inputs, outputs, 1, act="hardswish")
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.dw_conv(x)
@@ -43,7 +43,7 @@ class PPLCNet(nn.Layer):
     def __init__(self, scale: float) -> None:
         super().__init__()
         width = make_divisible(16 * scale)
-        self.conv1 = ConvBN(3, width, 3, 2, act="hardswish")
+        self.conv1 = KaimingConvBN(3, width, 3, 2, act="hardswish")
         for name, layers in STAGES.items():
             blocks = []
             for kernel, outputs, stride, excite in layers:

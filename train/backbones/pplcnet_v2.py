@@ -7,7 +7,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import ConvBN, make_divisible, sigmoid
+from .blocks import KaimingConvBN, make_divisible, sigmoid
 
 # input width, kernel, split pointwise, branches, squeeze and excite, shortcut
 STAGES = (
@@ -52,18 +52,20 @@ class DepthwiseSeparable(nn.Layer):
         self.shortcut = shortcut and stride == 1 and inputs == outputs
         if branches:
             kernels = [size for size in range(kernel, 0, -2) if size > 1 or stride == 1]
-            self.dw_conv_list = nn.LayerList([ConvBN(inputs, inputs, size, stride, groups=inputs) for size in kernels])
+            self.dw_conv_list = nn.LayerList(
+                [KaimingConvBN(inputs, inputs, size, stride, groups=inputs) for size in kernels]
+            )
             self.dw_conv = nn.Conv2D(inputs, inputs, kernel, stride, (kernel - 1) // 2, groups=inputs)
         else:
             self.dw_conv_list = None
-            self.dw_conv = ConvBN(inputs, inputs, kernel, stride, groups=inputs, act="relu")
+            self.dw_conv = KaimingConvBN(inputs, inputs, kernel, stride, groups=inputs, act="relu")
         self.se = SqueezeExcite(inputs) if excite else None
         self.split = split
         if split:
-            self.pw_conv_1 = ConvBN(inputs, outputs // 2, 1, act="relu")
-            self.pw_conv_2 = ConvBN(outputs // 2, outputs, 1, act="relu")
+            self.pw_conv_1 = KaimingConvBN(inputs, outputs // 2, 1, act="relu")
+            self.pw_conv_2 = KaimingConvBN(outputs // 2, outputs, 1, act="relu")
         else:
-            self.pw_conv = ConvBN(inputs, outputs, 1, act="relu")
+            self.pw_conv = KaimingConvBN(inputs, outputs, 1, act="relu")
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         y = self.depthwise(x)
@@ -114,7 +116,7 @@ class PPLCNetV2(nn.Layer):
         super().__init__()
         width = make_divisible(32 * scale)
         outputs = make_divisible(64 * scale)
-        self.stem = nn.Sequential(ConvBN(3, width, 3, 2, act="relu"), DepthwiseSeparable(width, outputs, 1, 3))
+        self.stem = nn.Sequential(KaimingConvBN(3, width, 3, 2, act="relu"), DepthwiseSeparable(width, outputs, 1, 3))
         self.stages = nn.LayerList()
         for (channels, kernel, split, branches, excite, shortcut), depth in zip(STAGES, depths, strict=True):
             last = channels == STAGES[-1][0]

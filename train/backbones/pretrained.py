@@ -89,16 +89,21 @@ def find_weights(weights: Weights) -> Path:
 
 
 def download(url: str) -> Path:
-    """A URL's file, kept by Paddle's downloader. InputError with what to do when it cannot be had."""
+    """A URL's file: of that name in the folder that `EDGERECALL_WEIGHTS` names, else kept by Paddle's downloader.
+
+    InputError with what to do when it cannot be had.
+    """
     from paddle.utils.download import get_weights_path_from_url
 
+    name, folder = url.rpartition("/")[2], os.environ.get(FOLDER)
+    if folder and (Path(folder) / name).is_file():
+        return Path(folder) / name
     try:
         return Path(get_weights_path_from_url(url))
     except Exception as error:  # the downloader raises RuntimeError and whatever its HTTP library does
-        name = url.rpartition("/")[2]
         raise InputError(
-            f"cannot download {url}: where there is a network, 'curl -LO {url}', put {name} into the folder that"
-            f" {FOLDER} names, or give it by '-o Arch.Backbone.pretrained={name}', {NEXT}"
+            f"cannot download {url}: where there is a network, 'curl -LO {url}', and put {name} into the folder that"
+            f" {FOLDER} names here"
         ) from error
 
 

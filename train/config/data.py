@@ -30,8 +30,9 @@ class Dataset(Frozen):
 
 
 class IdentityBatches(Frozen):
-    """What batches share. max_iters, drop_last and total_epochs change nothing here: batches never end, and
-    `Global.iter_per_epoch` cuts them into epochs. batch_size: of one process.
+    """What batches share. They never end, and `Global.iter_per_epoch` cuts them into epochs; where that is left out,
+    drop_last says whether the list's last batch counts. max_iters and total_epochs change nothing. batch_size: of one
+    process.
     """
 
     batch_size: Annotated[Images, Field(ge=2)]
@@ -56,8 +57,8 @@ class RandomIdentityOptions(IdentityBatches):
 class PKOptions(IdentityBatches):
     """Independent draws of P identities and K images. sample_method: identities by their images, or all alike.
 
-    id_list, ratio: of identities numbered as the list has them, first and last of each range, and how many times more
-    often those are drawn.
+    id_list, ratio: first and last of each range of identities, by the order in which the list comes to them, and how
+    many times more often those are drawn.
     """
 
     name: Literal["PKSampler"]

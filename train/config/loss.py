@@ -117,7 +117,15 @@ class MultiSimilarityMemoryOptions(MultiSimilarityOptions, MemoryOptions):
 
 
 class TripletAngularMemoryOptions(TripletAngularOptions, MemoryOptions):
-    """`TripletAngularMarginLoss_XBM`."""
+    """`TripletAngularMarginLoss_XBM`. feat_dim: PaddleClas's name of embedding_size here."""
+
+    feat_dim: Dim | None = None
+
+    @model_validator(mode="after")
+    def one_width(self) -> TripletAngularMemoryOptions:
+        if self.feat_dim is not None and self.embedding_size not in (None, self.feat_dim):
+            raise ValueError(f"feat_dim {self.feat_dim} and embedding_size {self.embedding_size} are one thing")
+        return self
 
 
 class SupConMemoryOptions(SupConOptions, MemoryOptions):

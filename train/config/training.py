@@ -167,6 +167,8 @@ class TrainConfig(Frozen):
                 raise ValueError(f"Loss.Train embedding_size {size} is not Arch.Neck's {neck.outputs} dimensions")
             if isinstance(entry.options, CrossEntropyOptions) and self.Arch.Head is None:
                 raise ValueError("Loss.Train CELoss needs logits: add Arch.Head")
+        if self.Arch.Head is not None and not any(entry.CELoss for entry in self.Loss.Train):
+            raise ValueError("Arch.Head is trained by CELoss alone: add it to Loss.Train, or leave out the head")
         memory, batch = self.Loss.memory, self.DataLoader.Train.sampler.batch_size
         if memory is not None and memory.xbm_size and memory.xbm_size < batch:
             raise ValueError(f"xbm_size {memory.xbm_size} is smaller than the batch of {batch}: raise xbm_size")

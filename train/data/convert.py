@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.files import write_text
-from .layouts import LAYOUTS, Image, Split, class_folders, natural
+from .layouts import LAYOUTS, LIST, Image, Split, class_folders, natural
 
 TRAINING = ("train", "val")  # lists whose classes are their own; the others are searched together, and count as one
 
@@ -35,16 +35,24 @@ class ImageSet:
 
 
 def convert(
-    root: Path, layout: str | None, split: Split, lists: Path | None = None, check_files: bool = True
+    root: Path,
+    layout: str | None,
+    split: Split,
+    lists: Path | None = None,
+    check_files: bool = True,
+    force: bool = False,
 ) -> list[ImageSet]:
     """Writes `NAME_list.txt` for each of a data set's lists into `lists`, by default its own folder.
 
     layout: of `LAYOUTS`; None for one folder for each class. split: how classes are divided where the data set does not
-    divide them itself. Nothing is written unless all lists are sound. InputError.
+    divide them itself. Nothing is written unless all lists are sound. InputError, also where another list of that name
+    is there, unless force.
     """
     found = class_folders(root) if layout is None else LAYOUTS[layout].read(root)
     official = {} if layout is None else LAYOUTS[layout].official
     counts = {name: told for name in found if (told := count_warning(name, found[name], official))}
+    if "all" not in found and (split.train is not None or split.val):
+        raise InputError(f"{root}: its classes are divided already: leave out the numbers of classes")
     if "all" in found:
         parts = split.divide(found.pop("all"))
         if told := counts.pop("all", None):
@@ -55,10 +63,10 @@ def convert(
         found = parts
     sets = [ImageSet(name, images, [counts[name]] if name in counts else []) for name, images in found.items()]
     for one in sets:
-        for image in one.images if check_files else []:
+        for image in one.images:
             if any(not character.isprintable() for character in image.path):
                 raise InputError(f"{root}: expected names that a list file can hold, got {image.path[:80]!r}")
-            if not (root / image.path).is_file():
+            if check_files and not (root / image.path).is_file():
                 raise InputError(f"{one.name}: no such image: {root / image.path}; is the data set complete?")
         if one.name != "train" and (shared := one.classes & sets[0].classes):
             one.warnings.append(
@@ -68,9 +76,16 @@ def convert(
         if len(one.classes) < 2:
             raise InputError(f"{one.name}: expected two classes or more, got {len(one.classes)}")
     searched = numbered([image for one in sets if one.name not in TRAINING for image in one.images])
+    texts = {}
     for one in sets:
-        labels = numbered(one.images) if one.name in TRAINING else searched
-        write_text((lists or root) / f"{one.name}_list.txt", one.text(labels))
+        path = (lists or root) / f"{one.name}{LIST}"
+        texts[path] = one.text(numbered(one.images) if one.name in TRAINING else searched)
+        if path.exists() and not force and path.read_bytes() != texts[path].encode():
+            raise InputError(
+                f"{path}: is there with another content: --force replaces it, --lists names another folder"
+            )
+    for path, text in texts.items():
+        write_text(path, text)
     return sets
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from ...runtimes.core.errors import InputError
 from ...runtimes.preprocess.images import find_images
 
-SUFFIXES = "*.jpg"
+SUFFIXES, LIST = "*.jpg", "_list.txt"
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,14 @@ class Split:
         return {name: found for name, found in lists.items() if found}
 
 
+def is_number(text: str) -> bool:
+    """Whether it is a whole number that a label can be."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
 def natural(text: str) -> tuple[int, str]:
     """Numbers by size before anything else."""
-    return (int(text), "") if text.isascii() and text.isdigit() else (10**18, text)
+    return (int(text), "") if is_number(text) else (10**18, text)
 
 
 def inside(path: str, where: str) -> str:
@@ -103,7 +108,7 @@ def stanford_products(root: Path) -> dict[str, list[Image]]:
                 if parts != SOP_HEADER.split():
                     raise InputError(f"{where}: expected '{SOP_HEADER}', got '{' '.join(parts)[:60]}'")
                 continue
-            if not parts[1].isdigit():
+            if not is_number(parts[1]):
                 raise InputError(f"{where}: expected '{SOP_HEADER}', got '{' '.join(parts)[:60]}'")
             found.append(Image(inside(parts[3], where), parts[1]))
         if not found:
@@ -121,15 +126,19 @@ def grocery(root: Path) -> dict[str, list[Image]]:
         source = root / f"{name}.txt"
         for where, parts in rows(source, 3):
             path, label = parts[0].rstrip(","), parts[1].rstrip(",")
-            if not label.isdigit():
+            if not is_number(label):
                 raise InputError(f"{where}: expected 'path, fine, coarse', got '{' '.join(parts)[:60]}'")
             photos.append(Image(inside(path, where), label))
     catalogue = []
     try:
         with (root / "classes.csv").open(encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream):
-                path = row["Iconic Image Path (str)"].lstrip("/")
-                catalogue.append(Image(inside(path, "classes.csv"), row["Class ID (int)"]))
+                path, label = row["Iconic Image Path (str)"], row["Class ID (int)"]
+                if path is None or not is_number(label or ""):
+                    raise InputError(
+                        f"{root / 'classes.csv'}: expected a class and its picture, got {list(row.values())}"
+                    )
+                catalogue.append(Image(inside(path.lstrip("/"), "classes.csv"), label))
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise InputError(f"{root / 'classes.csv'}: expected the data set's table of classes: {error}") from error
     return {"all": photos, "catalogue": catalogue}
@@ -140,7 +149,7 @@ def birds(root: Path) -> dict[str, list[Image]]:
     paths = {parts[0]: inside(parts[1], where) for where, parts in rows(root / "images.txt", 2)}
     lists: dict[str, list[Image]] = {"train": [], "test": []}
     for where, (number, label) in rows(root / "image_class_labels.txt", 2):
-        if number not in paths or not label.isdigit():
+        if number not in paths or not is_number(label):
             raise InputError(f"{where}: expected an image of images.txt and a class, got '{number} {label}'")
         lists["train" if int(label) <= 100 else "test"].append(Image(f"images/{paths[number]}", label))
     return lists
@@ -153,6 +162,8 @@ def cars(root: Path) -> dict[str, list[Image]]:
     except ImportError as error:
         raise InputError("Cars196's table is a MATLAB file: pip install scipy") from error
     source = root / "cars_annos.mat"
+    if not source.is_file():
+        raise InputError(f"{source}: No such file: expected the data set's table")
     try:
         table = loadmat(source, squeeze_me=True)["annotations"]
         found = [(str(row["relative_im_path"]), int(row["class"])) for row in table]
@@ -208,6 +219,8 @@ def class_folders(root: Path) -> dict[str, list[Image]]:
         raise InputError(f"{root}: expected a folder with one folder for each class")
     found = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        if (inner := list(folder.iterdir())) and all(path.name.endswith(LIST) for path in inner):
+            continue  # a folder of lists
         try:
             images = find_images(folder)
         except InputError as error:

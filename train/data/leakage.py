@@ -14,10 +14,8 @@ from ...runtimes.core.cpus import usable_cpus
 from ...runtimes.core.errors import InputError
 from .convert import TRAINING, ImageSet
 
-NEAR = 4  # bits of 64 in which two pictures' hashes may differ
-MANY = 128  # hashes that are compared at once with all others
-ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-Hashes = NDArray[np.uint64]
+NEAR = 4  # bits in which two pictures' hashes may differ
+BITS, AT_ONCE = 64, 512  # of a hash; hashes that are compared with all others in one piece
 
 
 def fingerprint(path: Path) -> tuple[str, int] | None:
@@ -38,17 +36,21 @@ def fingerprint(path: Path) -> tuple[str, int] | None:
     return hashlib.sha256(data).hexdigest(), int.from_bytes(bits, "big")
 
 
-def leak_warnings(root: Path, sets: Sequence[ImageSet], advance: Callable[[int], None]) -> list[str]:
-    """A line for each list that shares files or near-duplicates with the training list, with an example.
-
-    advance: called with the number of images that were read. InputError when the library for hashes is missing.
-    """
+def require_hashes() -> None:
+    """InputError when the library for perceptual hashes is missing."""
     try:
         import imagehash  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "looking for leaks needs ImageHash: pip install 'edgerecall[train]', or --no-leak-check"
+            "looking for leaks needs ImageHash: pip install 'edgerecall[train]', or use --no-leak-check"
         ) from error
+
+
+def leak_warnings(root: Path, sets: Sequence[ImageSet], advance: Callable[[int], None]) -> list[str]:
+    """A line for each list that shares files or near-duplicates with the training list, with an example.
+
+    advance: called with the number of images that were read.
+    """
     prints: list[list[tuple[str, int] | None]] = []
     with ThreadPoolExecutor(len(usable_cpus())) as pool:
         for one in sets:
@@ -78,20 +80,29 @@ def leak_warnings(root: Path, sets: Sequence[ImageSet], advance: Callable[[int],
 def near_duplicates(
     prints: Sequence[tuple[str, int] | None], others: Sequence[tuple[str, int] | None], left_out: set[int]
 ) -> list[tuple[int, int]]:
-    """Pairs of places whose hashes differ by `NEAR` bits at most, one for each of the first; plain pictures, whose hash
-    says nothing, apart.
+    """Pairs of places whose hashes differ by `NEAR` bits at most, one for each of the first. Plain pictures, of whose
+    hash one bit is set at most, are alike all of them and left out.
     """
-    places = [i for i, one in enumerate(prints) if one is not None and i not in left_out]
-    their = [i for i, one in enumerate(others) if one is not None]
-    own = np.array([prints[i][1] for i in places], dtype=np.uint64)  # type: ignore[index]
-    known = np.array([others[i][1] for i in their], dtype=np.uint64)  # type: ignore[index]
-    if not len(own) or not len(known):
+    places = [i for i, one in enumerate(prints) if one is not None and i not in left_out and tells(one[1])]
+    their = [i for i, one in enumerate(others) if one is not None and tells(one[1])]
+    if not places or not their:
         return []
+    own, known = signs(prints, places), signs(others, their)
     pairs = []
-    for start in range(0, len(own), MANY):
-        differing = (own[start : start + MANY, None] ^ known[None]).view(np.uint8)
-        distance = ONES[differing].reshape(-1, len(known), 8).sum(axis=2)
-        nearest = distance.argmin(axis=1)
-        for row in np.flatnonzero(distance[np.arange(len(nearest)), nearest] <= NEAR):
+    for start in range(0, len(own), AT_ONCE):
+        agreeing = own[start : start + AT_ONCE] @ known.T  # 64 less twice the bits that differ
+        nearest = agreeing.argmax(axis=1)
+        for row in np.flatnonzero(agreeing[np.arange(len(nearest)), nearest] >= BITS - 2 * NEAR):
             pairs.append((places[start + int(row)], their[int(nearest[row])]))
     return pairs
+
+
+def tells(value: int) -> bool:
+    """Whether a hash is of a picture with something in it."""
+    return value.bit_count() > 1
+
+
+def signs(prints: Sequence[tuple[str, int] | None], places: Sequence[int]) -> NDArray[np.float32]:
+    """The hashes' bits as 1 and -1, float32 `(n, 64)`, whose inner products count those that agree."""
+    values = np.array([one[1] for i in places if (one := prints[i]) is not None], dtype=">u8")
+    return np.unpackbits(values.view(np.uint8)).reshape(len(values), BITS).astype(np.float32) * 2 - 1

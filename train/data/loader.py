@@ -57,10 +57,12 @@ class ImageMaker:
         rng = np.random.default_rng((self.seed, step, place))
         bad: list[tuple[int, str]] = []
         for _ in range(REPLACEMENTS):
+            path = self.images.file(index)
             try:
-                return self.augment(load_rgb(self.images.file(index), self.exif), rng), index, bad
+                return self.augment(load_rgb(path, self.exif), rng), index, bad
             except ImageError as error:
-                bad.append((index, str(error)))
+                told = str(error)
+                bad.append((index, told if told.startswith(str(path)) else f"{path}: {told}"))
                 index = int(rng.choice(np.flatnonzero(self.images.labels == self.images.labels[index])))
         raise InputError(
             f"class {int(self.images.labels[index])}: no readable image found in {REPLACEMENTS} tries;"

@@ -12,17 +12,21 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ...runtimes.core.config import Frozen
-from ...runtimes.core.errors import InputError
+from ...runtimes.core.errors import ImageError
 from ...runtimes.preprocess.ops import Backend, Filter, ResizeExact, Side
 from ...runtimes.preprocess.pipeline import apply_geometry
 
 Pixels = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
 Step = Callable[[Pixels, np.random.Generator], Pixels]
-Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Range = Annotated[tuple[float, float], AfterValidator(lambda pair: (min(pair), max(pair)))]  # in either order
+Pair = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    AfterValidator(lambda pair: (min(pair), max(pair))),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Side | tuple[Side, Side]
 TRIES = 10  # of RandomResizedCrop
@@ -127,7 +131,7 @@ class RandCropImageV2(RandomOp):
 
         def apply(image: Pixels, rng: np.random.Generator) -> Pixels:
             if image.shape[0] < height or image.shape[1] < width:
-                raise InputError(
+                raise ImageError(
                     f"RandCropImageV2: expected an image of {width} x {height} pixels at least, got"
                     f" {image.shape[1]} x {image.shape[0]}"
                 )
@@ -174,7 +178,7 @@ class RandomRotation(RandomOp):
     """Turned about the centre by up to `degrees` either way, or between two, with probability `prob`."""
 
     prob: Share = 0.5
-    degrees: Annotated[float, Field(ge=0, le=180)] | tuple[float, float]
+    degrees: Annotated[float, Field(ge=0, le=180)] | Range
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest"
 
     def step(self, backend: Backend) -> Step:
@@ -275,7 +279,7 @@ class RandomErasing(Frozen):
             return
         _, height, width = tensor.shape
         for _ in range(self.attempt):
-            area = height * width * rng.uniform(self.sl, self.sh)
+            area = height * width * rng.uniform(min(self.sl, self.sh), max(self.sl, self.sh))
             if self.use_log_aspect:
                 ratio = math.exp(rng.uniform(math.log(self.r1), -math.log(self.r1)))
             else:

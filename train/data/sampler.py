@@ -101,10 +101,12 @@ class PKBatches(IdentityBatches):
         by_images: bool,
         ranges: Sequence[tuple[int, int, float]] = (),
     ) -> None:
-        """ranges: first and last label, and how many times more often those classes are drawn."""
+        """ranges: first and last class, by the order in which the list comes to them, and how many times more often
+        those are drawn.
+        """
         super().__init__(labels, batch_size, instances, seed)
         sizes = np.array([len(members) if by_images else 1 for members in self.members], dtype=np.float64)
-        known = np.array([labels[members[0]] for members in self.members])
+        known = np.argsort(np.argsort([members[0] for members in self.members]))
         weighed = np.zeros(len(known), dtype=bool)
         for first, last, ratio in ranges:
             inside = (known >= first) & (known <= last) & ~weighed

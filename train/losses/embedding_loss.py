@@ -99,8 +99,9 @@ def build_loss(options: PairOptions, dim: int, images: int) -> EmbeddingLoss:
     """A pair loss of the config. dim: of what it is given; images: the training list's length, for a memory given as a
     share of it. InputError when the config says another dim.
     """
-    if options.embedding_size not in (None, dim):
-        raise InputError(f"Loss.Train: embedding_size {options.embedding_size}, but {dim} dimensions come in")
+    given = options.embedding_size or getattr(options, "feat_dim", None)
+    if given not in (None, dim):
+        raise InputError(f"Loss.Train: embedding_size {given}, but {dim} dimensions come in")
     memory, weight, start = None, 1.0, 0
     if isinstance(options, MemoryOptions):
         memory = CrossBatchMemory(options.size(images), dim)

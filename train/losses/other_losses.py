@@ -54,7 +54,9 @@ class HardTriplet(nn.Layer):
 
 
 class Center(nn.Layer):
-    """The mean squared distance to the class's centre, which is learnt too (Wen et al., ECCV 2016), under `centers`."""
+    """The mean squared distance to the class's centre, which is learnt too (Wen et al., ECCV 2016), under `centers`.
+    The batch is that of all processes.
+    """
 
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
@@ -62,5 +64,9 @@ class Center(nn.Layer):
 
     def forward(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """Float32 `(N, D)` and int64 `(N,)` to a float32 scalar."""
+        feats, labels = (
+            gather_with_gradient(feats),
+            gather_labels(labels),
+        )  # so that all processes move the same centres
         distances = paddle.square(feats - self.centers.gather(labels)).sum(axis=1)
         return paddle.clip(distances, SMALLEST, FAR).mean()

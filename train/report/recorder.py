@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class StepReport:
     memory_fill: int | None
     memory_size: int | None
     drift: float | None = None
+    losses: dict[str, float] = field(default_factory=dict)  # of a sum, each without its weight
 
     def line(self) -> str:
         """The console line."""
@@ -39,8 +40,10 @@ class StepReport:
         eta = f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
         memory = f", memory: {self.memory_fill}/{self.memory_size}" if self.memory_size else ""
         drift = f", drift: {self.drift:.4f}" if self.drift is not None else ""
+        parts = ", ".join(f"{name} {value:.5f}" for name, value in self.losses.items())
         return (
-            f"[Train][Epoch {self.epoch}][Iter {self.step}/{self.total}] loss: {self.loss:.5f}, lr: {self.lr:.2e}"
+            f"[Train][Epoch {self.epoch}][Iter {self.step}/{self.total}] loss: {self.loss:.5f}"
+            f"{f' ({parts})' if parts else ''}, lr: {self.lr:.2e}"
             f"{memory}{drift}, {self.images_per_s:.1f} images/s, eta: {eta}"
         )
 
@@ -96,11 +99,15 @@ class Recorder:
             record["memory_size"] = report.memory_size
         if report.drift is not None:
             record["drift"] = report.drift
+        if report.losses:
+            record["losses"] = report.losses
         self._append(record)
         # The tags are those of PaddleClas.
         self._scalar(f"lr({self.schedule_name})", report.lr, report.step)
         self._scalar(f"train_{self.loss_name}", report.loss, report.step)
         self._scalar("train_loss", report.loss, report.step)
+        for name, value in report.losses.items():
+            self._scalar(f"train_{name}", value, report.step)
         if report.memory_size:
             self._scalar("memory_fill", float(report.memory_fill or 0), report.step)
         if report.drift is not None:

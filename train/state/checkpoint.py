@@ -20,6 +20,7 @@ NAME_TABLE = "StructuredToParameterName@@"
 LOSS, HEAD = "loss_func.", "head."
 BACKBONE, STUDENT = "backbone.", "Student."
 WEIGHTS = (".pdparams", ".pth", ".pt", ".bin")  # endings of files that are weights by themselves
+NEW = "new here"  # of arrays that a file of weights does not have
 FEWEST = 0.5  # of a network's arrays, below which a file is of another one
 
 
@@ -185,7 +186,7 @@ def start_from(own: dict[str, Any], arrays: dict[str, NDArray[Any]], path: Path,
     for name in taken:
         own[name].set_value(paddle.to_tensor(arrays[name].astype(np.float32)).astype(own[name].dtype))
     parts = [f"weights {path}: {len(taken)} arrays taken"]
-    for title, names in (("left there", arrays.keys() - set(taken)), ("new here", own.keys() - set(taken))):
+    for title, names in (("left there", arrays.keys() - set(taken)), (NEW, own.keys() - set(taken))):
         if names:
             first = ", ".join(sorted(names)[:4])
             parts.append(f"{len(names)} {title} ({first}{', ...' if len(names) > 4 else ''})")

@@ -11,7 +11,9 @@ from .checkpoint import set_tensors
 
 
 class MovingAverage:
-    """`average = decay * average + (1 - decay) * value` of everything in a layer's state, in float32."""
+    """`average = decay * average + (1 - decay) * value` of everything in a layer's state, in float32. The trainer
+    averages the network; its class head stays as it is.
+    """
 
     def __init__(self, layer: Any, decay: float) -> None:
         self.decay = decay

@@ -131,9 +131,11 @@ def load_optimizer(
     trained = {structured: p for structured, p in parameters if not p.stop_gradient}
     translated: dict[str, Any] = {}
     for structured, parameter in trained.items():
+        found = {one: state.pop(f"{saved.get(structured, structured)}_{one}", None) for one in KEPT[name]}
+        if all(value is None for value in found.values()):  # it had no gradient so far, and Paddle keeps nothing of it
+            continue
         for suffix, shaped in KEPT[name].items():
-            key = f"{saved.get(structured, structured)}_{suffix}"
-            value = state.pop(key, None)
+            key, value = f"{saved.get(structured, structured)}_{suffix}", found[suffix]
             shape = tuple(parameter.shape) if shaped else (1,)
             if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind != "f":
                 raise InputError(
@@ -141,6 +143,8 @@ def load_optimizer(
                     f" {getattr(value, 'shape', None)}: is Optimizer.name another?"
                 )
             translated[f"{parameter.name}_{suffix}"] = paddle.to_tensor(value)
+    if not translated:
+        raise InputError(f"checkpoint {path}: found nothing of {name} for these parameters: is Optimizer.name another?")
     _check_schedule(state.get(SCHEDULE), schedule.state_dict(), path)
     translated[SCHEDULE] = state.pop(SCHEDULE)
     masters = state.pop(MASTERS, None)

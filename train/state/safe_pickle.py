@@ -7,12 +7,14 @@ take its place, and arrays are built from plain bytes and a dtype from a short l
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_REMEMBERED = 10_000_000
 PLAIN_DTYPE = re.compile(r"^[<>|=]?(b1|[iu][1248]|f[248])$")
 DTYPE_MODULES = {"numpy"}
 ARRAY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric"}
@@ -123,6 +125,18 @@ def _resolve(value: Any) -> Any:
     raise Refused(f"it holds a {type(value).__name__}, which no state dict needs")
 
 
+def check_memo(stream: BinaryIO) -> None:
+    """Refused where the pickle that begins here numbers what it remembers beyond any honest file, for which the
+    unpickler would make room at once. The stream stays where it is.
+    """
+    begin = stream.tell()
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name.endswith(("PUT", "GET")) and isinstance(argument, int) and argument > MOST_REMEMBERED:
+            raise Refused(f"it remembers more than {MOST_REMEMBERED:,} values")
+    stream.seek(begin)
+
+
 def load_plain(stream: BinaryIO) -> Any:
     """Unpickles arrays, numbers, texts and containers of them. Refused, or any error that damaged data causes."""
+    check_memo(stream)
     return _resolve(_Unpickler(stream, encoding="latin1").load())

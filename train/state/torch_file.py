@@ -6,6 +6,7 @@ several pickles followed by the storages' bytes. Of the pickles' classes only th
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 import zipfile
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.core.errors import InputError
-from .safe_pickle import Refused
+from .safe_pickle import Refused, check_memo
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the older form's first pickle: a number
 ZIP = b"PK\x03\x04"
@@ -36,6 +37,7 @@ DTYPES = {
 }
 INSIDE = ("state_dict", "model", "state_dict_ema", "model_state_dict")  # what trainings wrap weights in
 MOST_STORAGES = 100_000
+WIDEST = 2  # bytes of an array for one of the file: bfloat16 becomes float32
 Storages = Callable[[str, str, int], NDArray[Any]]
 
 
@@ -55,7 +57,8 @@ def read_torch(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as stream:
             state = _read_legacy(stream) if stream.read(len(LEGACY)) == LEGACY else _read_zip(path)
         found = next((state[key] for key in INSIDE if isinstance(state.get(key), dict)), state)
-        return {str(name): value.array() for name, value in found.items() if isinstance(value, _Tensor)}
+        tensors = {str(name): value for name, value in found.items() if isinstance(value, _Tensor)}
+        return _arrays(tensors, WIDEST * path.stat().st_size)
     except OSError as error:
         raise InputError(f"weights {path}: {error.strerror or error}") from error
     except Refused as error:
@@ -71,23 +74,36 @@ class _Mapping(dict[Any, Any]):
         pass
 
 
-class _Tensor:
+class _StandIn:
+    """What a pickle makes by its arguments alone: one that sets attributes is refused."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("it changes a tensor after it was made")
+
+
+class _Tensor(_StandIn):
     """Stands for a tensor: a view of a storage, which may be read later."""
 
     def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> None:
-        sizes = (shape, stride)
-        plain = all(isinstance(one, tuple) and all(type(n) is int and n >= 0 for n in one) for one in sizes)
-        if not isinstance(storage, _Storage) or not plain or len(shape) != len(stride) or type(offset) is not int:
-            raise Refused("it holds a tensor without a plain shape")
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What two names of one array have in common. Refused unless it is a plain view."""
+        sizes = (self.shape, self.stride)
+        plain = all(isinstance(one, tuple) and all(type(n) is int and n >= 0 for n in one) for one in sizes)
+        fits = plain and len(self.shape) == len(self.stride) and type(self.offset) is int
+        if not fits or not isinstance(self.storage, _Storage):
+            raise Refused("it holds a tensor without a plain shape")
+        return (self.storage.key, self.storage.kind, self.offset, *sizes)
 
     def array(self) -> NDArray[Any]:
         """Its values, a copy."""
-        values = self.storage.values()
+        values, count = self.storage.values(), prod(self.shape)
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        if self.offset < 0 or (prod(self.shape) and last >= len(values)):
+        if self.offset < 0 or (count and last >= len(values)):
             raise Refused("it holds a tensor that is longer than its storage")
-        if prod(self.shape) > len(values):
+        if count > len(values):
             raise Refused("it holds a tensor that repeats its storage")
         steps = [step * values.itemsize for step in self.stride]
         view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, steps)
@@ -96,21 +112,34 @@ class _Tensor:
         return np.array(view, order="C")
 
 
-class _Storage:
+class _Storage(_StandIn):
     """A storage by its kind, key and length."""
 
     def __init__(self, kind: str, key: str, count: int, read: Storages) -> None:
         self.kind, self.key, self.count, self.read = kind, key, count, read
 
     def values(self) -> NDArray[Any]:
+        """All of it, `(count,)`."""
         return self.read(self.key, DTYPES[self.kind], self.count)
 
 
-class _Kind:
+class _Kind(_StandIn):
     """Stands for a storage's class."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def _arrays(tensors: dict[str, _Tensor], limit: int) -> dict[str, NDArray[Any]]:
+    """Their arrays, one for all names that share it. limit: of all bytes, beyond which nothing honest is."""
+    made: dict[tuple[Any, ...], NDArray[Any]] = {}
+    for tensor in tensors.values():
+        if tensor.key not in made:
+            made[tensor.key] = tensor.array()
+            limit -= made[tensor.key].nbytes
+        if limit < 0:
+            raise Refused("its tensors overlap: they have more values than the file")
+    return {name: made[tensor.key] for name, tensor in tensors.items()}
 
 
 def _parameter(data: Any, *rest: Any) -> Any:
@@ -129,6 +158,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(stream, encoding="utf-8")
         self.read_storage = read
         self.kinds: dict[str, str] = {}  # of the storages that its tensors have
+        self.state: Any = None
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in PLAIN:
@@ -147,6 +177,14 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(kind.name, str(key), count, self.read_storage)
 
 
+def _load(stream: BinaryIO, read: Storages) -> _Unpickler:
+    """Unpickles what comes next, into `state`."""
+    check_memo(stream)
+    unpickler = _Unpickler(stream, read)
+    unpickler.state = unpickler.load()
+    return unpickler
+
+
 def _mapping(state: Any) -> dict[Any, Any]:
     if not isinstance(state, dict):
         raise Refused(f"expected a state dict, got {type(state).__name__}")
@@ -159,16 +197,17 @@ def _read_zip(path: Path) -> dict[Any, Any]:
         if len(pickles) != 1:
             raise Refused("it is a ZIP archive without PyTorch's data.pkl")
         folder = pickles[0][: -len("data.pkl")]
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise Refused("its archive is compressed, which PyTorch does not do")
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise Refused("its archive's files overlap")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise Refused("it was written on a big-endian machine")
         stored: dict[str, bytes] = {}
         for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise Refused("its archive is compressed, which PyTorch does not do")
             if entry.filename.startswith(f"{folder}data/"):
                 stored[entry.filename[len(folder) + 5 :]] = archive.read(entry)
-        with archive.open(pickles[0]) as stream:
-            return _mapping(_Unpickler(stream, _from(stored)).load())  # type: ignore[arg-type]
+        return _mapping(_load(io.BytesIO(archive.read(pickles[0])), _from(stored)).state)
 
 
 def _from(stored: dict[str, bytes]) -> Storages:
@@ -185,14 +224,14 @@ def _read_legacy(stream: BinaryIO) -> dict[Any, Any]:
     stored: dict[str, bytes] = {}
 
     def plain() -> Any:
-        return _Unpickler(stream, _from(stored)).load()
+        return _load(stream, _from(stored)).state
 
     plain()
     machine = _mapping(plain())
     if machine.get("little_endian") is not True or sys.byteorder != "little":
         raise Refused("it was written on a big-endian machine")
-    unpickler = _Unpickler(stream, _from(stored))
-    state = _mapping(unpickler.load())
+    unpickler = _load(stream, _from(stored))
+    state = _mapping(unpickler.state)
     keys = plain()
     if not isinstance(keys, list) or len(keys) > MOST_STORAGES:
         raise Refused("it holds no list of storages")

@@ -76,7 +76,7 @@ def test_keys_that_the_reference_config_has(config_file: Path) -> None:
         ("Optimizer.lr={name: Cosine, learning_rate: 0.1, warmup_epoch: 1, warmup_start_lr: 0.1}", "is not below"),
         ("AMP={level: O3}", "O1"),
         ("EMA={decay: 1.5}", "less than 1"),
-        ("DataLoader.Train.sampler={name: PKSampler, batch_size: 8, sample_per_id: 2, id_list: [1]}", "unknown key"),
+        ("DataLoader.Train.sampler={name: PKSampler, batch_size: 8, sample_per_id: 2, id_lists: [1]}", "unknown key"),
         ("Global.seed=5000000000", "less than 4294967296"),
         ("Optimizer.momentum=0.5", "momentum is for Momentum"),
         ("Metric.Eval.1.mAP.foo=1", "unknown key"),

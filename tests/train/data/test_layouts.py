@@ -96,7 +96,7 @@ def as_lists(root: Path, sets: list[ImageSet]) -> dict[str, list[tuple[str, int]
 def test_every_layout_is_known_and_read(tmp_path: Path, name: str) -> None:
     MAKERS[name](tmp_path)
     assert find_layout(tmp_path) == name
-    sets = convert(tmp_path, name, Split(train=3, seed=1))
+    sets = convert(tmp_path, name, Split(train=3, seed=1) if name == "grocery" else Split())
     lists = as_lists(tmp_path, sets)
     labels = {key: {label for _, label in value} for key, value in lists.items()}
     assert labels["train"] == set(range(len(labels["train"])))
@@ -125,7 +125,7 @@ def test_classes_are_drawn_by_the_seed(tmp_path: Path) -> None:
     by_class = {path.split("/")[1].removesuffix(".jpg"): label for path, label in lists["catalogue"]}
     assert all(by_class[path.split("/")[2]] == label for path, label in lists["test"])
     again = {one.name: one.classes for one in convert(tmp_path, "grocery", Split(train=4, val=2, seed=5))}
-    other = {one.name: one.classes for one in convert(tmp_path, "grocery", Split(train=4, val=2, seed=6))}
+    other = {one.name: one.classes for one in convert(tmp_path, "grocery", Split(train=4, val=2, seed=6), force=True)}
     assert again == classes != other
     with pytest.raises(InputError, match="expected 2 or more classes to train and to test, got 6, of which 5"):
         convert(tmp_path, "grocery", Split(train=5))
@@ -174,6 +174,8 @@ def test_leaks_are_told_with_an_example(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "file", "text", "message"),
     [
+        ("grocery", "classes.csv", "Class ID (int),Iconic Image Path (str)\n1\n", "expected a class and its picture"),
+        ("cub", "image_class_labels.txt", "1 \u00b2\n", "expected an image of images.txt"),
         ("grocery", "train.txt", "a.jpg\n", "train.txt:1: expected 3 columns"),
         ("grocery", "train.txt", "../a.jpg, 1, 1\n", "train.txt:1: expected a path inside"),
         ("grocery", "classes.csv", "other\n1\n", "table of classes"),
@@ -189,7 +191,7 @@ def test_layouts_that_are_not_what_their_name_says(
     MAKERS[name](tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(InputError, match=message) as caught:
-        convert(tmp_path, name, Split(train=3))
+        convert(tmp_path, name, Split())
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("*_list.txt"))
 
 
@@ -200,3 +202,43 @@ def test_names_that_a_list_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names that a list file can hold"):
         convert(tmp_path, None, Split())
     assert not list(tmp_path.glob("*_list.txt"))
+
+
+def test_plain_pictures_are_alike_all_of_them_and_no_leak(tmp_path: Path) -> None:
+    for label, colour in enumerate(("white", "darkgreen", "black", "blue")):
+        (tmp_path / f"c{label}").mkdir()
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"c{label}" / "a.png")
+    assert leak_warnings(tmp_path, convert(tmp_path, None, Split()), lambda count: None) == []
+
+
+def test_lists_that_are_there(edgerecall: Run, tmp_path: Path) -> None:
+    """In the folder itself they are no class; others of that name are not replaced without a word."""
+    for label in range(4):
+        picture(tmp_path / f"c{label}" / "a.jpg", label)
+    for _ in range(2):
+        assert len(convert(tmp_path, None, Split(), tmp_path / "lists")) == 2
+    own = tmp_path / "lists" / "train_list.txt"
+    own.write_text("mine 0\n")
+    result = edgerecall("data", "folder", tmp_path, "--lists", own.parent)
+    assert result.returncode == 2 and "train_list.txt: is there with another content" in result.stderr
+    assert own.read_text() == "mine 0\n"
+    assert edgerecall("data", "folder", tmp_path, "--lists", own.parent, "--force").returncode == 0
+    assert own.read_text() != "mine 0\n"
+
+
+def test_numbers_of_classes_are_for_data_sets_without_a_split(tmp_path: Path) -> None:
+    make_birds(tmp_path)
+    with pytest.raises(InputError, match="divided already"):
+        convert(tmp_path, "cub", Split(train=2))
+
+
+def test_without_the_library_of_hashes_nothing_is_written(edgerecall: Run, tmp_path: Path) -> None:
+    for label in range(4):
+        picture(tmp_path / "data" / f"c{label}" / "a.jpg", label)
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block" / "imagehash.py").write_text("raise ImportError\n")
+    hidden = {"PYTHONPATH": str(tmp_path / "block")}
+    result = edgerecall("data", "folder", tmp_path / "data", env=hidden)
+    assert result.returncode == 2 and "--no-leak-check" in result.stderr
+    assert not list((tmp_path / "data").glob("*.txt"))
+    assert edgerecall("data", "folder", tmp_path / "data", "--no-leak-check", env=hidden).returncode == 0

@@ -72,8 +72,9 @@ def test_rotation_and_augmix() -> None:
     assert all(one.shape == (40, 30, 3) and one.dtype == np.uint8 for one in mixed)
     assert sum((one != picture()).any() for one in mixed) > 20
     assert (applied("AugMix", 1, prob=1.0) == applied("AugMix", 1, prob=1.0)).all()
-    flat = np.full((16, 16, 3), 200, np.uint8)  # what moves no pixel and changes no colour leaves it as it is
-    assert np.abs(applied("AugMix", 5, flat, prob=1.0, aug_severity=0.1).astype(int) - 200).max() <= 200
+    # At the least severity whatever is drawn but the two that stretch contrast leaves the picture nearly as it is.
+    moved = [np.abs(applied("AugMix", seed, prob=1.0, aug_severity=0.1).astype(int) - picture()) for seed in range(40)]
+    assert sum(one.mean() < 2 for one in moved) > 15
 
 
 def test_erasing_sets_one_rectangle_of_the_share_asked_for() -> None:

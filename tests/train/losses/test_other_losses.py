@@ -174,6 +174,24 @@ def test_the_weighted_sum_with_a_memory_and_its_checkpoint() -> None:
     assert list(values) == ["CELoss", "TripletLossV2", "ContrastiveLoss_XBM", "CenterLoss"]
     weights = [next(iter(entry.values()))["weight"] for entry in SUM]
     assert total == pytest.approx(sum(w * v for w, v in zip(weights, values.values(), strict=True)), rel=1e-6)
+    once = TrainLoss(section, 7, DIM, CLASSES, 100)
+    once.parts[3].centers.set_value(loss.parts[3].centers)
+    leaves = [tensor.detach() for tensor in tensors]
+    for leaf in leaves:
+        leaf.stop_gradient = False
+    once(Outputs(*leaves), labels).backward()
+    expected = [np.zeros(tensor.shape, np.float32) for tensor in tensors]
+    for place, width, weight in ((2, 7, 2.0), (0, 7, 0.5), (1, 7, 0.25), (1, 7, 0.125)):
+        index = {2.0: 0, 0.5: 1, 0.25: 2, 0.125: 3}[weight]
+        alone = TrainLoss(LossSection.model_validate({"Train": [SUM[index]]}), width, DIM, CLASSES, 100)
+        if index == 3:
+            alone.parts[0].centers.set_value(loss.parts[3].centers)
+        parts = [tensor.detach() for tensor in tensors]
+        parts[place].stop_gradient = False
+        alone(Outputs(*parts), labels).backward()
+        expected[place] += parts[place].grad.numpy()  # its own weight included
+    for leaf, sum_of_parts in zip(leaves, expected, strict=True):
+        np.testing.assert_allclose(leaf.grad.numpy(), sum_of_parts, rtol=1e-5, atol=1e-6)
     assert values["TripletLossV2"] == pytest.approx(float(HardTriplet(0.5, False)(tensors[0], labels)))
     state = loss.state()
     assert {"2.xbm.feats", "2.xbm.targets", "2.xbm.state", "3.centers"} == set(state)

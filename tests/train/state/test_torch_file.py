@@ -109,3 +109,38 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_torch(tmp_path / "list.pth")
     with pytest.raises(InputError, match="No such file"):
         read_arrays(tmp_path / "none.pth")
+
+
+class Changed(Stored):
+    """A tensor that the pickle changes after it made it."""
+
+
+@FORMS
+def test_a_tensor_changed_after_it_was_made(tmp_path: Path, legacy: bool) -> None:
+    """Of which no check would see the strides, which lead out of the storage."""
+    good = stored(np.zeros(16, np.float32))
+    bad = Changed(good.values, (16,), (1,))
+    write_torch(tmp_path / "x.pth", {"w": bad}, legacy, changes={"stride": (-(1 << 20),)})
+    with pytest.raises(InputError, match="it changes a tensor after it was made"):
+        read_torch(tmp_path / "x.pth")
+
+
+def test_memory_is_bounded_by_the_file(tmp_path: Path) -> None:
+    tensor = stored(np.arange(50_000, dtype=np.float32))
+    write_torch(tmp_path / "shared.pth", {f"w{n}": tensor for n in range(300)}, legacy=False)
+    found = read_torch(tmp_path / "shared.pth")
+    assert len(found) == 300 and len({id(array) for array in found.values()}) == 1
+    views = {f"w{n}": Stored(tensor.values, (49_000,), (1,), n) for n in range(300)}
+    for view in views.values():
+        view.values = tensor.values
+    write_torch(tmp_path / "views.pth", views, legacy=False, shared=True)
+    with pytest.raises(InputError, match="its tensors overlap"):
+        read_torch(tmp_path / "views.pth")
+    with zipfile.ZipFile(tmp_path / "order.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr("a/byteorder", bytes(1 << 24))
+    with pytest.raises(InputError, match="compressed"):
+        read_torch(tmp_path / "order.pth")
+    (tmp_path / "memo.pdparams").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(InputError, match="it remembers more than 10,000,000 values"):
+        read_arrays(tmp_path / "memo.pdparams")
