@@ -42,6 +42,19 @@ def test_loss_weights_and_memory_of_the_joined_batch(tmp_path: Path, root: Path)
             np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=f"{name} of rank {rank}")
 
 
+@pytest.mark.cpu_sensitive
+def test_head_and_centres_of_the_joined_batch(tmp_path: Path, root: Path) -> None:
+    script = root / "tests" / "support" / "joined_batch.py"
+    run([sys.executable, script, tmp_path / "one.npz", "heads"], tmp_path)
+    run([*LAUNCH, "--log_dir", tmp_path / "log", script, tmp_path / "twoRANK.npz", "heads"], tmp_path)
+    one = np.load(tmp_path / "one.npz")
+    assert len(one) == 4  # weight and bias, the head's vectors, the centres
+    for rank in (0, 1):
+        two = np.load(tmp_path / f"two{rank}.npz")
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], rtol=2e-5, atol=2e-6, err_msg=f"{name} of rank {rank}")
+
+
 @pytest.fixture
 def command() -> Path:
     """The console script, which the launcher starts as it is."""
