@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtimes.core.errors import InputError
+from ...runtimes.core.files import sha256
 
 FOLDER = "EDGERECALL_WEIGHTS"  # names a folder that is looked into first
 PADDLE = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/"
@@ -111,8 +111,7 @@ def checked(path: Path, weights: Weights) -> Path:
     """The path; InputError when its size or hash is not the table's."""
     if weights.sha256 is None:
         return path
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256(path)
     if digest != weights.sha256:
         raise InputError(
             f"weights {path}: expected {weights.size:,} bytes with SHA-256 {weights.sha256[:16]}..., got"
