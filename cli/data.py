@@ -107,7 +107,6 @@ def write_lists(
         with progress_bar("looking for leaks", sum(len(one.images) for one in sets)) as advance:
             warnings += leak_warnings(folder, sets, advance)
     for one in sets:
-        path = (lists or folder) / f"{one.name}_list.txt"
-        console().print(f"{path}: {len(one.images)} images, {len(one.classes)} classes")
+        console().print(f"{(lists or folder) / one.file}: {len(one.images)} images, {len(one.classes)} classes")
     for warning in warnings:
         console(stderr=True).print(f"warning: {warning}")

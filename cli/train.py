@@ -35,7 +35,6 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
     from ..train.setup import tell
     from ..train.trainer import Trainer
 
-    settings = config.Global
     target = console()
     setup_logging(target)
     trainer = Trainer(config, resume)

@@ -17,7 +17,7 @@ from ..runtimes.core.errors import ImageError, InputError
 from ..runtimes.core.image_list import ImageList, read_image_list
 from ..runtimes.embed.batches import stream_tensors
 from ..runtimes.embed.model import l2_normalize
-from ..runtimes.preprocess.comparison import first_difference
+from ..runtimes.preprocess.comparison import preprocess_difference
 from ..runtimes.preprocess.ops import Preprocess
 from ..runtimes.preprocess.transform_ops import parse_transform_ops
 from .config.data import Dataset, EvalData
@@ -51,7 +51,7 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
     preprocess = dataset_preprocess(pair.Gallery.dataset, where.format("Gallery"), shape)
     if pair.Query is not None:
         queries = dataset_preprocess(pair.Query.dataset, where.format("Query"), shape)
-        found = first_difference(queries, preprocess)
+        found = preprocess_difference(queries, preprocess)
         if found is not None or queries.decode != preprocess.decode:
             how = found or f"orientation {queries.decode.exif} against {preprocess.decode.exif}"
             raise InputError(f"{where.format('Query')}: expected the same preprocessing as the gallery's, got {how}")

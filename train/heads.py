@@ -54,11 +54,6 @@ class CosineHead(nn.Layer):
         """From cosines `(N, C)`."""
         raise NotImplementedError
 
-    def moved(self, cosines: paddle.Tensor, labels: paddle.Tensor, own: paddle.Tensor) -> paddle.Tensor:
-        """The cosines with `own`, float32 `(N, 1)`, in place of those with the label's class."""
-        before = paddle.take_along_axis(cosines, labels.unsqueeze(1), axis=1)
-        return cosines + functional.one_hot(labels, self.classes) * (own - before)
-
 
 class ArcMargin(CosineHead):
     """`cos(angle + margin)`; beyond `pi - margin`, where that would rise again, the cosine less a constant."""
@@ -76,7 +71,7 @@ class ArcMargin(CosineHead):
         else:
             past = own - math.sin(self.margin) * self.margin
             turned = paddle.where(own > -math.cos(self.margin), turned, past)
-        return self.scale * self.moved(cosines, labels, turned)
+        return self.scale * (cosines + functional.one_hot(labels, self.classes) * (turned - own))
 
 
 class CosMargin(CosineHead):

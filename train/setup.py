@@ -17,10 +17,10 @@ from .config.training import TrainConfig
 from .data.augment import Augmentation
 from .data.loader import ImageMaker
 from .distributed import launched, start
-from .evaluate import eval_preprocess, exif_rule, read_list
+from .evaluate import eval_preprocess, exif_rule, read_list, same_images
 from .heads import build_head
 from .network import EmbeddingNetwork
-from .state.checkpoint import BACKBONE, HEAD, NEW, STUDENT, load_network, read_arrays, start_from, weights_path
+from .state.checkpoint import BACKBONE, HEAD, NEW, STUDENT, below, load_network, read_arrays, start_from, weights_path
 from .state.torch_file import is_torch_file
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,16 @@ def set_device(device: str) -> None:
     start(device)
 
 
-def build_network(config: TrainConfig, checkpoint: Path | str | None = None) -> EmbeddingNetwork:
-    """The seeded network; with a checkpoint's weights (or `Global.pretrained_model`'s), all of them."""
+def seeded_network(config: TrainConfig) -> EmbeddingNetwork:
+    """The network at random, by the config's seed, from which what is built next draws on."""
     paddle.seed(config.Global.seed)
     np.random.seed(config.Global.seed)  # noqa: NPY002 - Paddle's initializers draw from it
-    network = EmbeddingNetwork(config.Arch)
+    return EmbeddingNetwork(config.Arch)
+
+
+def build_network(config: TrainConfig, checkpoint: Path | str | None = None) -> EmbeddingNetwork:
+    """The seeded network; with a checkpoint's weights (or `Global.pretrained_model`'s), all of them."""
+    network = seeded_network(config)
     source = checkpoint or config.Global.pretrained_model
     if source is not None:
         load_network(network, source)
@@ -64,18 +69,15 @@ def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any, str | Non
     """The seeded network and class head (or None) that a training begins with: with as much as fits of the weights that
     the config names, which the line says, the rest at random.
     """
-    paddle.seed(config.Global.seed)
-    np.random.seed(config.Global.seed)  # noqa: NPY002
-    network = EmbeddingNetwork(config.Arch)
+    network = seeded_network(config)
     head = None if config.Arch.Head is None else build_head(config.Arch.Head)
     if config.Global.pretrained_model is not None:
         path = weights_path(config.Global.pretrained_model)
-        arrays = read_arrays(path)
         own = dict(network.state_dict())
         if head is not None:
             own |= {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
-        student = {name.removeprefix(STUDENT): array for name, array in arrays.items() if name.startswith(STUDENT)}
-        return network, head, start_from(own, student or arrays, path, config.Global.strict_load)
+        arrays = below(STUDENT, read_arrays(path))
+        return network, head, start_from(own, arrays, path, config.Global.strict_load)
     if config.Arch.Backbone.pretrained:
         return network, head, load_pretrained(network, config)
     return network, head, None
@@ -93,8 +95,8 @@ def load_pretrained(network: EmbeddingNetwork, config: TrainConfig) -> str:
     arrays = read_arrays(path)
     if is_torch_file(path):
         arrays = renamed(arrays, backbone, options.name)
-    inner = {name.removeprefix(BACKBONE): array for name, array in arrays.items() if name.startswith(BACKBONE)}
-    arrays = {name: array for name, array in (inner or arrays).items() if not name.startswith(CLASSIFIERS)}
+    arrays = below(BACKBONE, arrays)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(CLASSIFIERS)}
     return start_from(dict(backbone.state_dict()), arrays, path, config.Global.strict_load)
 
 
@@ -146,9 +148,9 @@ def check_evaluation(config: TrainConfig) -> None:
     """InputError where the evaluation after the first epoch would fail for its lists or transforms."""
     eval_preprocess(config)
     pair = config.DataLoader.Eval
-    for data in (pair.Gallery, pair.Query):
-        if data is not None:
-            read_list(data.dataset)
+    read_list(pair.Gallery.dataset)
+    if pair.Query is not None and not same_images(pair.Query.dataset, pair.Gallery.dataset):
+        read_list(pair.Query.dataset)
 
 
 def image_maker(config: TrainConfig) -> tuple[ImageList, ImageMaker]:

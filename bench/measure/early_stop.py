@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.embed.verify import cosines
-from ..retrieval.metrics import Embeddings, retrieval_scores
+from ..retrieval.metrics import Embeddings
 from ..schema.gates import Gates
 from ..schema.statistics import clustered_interval
-from .parity import Embedded
+from .parity import Embedded, some_across
 
 INTERIM = 0.997  # confidence of the intervals before the last, three standard errors of a normal distribution
 LOOKS = (1 / 8, 1 / 4, 1 / 2)  # shares of the images after which is looked
@@ -55,7 +55,8 @@ class EarlyStop:
         counted = before > 0
         if not counted.any():
             return None
-        differences = (self._first_ranks(embeddings, images) == 1).astype(np.float64) - (before == 1)
+        ranks = some_across(embeddings, images, self.baseline.embeddings, self.labels).first_rank
+        differences = (ranks == 1).astype(np.float64) - (before == 1)
         change = clustered_interval(differences[counted], self.labels[images][counted], confidence=INTERIM)
         if change.low is None or change.high is None or change.high >= -allowed:
             return None
@@ -63,15 +64,3 @@ class EarlyStop:
             f"recall@1 in the baseline's gallery fell by {-change.value:.4f} ({change.low:+.4f} to {change.high:+.4f}"
             f" at {INTERIM:.1%}), allowed {allowed:g}, {done}"
         )
-
-    def _first_ranks(self, embeddings: Embeddings, images: NDArray[np.int64]) -> NDArray[np.int64]:
-        gallery = self.baseline.embeddings
-        return retrieval_scores(
-            embeddings,
-            self.labels[images],
-            gallery,
-            self.labels,
-            ks=(1,),
-            query_cameras=images,  # a query never finds itself as the baseline embedded it
-            gallery_cameras=np.arange(len(gallery), dtype=np.int64),
-        ).first_rank

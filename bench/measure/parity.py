@@ -158,16 +158,15 @@ def across(queries: Embedded, gallery: Embedded, labels: Labels) -> RetrievalSco
     """Queries of one row in the gallery of another, of the same images; an image never finds itself."""
     if queries is gallery and queries.scores is not None:
         return queries.scores
+    return some_across(queries.embeddings, np.arange(len(labels), dtype=np.int64), gallery.embeddings, labels)
+
+
+def some_across(queries: Embeddings, images: NDArray[np.int64], gallery: Embeddings, labels: Labels) -> RetrievalScores:
+    """`across` of some of the images, `(q,)`, whose queries are `(q, D)`; gallery and labels are of all."""
     # A camera of its own for each image keeps a query from the same image embedded by the other row.
     itself = np.arange(len(labels), dtype=np.int64)
     return retrieval_scores(
-        queries.embeddings,
-        labels,
-        gallery.embeddings,
-        labels,
-        ks=(1,),
-        query_cameras=itself,
-        gallery_cameras=itself,
+        queries, labels[images], gallery, labels, ks=(1,), query_cameras=images, gallery_cameras=itself
     )
 
 

@@ -16,7 +16,7 @@ from ..core.cpus import usable_cpus
 from ..core.errors import InputError, RuntimeUnavailable
 from ..predictor.interface import MOST_BATCH, MOST_THREADS, RunOptions, predictor_class
 from ..predictor.registry import backend
-from ..preprocess.comparison import first_difference
+from ..preprocess.comparison import preprocess_difference
 from ..preprocess.ops import Preprocess
 from ..preprocess.transform_ops import parse_transform_ops
 from .model import EmbeddingModel
@@ -174,7 +174,7 @@ def ignored_preprocess(config: RecConfig) -> str | None:
         given = given_preprocess(config)
     except InputError as error:
         return f"{error}; not used: the bundle brings its own preprocessing"
-    found = None if given is None else first_difference(given, Bundle.open(folder).spec.preprocess)
+    found = None if given is None else preprocess_difference(given, Bundle.open(folder).spec.preprocess)
     if found is None:
         return None
     return (

@@ -24,7 +24,7 @@ def as_written(one: Op, other: Op) -> Op:
     return one.model_copy(update={"scale": other.scale}) if near else one
 
 
-def first_difference(a: Preprocess, b: Preprocess) -> str | None:
+def preprocess_difference(a: Preprocess, b: Preprocess) -> str | None:
     """The first operation in which two differ; None where they are the same, digits of 1/255 and the reader's rule of
     orientation (which no `transform_ops` list says) apart.
     """

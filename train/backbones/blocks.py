@@ -67,9 +67,9 @@ class KaimingConvBN(FreeNormConvBN):
 
 
 class SqueezeExcite(nn.Layer):
-    """Channel attention (Hu et al., arXiv 1709.01507), hard sigmoid of the given slope."""
+    """Channel attention (Hu et al., arXiv 1709.01507), hard sigmoid of the given slope; None: a true one."""
 
-    def __init__(self, channels: int, slope: float) -> None:
+    def __init__(self, channels: int, slope: float | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2D(channels, channels // 4, 1)
         self.conv2 = nn.Conv2D(channels // 4, channels, 1)
@@ -78,4 +78,6 @@ class SqueezeExcite(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         weights = nn.functional.adaptive_avg_pool2d(x, 1)
         weights = self.conv2(nn.functional.relu(self.conv1(weights)))
+        if self.slope is None:
+            return x * sigmoid(weights)
         return x * nn.functional.hardsigmoid(weights, slope=self.slope, offset=0.5)

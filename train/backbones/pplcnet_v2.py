@@ -7,7 +7,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import KaimingConvBN, make_divisible, sigmoid
+from .blocks import KaimingConvBN, SqueezeExcite, make_divisible
 
 # input width, kernel, split pointwise, branches, squeeze and excite, shortcut
 STAGES = (
@@ -17,20 +17,6 @@ STAGES = (
     (512, 5, False, True, False, True),
 )
 EXPAND = 1280
-
-
-class SqueezeExcite(nn.Layer):
-    """Channel attention with a true sigmoid."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2D(channels, channels // 4, 1)
-        self.conv2 = nn.Conv2D(channels // 4, channels, 1)
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        weights = nn.functional.adaptive_avg_pool2d(x, 1)
-        weights = self.conv2(nn.functional.relu(self.conv1(weights)))
-        return x * sigmoid(weights)
 
 
 class DepthwiseSeparable(nn.Layer):
@@ -59,7 +45,7 @@ class DepthwiseSeparable(nn.Layer):
         else:
             self.dw_conv_list = None
             self.dw_conv = KaimingConvBN(inputs, inputs, kernel, stride, groups=inputs, act="relu")
-        self.se = SqueezeExcite(inputs) if excite else None
+        self.se = SqueezeExcite(inputs, slope=None) if excite else None
         self.split = split
         if split:
             self.pw_conv_1 = KaimingConvBN(inputs, outputs // 2, 1, act="relu")

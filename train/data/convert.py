@@ -21,6 +21,11 @@ class ImageSet:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def file(self) -> str:
+        """The list file's name."""
+        return f"{self.name}{LIST}"
+
+    @property
     def classes(self) -> set[str]:
         """Its labels, as the data set has them."""
         return {image.label for image in self.images}
@@ -78,7 +83,7 @@ def convert(
     searched = numbered([image for one in sets if one.name not in TRAINING for image in one.images])
     texts = {}
     for one in sets:
-        path = (lists or root) / f"{one.name}{LIST}"
+        path = (lists or root) / one.file
         texts[path] = one.text(numbered(one.images) if one.name in TRAINING else searched)
         if path.exists() and not force and path.read_bytes() != texts[path].encode():
             raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from ...runtimes.core.errors import InputError
 from ...runtimes.preprocess.images import find_images
 
-SUFFIXES, LIST = "*.jpg", "_list.txt"
+PHOTOS, LIST = "*.jpg", "_list.txt"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Layout:
     classes are not divided. official: images and classes of each list as published.
     """
 
-    title: str
     marker: str
     read: Callable[[Path], dict[str, list[Image]]]
     official: dict[str, tuple[int, int]]
@@ -199,7 +198,7 @@ def by_camera(folders: dict[str, str]) -> Callable[[Path], dict[str, list[Image]
         lists: dict[str, list[Image]] = {}
         for name, folder in folders.items():
             found = []
-            for path in sorted((root / folder).glob(SUFFIXES)):
+            for path in sorted((root / folder).glob(PHOTOS)):
                 match = CAMERA.match(path.name)
                 if match is None:
                     raise InputError(f"{path}: expected a name such as 0002_c1s1_000451_03.jpg")
@@ -235,22 +234,20 @@ MARKET = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_
 VERI = {"train": "image_train", "query": "image_query", "gallery": "image_test"}
 LAYOUTS = {
     "sop": Layout(
-        "Stanford Online Products",
         "Ebay_train.txt",
         stanford_products,
         {"train": (59_551, 11_318), "test": (60_502, 11_316)},
     ),
-    "grocery": Layout("Grocery Store", "classes.csv", grocery, {"all": (5_421, 81), "catalogue": (81, 81)}),
-    "cub": Layout("CUB-200-2011", "image_class_labels.txt", birds, {"train": (5_864, 100), "test": (5_924, 100)}),
-    "cars": Layout("Cars196", "cars_annos.mat", cars, {"train": (8_054, 98), "test": (8_131, 98)}),
+    "grocery": Layout("classes.csv", grocery, {"all": (5_421, 81), "catalogue": (81, 81)}),
+    "cub": Layout("image_class_labels.txt", birds, {"train": (5_864, 100), "test": (5_924, 100)}),
+    "cars": Layout("cars_annos.mat", cars, {"train": (8_054, 98), "test": (8_131, 98)}),
     "inshop": Layout(
-        "In-Shop Clothes",
         "Eval/list_eval_partition.txt",
         in_shop,
         {"train": (25_882, 3_997), "query": (14_218, 3_985), "gallery": (12_612, 3_985)},
     ),
-    "market1501": Layout("Market-1501", "bounding_box_train", by_camera(MARKET), {"train": (12_936, 751)}),
-    "veri": Layout("VeRi-776", "image_train", by_camera(VERI), {"train": (37_746, 576)}),
+    "market1501": Layout("bounding_box_train", by_camera(MARKET), {"train": (12_936, 751)}),
+    "veri": Layout("image_train", by_camera(VERI), {"train": (37_746, 576)}),
 }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...runtimes.core.cpus import usable_cpus
 from ...runtimes.core.errors import InputError
-from .convert import TRAINING, ImageSet
+from .convert import ImageSet
 
 NEAR = 4  # bits in which two pictures' hashes may differ
 BITS, AT_ONCE = 64, 512  # of a hash; hashes that are compared with all others in one piece
@@ -63,7 +63,7 @@ def leak_warnings(root: Path, sets: Sequence[ImageSet], advance: Callable[[int],
     known = {print_[0]: place for place, print_ in enumerate(prints[train]) if print_ is not None}
     warnings = []
     for index, one in enumerate(sets):
-        if one.name in TRAINING[:1]:
+        if index == train:
             continue
         same = [(place, known[p[0]]) for place, p in enumerate(prints[index]) if p is not None and p[0] in known]
         near = near_duplicates(prints[index], prints[train], {place for place, _ in same})

@@ -22,11 +22,14 @@ from ...runtimes.preprocess.pipeline import apply_geometry
 Pixels = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
 Step = Callable[[Pixels, np.random.Generator], Pixels]
-Range = Annotated[tuple[float, float], AfterValidator(lambda pair: (min(pair), max(pair)))]  # in either order
-Pair = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-    AfterValidator(lambda pair: (min(pair), max(pair))),
-]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    return min(pair), max(pair)
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]  # in either order
+Pair = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Side | tuple[Side, Side]
 TRIES = 10  # of RandomResizedCrop
@@ -38,6 +41,11 @@ def _number(value: object) -> object:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Two sides, in the order in which the operation has them; one is both."""
+    return size if isinstance(size, tuple) else (size, size)
 
 
 class RandomOp(Frozen):
@@ -72,7 +80,7 @@ class RandomResizedCrop(RandomOp):
         return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
     def step(self, backend: Backend) -> Step:
-        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        height, width = sides(self.size)
         return cropped_and_resized(self.box, height, width, backend, self.interpolation)
 
 
@@ -100,7 +108,7 @@ class RandCropImage(RandomOp):
         return int(top), int(left), crop_height, crop_width
 
     def step(self, backend: Backend) -> Step:
-        width, height = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        width, height = sides(self.size)
         return cropped_and_resized(self.box, height, width, self.backend, self.interpolation or "bilinear")
 
 
@@ -127,7 +135,7 @@ class RandCropImageV2(RandomOp):
     size: Size
 
     def step(self, backend: Backend) -> Step:
-        width, height = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        width, height = sides(self.size)
 
         def apply(image: Pixels, rng: np.random.Generator) -> Pixels:
             if image.shape[0] < height or image.shape[1] < width:

@@ -135,17 +135,16 @@ def set_state(layer: Any, arrays: dict[str, NDArray[Any]], path: Path) -> None:
     set_tensors(layer.state_dict(use_hook=False), arrays, path)
 
 
-def load_params(layer: Any, path: Path) -> None:
-    """Loads a `.pdparams` file into a layer."""
-    set_state(layer, read_arrays(path), path)
+def below(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Those whose names begin so, without it; all as they are where none does."""
+    inner = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return inner or arrays
 
 
 def load_network(network: Any, source: Path | str) -> None:
     """Loads a training checkpoint's weights, or a distilled student's, into the network, all of them."""
     path = weights_path(source)
-    arrays = read_arrays(path)
-    student = {name.removeprefix(STUDENT): array for name, array in arrays.items() if name.startswith(STUDENT)}
-    set_state(network, student or arrays, path)
+    set_state(network, below(STUDENT, read_arrays(path)), path)
 
 
 def weights_path(source: Path | str) -> Path:

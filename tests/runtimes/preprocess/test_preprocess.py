@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgerecall.runtimes.core.errors import ImageError, InputError
-from edgerecall.runtimes.preprocess.comparison import first_difference
+from edgerecall.runtimes.preprocess.comparison import preprocess_difference
 from edgerecall.runtimes.preprocess.ops import Decode, Normalize, Preprocess, ResizeExact, ResizeShort
 from edgerecall.runtimes.preprocess.pipeline import apply_geometry, preprocess_bytes
 from edgerecall.runtimes.preprocess.transform_ops import parse_transform_ops
@@ -149,8 +149,8 @@ def test_what_differs_between_two_lists_is_named() -> None:
         normalize = {"NormalizeImage": {"scale": scale, "mean": [0.5] * 3, "std": [0.5] * 3}}
         return parse_transform_ops([*ops[: 1 + crop], normalize], "ops", "cv2", exif)  # type: ignore[arg-type]
 
-    assert first_difference(parsed(), parsed(scale=0.00392157, exif="apply")) is None
-    assert first_difference(parsed(), parsed(scale="1.0/255.0")) is None
-    assert str(first_difference(parsed(), parsed(scale=0.0039))).startswith("normalize: scale 0.00392156")
-    assert first_difference(parsed(), parsed(size=65)) == "resize: height 64 against 65, width 64 against 65"
-    assert first_difference(parsed(), parsed(crop=True)) == "normalize against center_crop"
+    assert preprocess_difference(parsed(), parsed(scale=0.00392157, exif="apply")) is None
+    assert preprocess_difference(parsed(), parsed(scale="1.0/255.0")) is None
+    assert str(preprocess_difference(parsed(), parsed(scale=0.0039))).startswith("normalize: scale 0.00392156")
+    assert preprocess_difference(parsed(), parsed(size=65)) == "resize: height 64 against 65, width 64 against 65"
+    assert preprocess_difference(parsed(), parsed(crop=True)) == "normalize against center_crop"
