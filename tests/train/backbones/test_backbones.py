@@ -127,3 +127,23 @@ def test_the_originals_names_fill_every_array(tmp_path: Path) -> None:
     write_torch(tmp_path / "x.pth", {"w": stored(np.zeros(3, np.float32))}, legacy=False)
     with pytest.raises(InputError, match="MobileNetV2 takes no PyTorch file"):
         renamed({}, build_backbone("MobileNetV2_x0_25"), "MobileNetV2")
+
+
+@pytest.mark.cpu_sensitive
+def test_the_originals_features() -> None:
+    """What the PyTorch original (efficientnet-lite-pytorch 0.1.0, torch 2.13) gives for noise, by its own weights."""
+    from edgerecall.train.setup import renamed
+    from edgerecall.train.state.checkpoint import start_from
+
+    path = find_weights(weights_of("EfficientNetLite0", ssld=False))
+    backbone = build_backbone("EfficientNetLite0")
+    arrays = renamed(read_torch(path), backbone, "EfficientNetLite0")
+    assert ": 245 arrays taken" in start_from(dict(backbone.state_dict()), arrays, path, strict=False)
+    backbone.eval()
+    noise = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    (features,) = backbone(paddle.to_tensor(noise)).numpy()
+    largest = {828: 3.24319, 949: 3.23476, 423: 3.06788, 226: 2.85454, 202: 2.80259, 455: 2.70886}
+    assert np.argsort(-features)[:6].tolist() == list(largest)
+    np.testing.assert_allclose(features[list(largest)], list(largest.values()), atol=1e-4)
+    assert features.sum() == pytest.approx(128.23181, rel=1e-5)
+    assert np.linalg.norm(features) == pytest.approx(14.382031, rel=1e-5)

@@ -75,6 +75,7 @@ def test_a_payload_does_not_run(tmp_path: Path, legacy: bool) -> None:
     ("tensor", "message"),
     [
         (Stored(np.zeros(4, np.float32), (3, 2), (2, 1)), "longer than its storage"),
+        (Stored(np.zeros(4, np.float32), (2, 2), (2, 1), 1), "longer than its storage"),  # by one
         (Stored(np.zeros(4, np.float32), (2,), (1,), -1), "longer than its storage"),
         (Stored(np.zeros(4, np.float32), (1000, 1000), (0, 0)), "repeats its storage"),
         (Stored(np.zeros(4, np.float32), (2, 2), (2,)), "without a plain shape"),
