@@ -50,14 +50,15 @@ def config(lists: Path, data: Path, out: Path, method: dict[str, Any], classes: 
     arch: dict[str, Any] = {
         "name": "RecModel",
         "Backbone": {"name": "EfficientNetLite0", "pretrained": True},
-        "Neck": {"name": "BNNeck", "num_features": FEATURES},
     }
+    if "neck" in method:
+        arch["Neck"] = method["neck"]
     if "arc" in method:
         arch["Head"] = {"name": "ArcMargin", "embedding_size": FEATURES, "class_num": classes, **method["arc"]}
     crop = {"RandomResizedCrop": {"size": SIDE, "scale": [0.5, 1.0], "interpolation": "bilinear"}}
     sets = {"image_root": str(data), "backend": "pil"}
     test = [{"ResizeImage": {"resize_short": SIDE * 8 // 7, "interpolation": "bicubic", "backend": "pil"}}]
-    return {
+    plain: dict[str, Any] = {
         "Global": {
             "output_dir": str(out),
             "device": "cpu",
@@ -73,7 +74,7 @@ def config(lists: Path, data: Path, out: Path, method: dict[str, Any], classes: 
         "Loss": {"Train": method["losses"]},
         "Optimizer": {
             "name": "Adam",
-            "lr": {"name": "Cosine", "learning_rate": method.get("rate", 3e-4)},
+            "lr": {"name": "Cosine", "learning_rate": method["rate"]},
             "regularizer": {"name": "L2", "coeff": 1e-4},
         },
         "DataLoader": {
@@ -97,6 +98,9 @@ def config(lists: Path, data: Path, out: Path, method: dict[str, Any], classes: 
             },
         },
     }
+    if "average" in method:
+        plain["EMA"] = {"decay": method["average"]}
+    return plain
 
 
 def embeddings(file: Path, checkpoint: Path | None, lists: list[ImageList]) -> list[np.ndarray]:

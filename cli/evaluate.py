@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ..runtimes.core.errors import InputError
 from .console import command_line, console, progress_bar, setup_logging
 
 
@@ -29,7 +30,7 @@ from .console import command_line, console, progress_bar, setup_logging
 def command(
     config_path: Path, overrides: tuple[str, ...], checkpoint: Path | None, failures: Path | None, worst: int
 ) -> None:
-    """recall@k, mAP, R-precision and mAP@R of a checkpoint."""
+    """recall@k, mAP, R-precision and mAP@R of a checkpoint; a classifier's accuracy where Global.eval_mode says so."""
     from ..bench.retrieval.failure_report import PAGE_NAME, write_failures
     from ..bench.retrieval.failures import class_scores, worst_queries
     from ..bench.retrieval.label_sense import label_warnings
@@ -38,10 +39,14 @@ def command(
     from ..train.config.training import load_config
 
     config = load_config(config_path, overrides)
+    classifies = config.Global.eval_mode == "classification"
+    if classifies and failures is not None:
+        raise InputError("--failures shows queries: for Global.eval_mode: retrieval")
     if failures is not None and failures.exists():
         refuse_to_replace(failures, PAGE_NAME)
+    from ..train.classify import classify
     from ..train.evaluate import arguments_of, encode_sets, score
-    from ..train.setup import build_network, set_device
+    from ..train.setup import build_network, load_head, set_device
 
     logger = setup_logging(console(stderr=True))
     set_device(config.Global.device)
@@ -49,6 +54,13 @@ def command(
     if checkpoint is None and config.Global.pretrained_model is None:
         what = "the backbone's pretrained weights alone" if config.Arch.Backbone.pretrained else "the untrained network"
         logger.warning("no --checkpoint and no Global.pretrained_model: this is %s", what)
+    target = console()
+    if classifies:
+        head = load_head(config, checkpoint)
+        with progress_bar("classifying", None) as advance:
+            accuracy = classify(config, network.state_dict(), head, advance)
+        target.print(accuracy.line(0), soft_wrap=True, markup=False)
+        return
     with progress_bar("embedding", None) as advance:
         gallery, queries = encode_sets(config, network.state_dict(), advance)
     scores = score(config, gallery, queries)
@@ -66,6 +78,5 @@ def command(
         files = [Path(path) for path in gallery.images.paths]
         for warning in label_warnings(files, gallery.images.labels, gallery.embeddings):
             logger.warning("%s", warning)
-    target = console()
     target.print(", ".join(f"{name}: {value:.5f}" for name, value in scores.named.items()), soft_wrap=True)
     target.print(scores.line(0, config.Metric.topk), soft_wrap=True, markup=False)

@@ -12,7 +12,7 @@ import click
 from .console import command_line, console, progress_bar, setup_logging
 
 if TYPE_CHECKING:
-    from ..bench.retrieval.metrics import RetrievalScores
+    from ..train.report.recorder import Scores
 
 
 @click.command()
@@ -56,7 +56,7 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None
             if trainer.shown(report):
                 logger.info("%s", report.line())
 
-        def on_eval(epoch: int, scores: RetrievalScores) -> None:
+        def on_eval(epoch: int, scores: Scores) -> None:
             logger.info("%s", scores.line(epoch, config.Metric.topk))
 
         scores = trainer.run(on_step, on_eval)

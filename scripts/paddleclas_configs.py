@@ -62,7 +62,9 @@ def overrides(config: TrainConfig, root: Path, out: Path) -> list[str]:
             given.append(f"Loss.Train.{index}.CenterLoss.num_classes={CLASSES}")
         if getattr(entry.options, "xbm_size", None):
             given.append(f"Loss.Train.{index}.{entry.name}.xbm_size=64")
-    parts = {"Train": config.DataLoader.Train, "Eval.Gallery": config.DataLoader.Eval.Gallery}
+    classifies = config.Global.eval_mode == "classification"
+    gallery = "Eval" if classifies else "Eval.Gallery"
+    parts = {"Train": config.DataLoader.Train, gallery: config.DataLoader.Eval.Gallery}
     if config.DataLoader.Eval.Query is not None:
         parts["Eval.Query"] = config.DataLoader.Eval.Query
     for name, part in parts.items():
@@ -70,7 +72,7 @@ def overrides(config: TrainConfig, root: Path, out: Path) -> list[str]:
         if part.dataset.name == "Market1501":
             given.append(f"{where}.image_root={root}")
         else:
-            lists = "train" if name == "Train" else "test"
+            lists = "train" if name == "Train" or classifies else "test"  # a classifier is of known classes
             given += [f"{where}.image_root={root / 'data'}", f"{where}.cls_label_path={root / 'data' / lists}_list.txt"]
     sampler = config.DataLoader.Train.sampler
     for name in ("num_instances", "sample_per_id"):
@@ -91,7 +93,7 @@ def result(path: Path, root: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"loads; then: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-        if "recall1" not in done.stdout:
+        if "[Eval]" not in done.stdout:
             return "loads; no evaluation"
     return "loads and trains"
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from .encoder import Encode, State, encoder
 logger = logging.getLogger(__name__)
 MARKET = "market1501/Market-1501-v15.09.15"  # where the reference expects it
 OnImages = Callable[[int], None]
+Binarize = Literal["round", "sign"] | None  # `Global.feature_binarize`
 
 
 def exif_rule(dataset: Dataset) -> str:
@@ -58,10 +59,10 @@ def eval_preprocess(config: TrainConfig) -> Preprocess:
     return preprocess
 
 
-def encode(
+def raw_embeddings(
     network: Encode, images: ImageList, preprocess: Preprocess, data: EvalData, progress: OnImages | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """L2-normalised embeddings float32 `(n, D)` and the list indices int64 `(n,)` they are of.
+    """Embeddings as the network gives them, float32 `(n, D)`, and the list indices int64 `(n,)` they are of.
 
     A bad image is reported and left out.
     """
@@ -74,13 +75,35 @@ def encode(
 
     threads = max(data.loader.num_workers, 1)
     for kept, tensors in stream_tensors(files, preprocess, data.sampler.batch_size, threads, report):
-        parts.append(l2_normalize(network(tensors)))
+        parts.append(np.array(network(tensors), np.float32))
         indices.extend(kept)
         if progress is not None:
             progress(len(kept))
     if not parts:
         raise InputError("evaluation: no image of the list could be read")
     return np.concatenate(parts), np.asarray(indices, dtype=np.int64)
+
+
+def encode(
+    network: Encode,
+    images: ImageList,
+    preprocess: Preprocess,
+    data: EvalData,
+    progress: OnImages | None = None,
+    binarize: Binarize = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """`raw_embeddings`, made binary where that is asked, L2-normalised."""
+    embeddings, indices = raw_embeddings(network, images, preprocess, data, progress)
+    return l2_normalize(binary(embeddings, binarize)), indices
+
+
+def binary(embeddings: NDArray[np.float32], how: Binarize) -> NDArray[np.float32]:
+    """-1 or 1 for each number, float32 `(n, D)`, whose inner products order as Hamming distances do: by its sign, or by
+    the nearer of 0 and 1. None: as they are.
+    """
+    if how is None:
+        return embeddings
+    return np.where(embeddings > (0.5 if how == "round" else 0.0), 1, -1).astype(np.float32)
 
 
 def read_list(dataset: Dataset, training: bool = False) -> ImageList:
@@ -118,22 +141,24 @@ class Encoded:
     embeddings: NDArray[np.float32]
 
     @staticmethod
-    def of(network: Encode, data: EvalData, preprocess: Preprocess, progress: OnImages | None) -> Encoded:
+    def of(
+        network: Encode, data: EvalData, preprocess: Preprocess, progress: OnImages | None, binarize: Binarize
+    ) -> Encoded:
         """Reads, encodes and leaves bad images out."""
         images = read_list(data.dataset)
-        embeddings, kept = encode(network, images, preprocess, data, progress)
+        embeddings, kept = encode(network, images, preprocess, data, progress, binarize)
         return Encoded(images.subset(kept), embeddings)
 
 
 def encode_sets(config: TrainConfig, state: State, progress: OnImages | None = None) -> tuple[Encoded, Encoded | None]:
     """Gallery and queries by the network with this state; no queries where they are the gallery itself."""
     pair = config.DataLoader.Eval
-    preprocess = eval_preprocess(config)
+    preprocess, binarize = eval_preprocess(config), config.Global.feature_binarize
     with encoder(config, state) as network:
-        gallery = Encoded.of(network, pair.Gallery, preprocess, progress)
+        gallery = Encoded.of(network, pair.Gallery, preprocess, progress, binarize)
         if pair.Query is None or same_images(pair.Query.dataset, pair.Gallery.dataset):
             return gallery, None
-        return gallery, Encoded.of(network, pair.Query, preprocess, progress)
+        return gallery, Encoded.of(network, pair.Query, preprocess, progress, binarize)
 
 
 def same_images(first: Dataset, second: Dataset) -> bool:

@@ -1,4 +1,7 @@
-"""Class heads: logits of an embedding's class, for training alone; parameters under the reference's names."""
+"""Class heads: logits of an embedding's class; parameters under the reference's names.
+
+Margins are for training: in evaluation a head that has one gives cosines.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ class CosineHead(nn.Layer):
     def forward(self, embeddings: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """Float32 `(N, D)` and int64 `(N,)` to float32 `(N, C)`."""
         rows = functional.normalize(embeddings, axis=1)
-        return self.logits(paddle.matmul(rows, functional.normalize(self.weight, axis=0)), labels)
+        cosines = paddle.matmul(rows, functional.normalize(self.weight, axis=0))
+        return self.logits(cosines, labels) if self.training else cosines
 
     def logits(self, cosines: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         """From cosines `(N, C)`."""
@@ -118,6 +122,8 @@ class AdaMargin(nn.Layer):
         """Float32 `(N, D)` and int64 `(N,)` to float32 `(N, C)`."""
         options = self.options
         cosines = paddle.matmul(functional.normalize(embeddings, axis=1), functional.normalize(self.kernel, axis=0))
+        if not self.training:
+            return cosines
         cosines = paddle.clip(cosines, -1 + ADA_SAFE, 1 - ADA_SAFE)
         with paddle.no_grad():
             lengths = paddle.clip(paddle.norm(embeddings, 2, 1, True), 0.001, 100)

@@ -92,7 +92,11 @@ class EmbeddingNetwork(nn.Layer):
 
     def __init__(self, arch: ArchSection) -> None:
         super().__init__()
-        self.backbone = build_backbone(arch.Backbone.name, **arch.Backbone.options)
+        options = dict(arch.Backbone.options)
+        if "BackboneStopLayer" in arch.model_fields_set:  # before the network's own last linear layer
+            options.pop("class_num", None)
+        self.backbone = build_backbone(arch.Backbone.name, **options)
+        self.freeze_norm = arch.Backbone.freeze_norm
         features = self.backbone.features
         if arch.BackboneStopLayer.name == "avg_pool" and not self.backbone.pools_last:
             raise InputError(
@@ -113,6 +117,14 @@ class EmbeddingNetwork(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.embed(self.backbone(x))
+
+    def train(self) -> None:
+        """For training; frozen batch norms stay in evaluation."""
+        super().train()
+        if self.freeze_norm:
+            for layer in self.backbone.sublayers():
+                if isinstance(layer, nn.BatchNorm2D):
+                    layer.eval()
 
     def embed(self, features: paddle.Tensor) -> paddle.Tensor:
         """The backbone's features `(N, F)` as embeddings `(N, D)`."""

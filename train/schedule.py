@@ -12,7 +12,7 @@ from .config.optimizer import (
     CosineRate,
     LinearRate,
     MultiStepRate,
-    OptimizerSection,
+    OneOptimizer,
     PiecewiseRate,
     PlateauRate,
     StepRate,
@@ -25,7 +25,7 @@ class Schedule:
     updates: of the weights, in an epoch.
     """
 
-    def __init__(self, section: OptimizerSection, epochs: int, updates: int) -> None:
+    def __init__(self, section: OneOptimizer, epochs: int, updates: int) -> None:
         rate = section.lr
         self.by_metric = isinstance(rate, PlateauRate)
         self.by_epoch = rate.by_epoch and not self.by_metric
@@ -95,7 +95,7 @@ def plateau(rate: PlateauRate) -> Any:
     )
 
 
-def build_optimizer(section: OptimizerSection, schedule: Schedule, parameters: Sequence[Any]) -> Any:
+def build_optimizer(section: OneOptimizer, schedule: Schedule, parameters: Sequence[Any]) -> Any:
     """A Paddle optimizer; AdamW takes the L2 coefficient as its decoupled weight decay."""
     coefficient = section.regularizer.coeff if section.regularizer else 0.0
     clip = None
@@ -109,4 +109,6 @@ def build_optimizer(section: OptimizerSection, schedule: Schedule, parameters: S
     regularizer = paddle.regularizer.L2Decay(coefficient) if coefficient else None
     if section.name == "Momentum":
         return paddle.optimizer.Momentum(momentum=section.momentum, weight_decay=regularizer, **common)
+    if section.name == "SGD":
+        return paddle.optimizer.SGD(weight_decay=regularizer, **common)
     return paddle.optimizer.Adam(weight_decay=regularizer, **common)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.image_list import ImageList
 from .backbones.pretrained import find_weights, weights_of
+from .classify import class_list
 from .config.training import TrainConfig
 from .data.augment import Augmentation
 from .data.loader import ImageMaker
@@ -20,7 +21,18 @@ from .distributed import launched, start
 from .evaluate import eval_preprocess, exif_rule, read_list, same_images
 from .heads import build_head
 from .network import EmbeddingNetwork
-from .state.checkpoint import BACKBONE, HEAD, NEW, STUDENT, below, load_network, read_arrays, start_from, weights_path
+from .state.checkpoint import (
+    BACKBONE,
+    HEAD,
+    NEW,
+    STUDENT,
+    below,
+    load_network,
+    read_arrays,
+    set_tensors,
+    start_from,
+    weights_path,
+)
 from .state.torch_file import is_torch_file
 
 logger = logging.getLogger(__name__)
@@ -58,6 +70,18 @@ def build_network(config: TrainConfig, checkpoint: Path | str | None = None) -> 
     elif config.Arch.Backbone.pretrained:
         tell(load_pretrained(network, config))
     return network
+
+
+def load_head(config: TrainConfig, checkpoint: Path | str | None) -> dict[str, Any]:
+    """The state of the class head in a checkpoint (or `Global.pretrained_model`). InputError when it is not there."""
+    source = checkpoint or config.Global.pretrained_model
+    if source is None or config.Arch.Head is None:
+        raise InputError("evaluation as a classifier needs the trained head: give --checkpoint")
+    path = weights_path(source)
+    arrays = {name.removeprefix(HEAD): value for name, value in read_arrays(path).items() if name.startswith(HEAD)}
+    state = dict(build_head(config.Arch.Head).state_dict())
+    set_tensors(state, arrays, path)
+    return state
 
 
 def tell(taken: str) -> None:
@@ -147,6 +171,9 @@ def with_epochs(config: TrainConfig, images: int, world: int) -> TrainConfig:
 def check_evaluation(config: TrainConfig) -> None:
     """InputError where the evaluation after the first epoch would fail for its lists or transforms."""
     eval_preprocess(config)
+    if config.Global.eval_mode == "classification":
+        class_list(config)
+        return
     pair = config.DataLoader.Eval
     read_list(pair.Gallery.dataset)
     if pair.Query is not None and not same_images(pair.Query.dataset, pair.Gallery.dataset):

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ..bench.retrieval.metrics import RetrievalScores
 from ..runtimes.core.errors import EdgeRecallError, InputError
 from . import distributed
+from .classify import classify
 from .config.base import flat
 from .config.training import TrainConfig
 from .data.loader import Batch, Draw, TrainLoader
@@ -25,13 +25,13 @@ from .data.sampler import Position, build_sampler
 from .drift import IMAGES, DriftProbe
 from .evaluate import evaluate
 from .losses.train_loss import Outputs, TrainLoss
-from .report.recorder import Recorder, StepReport
-from .schedule import Schedule, build_optimizer
+from .optimizers import Optimizers
+from .report.recorder import Recorder, Scores, StepReport
 from .setup import build_trained, check_evaluation, check_labels, image_maker, set_device, with_epochs
 from .state import savepoint
 from .state.checkpoint import HEAD, LOSS, set_state, set_tensors
 from .state.ema import MovingAverage
-from .state.resume import RunPosition, load_optimizer, read_position, read_weights, step_seed
+from .state.resume import RunPosition, read_position, read_weights, step_seed
 from .state.savepoint import keep_newest, path_of
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ class Trainer:
         classes = None if config.Arch.Head is None else config.Arch.Head.class_num
         widths = (self.network.backbone.features, self.network.embedding_dim)
         self.loss = TrainLoss(config.Loss, *widths, classes, len(self.images))
-        self.schedule = Schedule(config.Optimizer, settings.epochs, settings.epoch_length // settings.update_freq)
-        self.optimizer = build_optimizer(config.Optimizer, self.schedule, [value for _, value in self.trained()])
+        updates = settings.epoch_length // settings.update_freq
+        losses = [entry.name for entry in config.Loss.Train]
+        self.optimizers = Optimizers(config.Optimizer, settings.epochs, updates, [*self.trained()], losses)
         self.average = MovingAverage(self.network, config.EMA.decay) if config.EMA else None
         self.progress = RunPosition(self._fixed(), self._settings())
         if self.loss.xbm is not None and self.loss.xbm.size < self.batch_size * self.world:
@@ -101,9 +102,7 @@ class Trainer:
         self._stop = False
         self._stop_time = 0.0
 
-    def run(
-        self, on_step: Callable[[StepReport], None], on_eval: Callable[[int, RetrievalScores], None]
-    ) -> RetrievalScores | None:
+    def run(self, on_step: Callable[[StepReport], None], on_eval: Callable[[int, Scores], None]) -> Scores | None:
         """Trains to the last epoch; returns the last evaluation's scores.
 
         SIGINT and SIGTERM finish the update, save `latest` and raise KeyboardInterrupt.
@@ -125,7 +124,7 @@ class Trainer:
                 while progress.step < settings.iterations:
                     begin = time.perf_counter()
                     batch = next(batches)
-                    lr = self.schedule.value
+                    lr = self.optimizers.rate
                     loss = self.step(batch)
                     progress.position = positions.pop(0)
                     took = time.perf_counter() - begin
@@ -195,10 +194,7 @@ class Trainer:
                 raise InputError(f"the loss became {value}: lower Optimizer.lr.learning_rate")
             self.scaler.scale(loss / settings.update_freq).backward()
         if last_of_update:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.clear_grad()
-            self.schedule.after_update()
+            self.optimizers.update(self.scaler)
             if self.average is not None:
                 self.average.update(self.network)
         progress.step += 1
@@ -218,7 +214,7 @@ class Trainer:
         if self.head is not None:
             state |= {f"{HEAD}{name}": value for name, value in self.head.state_dict().items()}
         state |= {f"{LOSS}{name}": value for name, value in self.loss.state().items()}
-        files: dict[str, Any] = {".pdopt": [self.optimizer.state_dict()], ".pdstates": progress.saved()}
+        files: dict[str, Any] = {".pdopt": self.optimizers.state(), ".pdstates": progress.saved()}
         if self.average is None:
             files[".pdparams"] = state
         else:
@@ -239,8 +235,7 @@ class Trainer:
         set_state(self.network, weights, path_of(prefix, ".pdparams"))
         if self.average is not None:
             self.average.load(weights if averaged is None else averaged, path_of(prefix, ".pdparams"))
-        name, schedule = self.config.Optimizer.name, self.schedule.scheduler
-        load_optimizer(self.optimizer, name, schedule, prefix, self.trained())
+        self.optimizers.load(prefix)
         if self.progress.scaler:
             self.scaler.load_state_dict(self.progress.scaler)
         if self.probe is not None:
@@ -266,9 +261,7 @@ class Trainer:
             positions.append(position)
             yield step, place, indices[place : place + self.batch_size]
 
-    def _finish_epochs(
-        self, recorder: Recorder | None, on_eval: Callable[[int, RetrievalScores], None]
-    ) -> RetrievalScores | None:
+    def _finish_epochs(self, recorder: Recorder | None, on_eval: Callable[[int, Scores], None]) -> Scores | None:
         """Evaluates and saves as the config asks, when an epoch's iterations are done."""
         settings, progress = self.config.Global, self.progress
         epoch = progress.epochs + 1
@@ -279,15 +272,15 @@ class Trainer:
         if settings.eval_during_train and (due or epoch == settings.epochs):
             self.save(LATEST)  # an evaluation that is cut off costs no iterations
             scores = self._evaluate()
-            progress.metric = next(iter(scores.recall.values()))
-            self.schedule.after_evaluation(progress.metric)
+            progress.metric = next(iter(scores.named.values()))
+            self.optimizers.after_evaluation(progress.metric)
             improved = progress.metric > progress.best
             if improved:
                 progress.best = progress.metric
             if recorder is not None:
                 recorder.evaluation(epoch, progress.step, scores)
                 on_eval(epoch, scores)
-        self.schedule.after_epoch()
+        self.optimizers.after_epoch()
         progress.epochs = epoch
         if improved:
             self.save("best_model")
@@ -298,9 +291,12 @@ class Trainer:
         self.save(LATEST)
         return scores
 
-    def _evaluate(self) -> RetrievalScores:
+    def _evaluate(self) -> Scores:
         """The scores, found by the first process and told to the others."""
         state = self.average.state if self.average is not None else self.network.state_dict()
+        if self.config.Global.eval_mode == "classification":
+            head = self.head.state_dict()
+            return distributed.from_main(lambda: classify(self.config, state, head, self._raise_if_stopped))
         return distributed.from_main(lambda: evaluate(self.config, state, self._raise_if_stopped))
 
     def _report(self, loss: float, lr: float, seconds: float) -> StepReport:
@@ -332,9 +328,12 @@ class Trainer:
         if self.amp is None:
             return paddle.amp.GradScaler(enable=False)
         if self.amp.level == "O2":
-            self.network, self.optimizer = paddle.amp.decorate(
-                self.network, self.optimizer, level="O2", dtype=self.amp.dtype, save_dtype="float32"
+            optimizers = [part.optimizer for part in self.optimizers.parts]
+            self.network, optimizers = paddle.amp.decorate(
+                self.network, optimizers, level="O2", dtype=self.amp.dtype, save_dtype="float32"
             )
+            for part, optimizer in zip(self.optimizers.parts, optimizers, strict=True):
+                part.optimizer = optimizer
         return paddle.amp.GradScaler(
             enable=self.amp.dtype == "float16",
             init_loss_scaling=self.amp.scale_loss,
@@ -382,7 +381,10 @@ class Trainer:
         }
 
     def _settings(self) -> dict[str, str]:
-        found = flat("Optimizer", self.config.Optimizer)
+        section = self.config.Optimizer
+        found = flat("Optimizer", section.model_copy(update={"others": ()}))
+        for index, other in enumerate(section.others):
+            found |= flat(f"Optimizer.others.{index}", other)
         for index, entry in enumerate(self.config.Loss.Train):
             found |= flat("Loss.Train" if index == 0 else f"Loss.Train.{index}", entry)
         return found

@@ -64,7 +64,7 @@ def test_summed_gradients_are_the_mean_of_the_batches(config_file: Path) -> None
     trainer.network.eval()  # no dropout, no running statistics
     gradients = []
     weight = trainer.network.neck.fc.weight
-    trainer.optimizer.step = lambda: gradients.append(weight.grad.numpy().copy())
+    trainer.optimizers.parts[0].optimizer.step = lambda: gradients.append(weight.grad.numpy().copy())
     batches = [batch.images.copy() for batch in trainer.loader.batches(trainer._draws([]))]
     labels = [batch.labels for batch in trainer.loader.batches(trainer._draws([]))]
     for images, label in zip(batches, labels, strict=True):
@@ -72,7 +72,7 @@ def test_summed_gradients_are_the_mean_of_the_batches(config_file: Path) -> None
     single = []
     alone = Trainer(load_config(config_file, ["Global.iter_per_epoch=2"]))
     alone.network.eval()
-    alone.optimizer.step = lambda: single.append(alone.network.neck.fc.weight.grad.numpy().copy())
+    alone.optimizers.parts[0].optimizer.step = lambda: single.append(alone.network.neck.fc.weight.grad.numpy().copy())
     for images, label in zip(batches, labels, strict=True):
         alone.step(types.SimpleNamespace(images=images, labels=label))  # type: ignore[arg-type]
     np.testing.assert_allclose(gradients[0], np.mean(single, axis=0), rtol=1e-4, atol=1e-6)

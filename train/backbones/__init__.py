@@ -26,6 +26,7 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
         f"PPLCNet_x{scale}".replace(".", "_"): ("pplcnet", "PPLCNet", {"scale": scale})
         for scale in (0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5)
     },
+    "PPLCNet_x2_5_Tanh": ("pplcnet", "PPLCNet", {"scale": 2.5, "tanh": True}),
     "PPLCNetV2_small": ("pplcnet_v2", "PPLCNetV2", {"scale": 0.75, "depths": (2, 2, 4, 2)}),
     "PPLCNetV2_base": ("pplcnet_v2", "PPLCNetV2", {"scale": 1.0, "depths": (2, 2, 6, 2)}),
     "PPLCNetV2_large": ("pplcnet_v2", "PPLCNetV2", {"scale": 1.25, "depths": (2, 2, 8, 2)}),
@@ -39,7 +40,11 @@ BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "EfficientNetLite1": ("efficientnet_lite", "EfficientNetLite", {"width": 1.0, "depth": 1.1}),
     "EfficientNetLite2": ("efficientnet_lite", "EfficientNetLite", {"width": 1.1, "depth": 1.2}),
 }
-OPTIONS = {"stem_act": "resnet", "class_expand": "pplcnet_v2"}  # of the config's, and whose they are
+OPTIONS = {  # of the config's, and whose they are
+    "stem_act": ("resnet",),
+    "class_expand": ("pplcnet_v2",),
+    "class_num": ("mobilenet_v3", "pplcnet"),
+}
 
 
 def build_backbone(name: str, **options: Any) -> Any:
@@ -50,6 +55,6 @@ def build_backbone(name: str, **options: Any) -> Any:
         raise InputError(f"Arch.Backbone.name: unknown '{name}'{suggestion(name, BACKBONES)}")
     module, cls, fixed = BACKBONES[name]
     for option in options:
-        if OPTIONS.get(option) != module:
+        if module not in OPTIONS[option]:
             raise InputError(f"Arch.Backbone.{option}: {name} has no such option")
     return getattr(importlib.import_module(f".{module}", __package__), cls)(**fixed, **options)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import paddle
 from paddle import nn
 from paddle.base import framework
 from paddle.base.layer_helper import LayerHelper
 from paddle.regularizer import L2Decay
 
+EXPAND = 1280  # features of MobileNetV3 and PP-LCNet
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
 
 
@@ -17,13 +20,14 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def sigmoid(x: paddle.Tensor) -> paddle.Tensor:
-    """Paddle 3.3's own, which cannot be traced into the older program format; there, the operator itself."""
+def bent(x: paddle.Tensor, how: Literal["sigmoid", "tanh"]) -> paddle.Tensor:
+    """By Paddle 3.3's own, which cannot be traced into the older program format; there, by the operator itself."""
     if framework.in_dynamic_or_pir_mode():
-        return nn.functional.sigmoid(x)
-    helper = LayerHelper("sigmoid")
+        found: paddle.Tensor = getattr(nn.functional, how)(x)
+        return found
+    helper = LayerHelper(how)
     found = helper.create_variable_for_type_inference(x.dtype)
-    helper.append_op(type="sigmoid", inputs={"X": [x]}, outputs={"Out": [found]})
+    helper.append_op(type=how, inputs={"X": [x]}, outputs={"Out": [found]})
     return found
 
 
@@ -66,6 +70,45 @@ class KaimingConvBN(FreeNormConvBN):
     kaiming = True
 
 
+class ExpandedNetwork(nn.Layer):
+    """What MobileNetV3 and PP-LCNet end with: pooling, a 1x1 convolution to 1,280, and where it is asked for the
+    network's own linear layer `fc`, whose outputs are the features then. tanh: bent to -1 to 1, as for hashing.
+    """
+
+    pools_last = False
+
+    def __init__(self, class_num: int | None, tanh: bool = False) -> None:
+        super().__init__()
+        self.features = class_num or EXPAND
+        self.class_num, self.tanh = class_num, tanh
+
+    def build_end(self, inputs: int) -> None:
+        """Its layers, which come after the subclass's own."""
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.last_conv = nn.Conv2D(inputs, EXPAND, 1, bias_attr=False)
+        self.hardswish = nn.Hardswish()
+        self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
+        self.flatten = nn.Flatten()
+        linear = nn.Linear(EXPAND, self.class_num) if self.class_num else None
+        self.fc = TanhEnd(linear) if linear is not None and self.tanh else linear
+
+    def end(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Float32 `(N, C, H, W)` -> `(N, features)`."""
+        x = self.flatten(self.dropout(self.hardswish(self.last_conv(self.avg_pool(x)))))
+        return x if self.fc is None else self.fc(x)
+
+
+class TanhEnd(nn.Layer):
+    """A layer and tanh, parameters under `origin_layer`."""
+
+    def __init__(self, layer: nn.Layer) -> None:
+        super().__init__()
+        self.origin_layer = layer
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return bent(self.origin_layer(x), "tanh")
+
+
 class SqueezeExcite(nn.Layer):
     """Channel attention (Hu et al., arXiv 1709.01507), hard sigmoid of the given slope; None: a true one."""
 
@@ -79,5 +122,5 @@ class SqueezeExcite(nn.Layer):
         weights = nn.functional.adaptive_avg_pool2d(x, 1)
         weights = self.conv2(nn.functional.relu(self.conv1(weights)))
         if self.slope is None:
-            return x * sigmoid(weights)
+            return x * bent(weights, "sigmoid")
         return x * nn.functional.hardsigmoid(weights, slope=self.slope, offset=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import FreeNormConvBN, SqueezeExcite, make_divisible
+from .blocks import ExpandedNetwork, FreeNormConvBN, SqueezeExcite, make_divisible
 
 # kernel, expanded width, output width, squeeze and excite, activation, stride: tables 1 and 2 of the paper
 LAYERS: dict[str, tuple[tuple[int, int, int, bool, str, int], ...]] = {
@@ -41,7 +41,6 @@ LAYERS: dict[str, tuple[tuple[int, int, int, bool, str, int], ...]] = {
     ),
 }
 SQUEEZE = {"large": 960, "small": 576}
-EXPAND = 1280
 
 
 class InvertedResidual(nn.Layer):
@@ -65,14 +64,11 @@ class InvertedResidual(nn.Layer):
         return x + y if self.shortcut else y
 
 
-class MobileNetV3(nn.Layer):
+class MobileNetV3(ExpandedNetwork):
     """Float32 `(N, 3, H, W)` -> `(N, 1280)`. size: small or large; scale: width multiplier."""
 
-    features = EXPAND
-    pools_last = False
-
-    def __init__(self, size: str, scale: float) -> None:
-        super().__init__()
+    def __init__(self, size: str, scale: float, class_num: int | None = None) -> None:
+        super().__init__(class_num)
         width = make_divisible(16 * scale)
         self.conv = FreeNormConvBN(3, width, 3, 2, act="hardswish")
         blocks = []
@@ -83,12 +79,7 @@ class MobileNetV3(nn.Layer):
         self.blocks = nn.Sequential(*blocks)
         squeeze = make_divisible(SQUEEZE[size] * scale)
         self.last_second_conv = FreeNormConvBN(width, squeeze, 1, act="hardswish")
-        self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = nn.Conv2D(squeeze, EXPAND, 1, bias_attr=False)
-        self.hardswish = nn.Hardswish()
-        self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
-        self.flatten = nn.Flatten()
+        self.build_end(squeeze)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = self.avg_pool(self.last_second_conv(self.blocks(self.conv(x))))
-        return self.flatten(self.dropout(self.hardswish(self.last_conv(x))))
+        return self.end(self.last_second_conv(self.blocks(self.conv(x))))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from .blocks import KaimingConvBN, SqueezeExcite, make_divisible
+from ...runtimes.core.errors import InputError
+from .blocks import ExpandedNetwork, KaimingConvBN, SqueezeExcite, make_divisible
 
 # per stage: kernel, output width, stride, squeeze and excite
 STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
@@ -15,7 +16,6 @@ STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
     "blocks5": ((3, 256, 2, False), *[(5, 256, 1, False)] * 5),
     "blocks6": ((5, 512, 2, True), (5, 512, 1, True)),
 }
-EXPAND = 1280
 
 
 class DepthwiseSeparable(nn.Layer):
@@ -34,14 +34,16 @@ class DepthwiseSeparable(nn.Layer):
         return self.pw_conv(x)
 
 
-class PPLCNet(nn.Layer):
+class PPLCNet(ExpandedNetwork):
     """Float32 `(N, 3, H, W)` -> `(N, 1280)`. scale: width multiplier."""
 
-    features = EXPAND
-    pools_last = False
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
+    def __init__(self, scale: float, class_num: int | None = None, tanh: bool = False) -> None:
+        super().__init__(class_num, tanh)
+        if tanh and class_num is None:
+            raise InputError(
+                "Arch.Backbone.class_num: tanh is behind the network's own linear layer: expected how many outputs it"
+                " has, and no Arch.BackboneStopLayer"
+            )
         width = make_divisible(16 * scale)
         self.conv1 = KaimingConvBN(3, width, 3, 2, act="hardswish")
         for name, layers in STAGES.items():
@@ -51,14 +53,10 @@ class PPLCNet(nn.Layer):
                 blocks.append(DepthwiseSeparable(width, out, kernel, stride, excite))
                 width = out
             setattr(self, name, nn.Sequential(*blocks))
-        self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = nn.Conv2D(width, EXPAND, 1, bias_attr=False)
-        self.hardswish = nn.Hardswish()
-        self.dropout = nn.Dropout(0.2, mode="downscale_in_infer")
-        self.flatten = nn.Flatten()
+        self.build_end(width)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         x = self.conv1(x)
         for name in STAGES:
             x = getattr(self, name)(x)
-        return self.flatten(self.dropout(self.hardswish(self.last_conv(self.avg_pool(x)))))
+        return self.end(x)

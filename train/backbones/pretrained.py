@@ -49,6 +49,7 @@ VARIANTS = {
     "ResNet50_last_stage_stride1": "ResNet50",
     "ResNet50_adaptive_max_pool2d": "ResNet50",
     "PPLCNetV2_base_ShiTu": "PPLCNetV2_base",
+    "PPLCNet_x2_5_Tanh": "PPLCNet_x2_5",
 }
 
 

@@ -20,7 +20,11 @@ Classes = Annotated[int, Field(ge=2, le=10_000_000)]
 
 class BackboneSection(Frozen):
     """`Arch.Backbone`. pretrained: True for the weights of `backbones.pretrained`'s table (use_ssld: PaddleClas's by
-    distillation), or a path or URL of backbone weights. class_expand: width of PP-LCNetV2's features.
+    distillation), or a path or URL of backbone weights. class_expand: width of PP-LCNetV2's features. class_num: the
+    network's own last linear layer, of so many outputs, is kept, and they are the features.
+
+    freeze_norm: the backbone's batch norms keep the statistics that they begin with, which is better for a pretrained
+    network in small batches of few classes; their scales and shifts are trained.
     """
 
     name: str
@@ -28,12 +32,15 @@ class BackboneSection(Frozen):
     use_ssld: bool = False
     stem_act: Literal["relu"] | None = "relu"
     class_expand: Dim | None = None
+    class_num: Dim | None = None
+    freeze_norm: bool = False
 
     @property
     def options(self) -> dict[str, object]:
         """Those that were given, for the network."""
         given: dict[str, object] = {"stem_act": self.stem_act} if "stem_act" in self.model_fields_set else {}
-        return given if self.class_expand is None else {**given, "class_expand": self.class_expand}
+        numbers = {"class_expand": self.class_expand, "class_num": self.class_num}
+        return given | {name: value for name, value in numbers.items() if value is not None}
 
 
 class StopLayer(Frozen):

@@ -32,9 +32,9 @@ class WarmRate(Frozen):
 
 
 class ConstantRate(WarmRate):
-    """A constant learning rate."""
+    """A constant learning rate, under either of PaddleClas's names."""
 
-    name: Literal["Constant"]
+    name: Literal["Constant", "ConstLR"]
     learning_rate: Rate
 
 
@@ -127,10 +127,32 @@ class Regularizer(Frozen):
     coeff: Annotated[float, Field(ge=0)]
 
 
-class OptimizerSection(Frozen):
-    """`Optimizer`. clip_norm: of each tensor's gradient, as in PaddleClas; clip_global_norm: of all together."""
+def _entries(data: Any) -> Any:
+    """PaddleClas's list of `{name: {scope: ..., ...}}` as the first optimizer's mapping with the `others` in it."""
+    if not isinstance(data, list):
+        return data
+    entries = []
+    for entry in data:
+        if not isinstance(entry, dict) or len(entry) != 1 or not isinstance(next(iter(entry.values())), dict):
+            raise ValueError("expected a list of optimizers, each its name with its options below it")
+        ((name, options),) = entry.items()
+        if "scope" not in options:
+            raise ValueError(f"{name} of a list of optimizers needs a scope: RecModel, backbone, neck, head or a loss")
+        entries.append({"name": name, **options})
+    if not entries:
+        raise ValueError("expected one optimizer or more")
+    return {**entries[0], "others": entries[1:]}
 
-    name: Literal["Adam", "AdamW", "Momentum"]
+
+class OneOptimizer(Frozen):
+    """An optimizer. clip_norm: of each tensor's gradient, as in PaddleClas; clip_global_norm: of all together.
+
+    scope: what it moves: `all`, `RecModel` (backbone, neck and head), one of `backbone`, `neck` and `head`, or a loss
+    by its name.
+    """
+
+    name: Literal["Adam", "AdamW", "Momentum", "SGD"]
+    scope: str = "all"
     lr: Annotated[
         ConstantRate | CosineRate | LinearRate | StepRate | MultiStepRate | PiecewiseRate | PlateauRate,
         Field(discriminator="name"),
@@ -141,13 +163,25 @@ class OptimizerSection(Frozen):
     clip_global_norm: Rate | None = None
 
     @model_validator(mode="after")
-    def one_clip(self) -> OptimizerSection:
+    def one_clip(self) -> OneOptimizer:
         if self.clip_norm and self.clip_global_norm:
             raise ValueError("expected one of clip_norm and clip_global_norm")
         return self
 
     @model_validator(mode="after")
-    def momentum_is_used(self) -> OptimizerSection:
+    def momentum_is_used(self) -> OneOptimizer:
         if self.name != "Momentum" and "momentum" in self.model_fields_set:
             raise ValueError(f"momentum is for Momentum, {self.name} has none")
         return self
+
+
+class OptimizerSection(OneOptimizer):
+    """`Optimizer`: one, or a list of them for different parts, whose first is the one that log and report show."""
+
+    others: tuple[OneOptimizer, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_a_list(cls, data: Any) -> Any:
+        """A list becomes the first of it with the others."""
+        return _entries(data)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen, apply_overrides, read_yaml, validate
+from ...runtimes.core.errors import InputError
 from ...runtimes.preprocess.ops import Side
+from ...runtimes.preprocess.transform_ops import parse_transform_ops
 from .arch import ArchSection
 from .base import NonNegative, Positive, Rate
 from .data import DataSection
 from .loss import CrossEntropyOptions, LossSection
 from .optimizer import OptimizerSection
+
+logger = logging.getLogger(__name__)
 
 
 class GlobalSection(Frozen):
@@ -27,8 +32,10 @@ class GlobalSection(Frozen):
     so many iterations. keep_epochs: how many `epoch_N` stay, all when absent. drift_interval: iterations between
     measurements of the feature drift, 0 for none.
 
-    retrieval_feature_from: "backbone" where there is no neck, which is then the same. use_dali, to_static,
-    feature_normalize and infer_imgs are accepted and change nothing here.
+    eval_mode: "classification" evaluates the class head's accuracy on classes it was trained on. feature_binarize: an
+    evaluation by retrieval makes -1 and 1 of each number of an embedding first, by its sign or by the nearer of 0 and
+    1; bundles keep the numbers. retrieval_feature_from: "backbone" where there is no neck, which is then the same.
+    use_dali, to_static and infer_imgs are accepted and change nothing here.
     """
 
     checkpoints: Path | None = None
@@ -48,7 +55,7 @@ class GlobalSection(Frozen):
     print_batch_step: Positive = 20
     drift_interval: NonNegative = 100
     use_visualdl: bool = False
-    eval_mode: Literal["retrieval"] = "retrieval"
+    eval_mode: Literal["retrieval", "classification"] = "retrieval"
     retrieval_feature_from: Literal["features", "backbone"] = "features"
     re_ranking: bool = False
     image_shape: tuple[Literal[3], Side, Side]
@@ -56,13 +63,20 @@ class GlobalSection(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     use_dali: bool = False
     to_static: bool = False
-    feature_normalize: Literal[True] = True
+    feature_normalize: bool = True
+    feature_binarize: Literal["round", "sign"] | None = None
     infer_imgs: str | None = None
 
     @model_validator(mode="after")
     def whole_updates(self) -> GlobalSection:
         if self.iter_per_epoch is not None and self.iter_per_epoch % self.update_freq:
             raise ValueError(f"iter_per_epoch {self.iter_per_epoch} is no multiple of update_freq {self.update_freq}")
+        return self
+
+    @model_validator(mode="after")
+    def by_cosine(self) -> GlobalSection:
+        if not self.feature_normalize and self.feature_binarize is None:
+            raise ValueError("feature_normalize: False goes with feature_binarize: embeddings are compared by cosine")
         return self
 
     @property
@@ -112,7 +126,7 @@ class NoOptions(Frozen):
 
 
 class MetricEntry(Frozen):
-    """One metric of the list. TopkAcc, of the class head, is accepted for training and not shown."""
+    """One metric of the list. TopkAcc, of the class head, is for an evaluation as a classifier."""
 
     Recallk: RecallkOptions | None = None
     mAP: NoOptions | None = None
@@ -130,9 +144,14 @@ class MetricSection(Frozen):
         """All k of all Recallk entries; 1 and 5 when there is none."""
         return tuple(k for entry in self.Eval if entry.Recallk for k in entry.Recallk.topk) or (1, 5)
 
+    @property
+    def top_classes(self) -> tuple[int, ...]:
+        """All k of all TopkAcc entries; 1 and 5 when there is none."""
+        return tuple(k for entry in self.Eval if entry.TopkAcc for k in entry.TopkAcc.topk) or (1, 5)
+
 
 class TrainConfig(Frozen):
-    """The whole file."""
+    """The whole file. Infer is accepted and changes nothing: `predict` has a config of its own."""
 
     Global: GlobalSection
     Arch: ArchSection
@@ -142,6 +161,30 @@ class TrainConfig(Frozen):
     Metric: MetricSection = MetricSection()
     AMP: AmpSection | None = None
     EMA: EmaSection | None = None
+    Infer: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_evaluation_set(cls, data: Any) -> Any:
+        """`DataLoader.Eval` with a data set of its own, which in PaddleClas is of a classifier unless it says
+        otherwise, is the gallery.
+        """
+        match data:
+            case {"DataLoader": {"Eval": {"dataset": _} as single} as loader, "Global": dict() as settings}:
+                settings = {"eval_mode": "classification", **settings}
+                return {**data, "DataLoader": {**loader, "Eval": {"Gallery": single}}, "Global": settings}
+        return data
+
+    @model_validator(mode="after")
+    def classifier_is_whole(self) -> TrainConfig:
+        if self.Global.eval_mode == "classification":
+            if self.Arch.Head is None:
+                raise ValueError("Global.eval_mode 'classification' needs Arch.Head, whose accuracy it is")
+            if self.DataLoader.Eval.Query is not None:
+                raise ValueError(
+                    "Global.eval_mode 'classification' takes one data set, DataLoader.Eval.dataset, no Query"
+                )
+        return self
 
     @model_validator(mode="after")
     def features_of_the_backbone(self) -> TrainConfig:
@@ -154,7 +197,8 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def plateau_has_a_metric(self) -> TrainConfig:
-        if self.Optimizer.lr.name == "ReduceOnPlateau" and not self.Global.eval_during_train:
+        rates = [one.lr.name for one in (self.Optimizer, *self.Optimizer.others)]
+        if "ReduceOnPlateau" in rates and not self.Global.eval_during_train:
             raise ValueError("Optimizer.lr ReduceOnPlateau needs Global.eval_during_train: True")
         return self
 
@@ -176,5 +220,23 @@ class TrainConfig(Frozen):
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Reads, overrides and checks a config. InputError with one line for the first fault."""
-    return validate(TrainConfig, apply_overrides(read_yaml(path), overrides), f"config {path}")
+    """Reads, overrides and checks a config. InputError with one line for the first fault.
+
+    The images' size is what the evaluation's transforms give, as in PaddleClas; told where `Global.image_shape` is
+    another.
+    """
+    config = validate(TrainConfig, apply_overrides(read_yaml(path), overrides), f"config {path}")
+    dataset, settings = config.DataLoader.Eval.Gallery.dataset, config.Global
+    try:
+        found = parse_transform_ops(dataset.transform_ops, "", dataset.backend, "ignore").output_shape
+    except InputError:  # told with its place where they are used
+        return config
+    if found == settings.image_shape:
+        return config
+    logger.warning(
+        "config %s: Global.image_shape is %s, but the evaluation's transforms give %s: images have that size",
+        path,
+        list(settings.image_shape),
+        list(found),
+    )
+    return config.model_copy(update={"Global": settings.model_copy(update={"image_shape": found})})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ...bench.retrieval.metrics import RetrievalScores
 from ...runtimes.core.errors import InputError, RuntimeUnavailable
 from ...runtimes.core.files import write_error, write_text
 from ...runtimes.core.versions import needs
@@ -16,6 +16,19 @@ from ...runtimes.core.versions import needs
 logger = logging.getLogger(__name__)
 METRICS, EARLIER = "metrics.jsonl", "metrics.earlier.jsonl"
 KINDS = ("train", "eval")
+
+
+class Scores(Protocol):
+    """What an evaluation finds."""
+
+    @property
+    def named(self) -> dict[str, float]:
+        """Every metric by its name; the best model is chosen by the first."""
+        ...
+
+    def line(self, epoch: int, ks: Sequence[int] | None = None) -> str:
+        """The summary as the reference prints it. ks: of the recalls shown."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -113,10 +126,10 @@ class Recorder:
         if report.drift is not None:
             self._scalar("drift", report.drift, report.step)
 
-    def evaluation(self, epoch: int, step: int, scores: RetrievalScores) -> None:
+    def evaluation(self, epoch: int, step: int, scores: Scores) -> None:
         """Records an evaluation."""
         self._append({"kind": "eval", "step": step, "epoch": epoch, **scores.named})
-        self._scalar("eval_acc", next(iter(scores.recall.values())), epoch)
+        self._scalar("eval_acc", next(iter(scores.named.values())), epoch)
         for name, value in scores.named.items():
             self._scalar(f"eval_{name}", value, epoch)
 

@@ -46,14 +46,13 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def read_optimizer(path: Path) -> dict[str, Any]:
-    """The optimizer's state in a `.pdopt` file: a mapping, or a list of one as PaddleClas writes it."""
+def read_optimizers(path: Path) -> list[dict[str, Any]]:
+    """The optimizers' states in a `.pdopt` file: a mapping, or a list of them as PaddleClas writes it."""
     state = read_plain(path)
-    if isinstance(state, list) and len(state) == 1:
-        state = state[0]
-    if not isinstance(state, dict):
-        raise InputError(f"checkpoint {path}: expected the state of one optimizer, got {type(state).__name__}")
-    return {str(name): untupled(value) for name, value in state.items()}
+    states = state if isinstance(state, list) else [state]
+    if not states or not all(isinstance(one, dict) for one in states):
+        raise InputError(f"checkpoint {path}: expected the state of an optimizer, got {type(state).__name__}")
+    return [{str(name): untupled(value) for name, value in one.items()} for one in states]
 
 
 def untupled(value: Any) -> Any:

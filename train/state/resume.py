@@ -17,13 +17,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ...runtimes.core.errors import InputError
 from ..config.base import NonNegative
 from ..data.sampler import START
-from .checkpoint import internal_names, read_arrays, read_optimizer, read_state
+from .checkpoint import internal_names, read_arrays, read_state
 from .savepoint import path_of
 
 logger = logging.getLogger(__name__)
 # What Paddle's optimizers keep for each parameter, and whether it has the parameter's shape.
 MOMENTS = {"moment1_0": True, "moment2_0": True, "beta1_pow_acc_0": False, "beta2_pow_acc_0": False}
-KEPT = {"Adam": MOMENTS, "AdamW": MOMENTS, "Momentum": {"velocity_0": True}}
+KEPT = {"Adam": MOMENTS, "AdamW": MOMENTS, "Momentum": {"velocity_0": True}, "SGD": {}}
 SCHEDULE = "LR_Scheduler"
 MASTERS = "master_weights"
 
@@ -117,9 +117,14 @@ def read_weights(prefix: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 
 
 def load_optimizer(
-    optimizer: Any, name: str, schedule: Any, prefix: Path, parameters: Iterable[tuple[str, Any]]
+    optimizer: Any,
+    name: str,
+    schedule: Any,
+    prefix: Path,
+    parameters: Iterable[tuple[str, Any]],
+    state: dict[str, Any],
 ) -> None:
-    """Takes the optimizer's and the schedule's state from `.pdopt`. InputError when it is of others.
+    """Takes the optimizer's and the schedule's state, read from `.pdopt`. InputError when it is of others.
 
     Paddle names entries after internal parameter names, which count every layer a process ever made. They are
     translated by the table in the weights' file.
@@ -127,7 +132,6 @@ def load_optimizer(
     path = path_of(prefix, ".pdopt")
     raw = path_of(prefix, ".pdema")
     saved = internal_names(raw if raw.is_file() else path_of(prefix, ".pdparams"))
-    state = read_optimizer(path)
     trained = {structured: p for structured, p in parameters if not p.stop_gradient}
     translated: dict[str, Any] = {}
     for structured, parameter in trained.items():
@@ -143,7 +147,7 @@ def load_optimizer(
                     f" {getattr(value, 'shape', None)}: is Optimizer.name another?"
                 )
             translated[f"{parameter.name}_{suffix}"] = paddle.to_tensor(value)
-    if not translated:
+    if KEPT[name] and not translated:
         raise InputError(f"checkpoint {path}: found nothing of {name} for these parameters: is Optimizer.name another?")
     _check_schedule(state.get(SCHEDULE), schedule.state_dict(), path)
     translated[SCHEDULE] = state.pop(SCHEDULE)

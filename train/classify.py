@@ -1,0 +1,76 @@
+"""Evaluation as a classifier: how often the class head's highest logits hold the right class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+from ..runtimes.core.errors import InputError
+from ..runtimes.core.image_list import ImageList
+from .config.training import TrainConfig
+from .encoder import State, encoder
+from .evaluate import OnImages, eval_preprocess, raw_embeddings, read_list
+from .heads import build_head
+
+ROWS = 1024  # embeddings whose logits are held at a time
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """top: k -> share of images whose class is among the k highest logits. images: how many could be read."""
+
+    top: dict[int, float]
+    images: int
+
+    @property
+    def named(self) -> dict[str, float]:
+        """Every metric by its name."""
+        return {f"top{k}": value for k, value in self.top.items()}
+
+    def line(self, epoch: int, ks: Sequence[int] | None = None) -> str:
+        """The summary as the reference prints it."""
+        return f"[Eval][Epoch {epoch}][Avg]" + ", ".join(f"{name}: {value:.5f}" for name, value in self.named.items())
+
+
+def class_list(config: TrainConfig) -> ImageList:
+    """The evaluation's images. InputError where the head has no place for a label."""
+    images = read_list(config.DataLoader.Eval.Gallery.dataset, training=True)
+    head = config.Arch.Head
+    assert head is not None
+    if images.labels.min() < 0 or images.labels.max() >= head.class_num:
+        raise InputError(
+            f"DataLoader.Eval.dataset: the class head tells labels 0 to {head.class_num - 1}, the list has"
+            f" {images.labels.min()} to {images.labels.max()}: evaluate a classifier on the classes it was trained on,"
+            " or set Global.eval_mode: retrieval"
+        )
+    return images
+
+
+def classify(config: TrainConfig, state: State, head_state: State, progress: OnImages | None = None) -> ClassScores:
+    """Top-k accuracy by network and head with these states; heads with a margin leave it out."""
+    images, gallery = class_list(config), config.DataLoader.Eval.Gallery
+    with encoder(config, state) as network:
+        embeddings, kept = raw_embeddings(network, images, eval_preprocess(config), gallery, progress)
+    head = build_head(config.Arch.Head)  # type: ignore[arg-type] # its presence is checked with the config
+    head.set_state_dict(head_state)
+    head.eval()
+    ranks = class_ranks(head, embeddings, images.labels[kept])
+    return ClassScores({k: float(np.mean(ranks < k)) for k in config.Metric.top_classes}, len(kept))
+
+
+def class_ranks(head: Any, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many classes have a higher logit than the right one, int64 `(n,)`; of equal ones half count, rounded up."""
+    found = []
+    with paddle.no_grad():
+        for start in range(0, len(labels), ROWS):
+            own = labels[start : start + ROWS]
+            logits = head(paddle.to_tensor(embeddings[start : start + ROWS]), paddle.to_tensor(own)).numpy()
+            right = logits[np.arange(len(own)), own][:, None]
+            ties = (logits == right).sum(axis=1) - 1
+            found.append((logits > right).sum(axis=1) + (ties + 1) // 2)
+    return np.concatenate(found).astype(np.int64)
