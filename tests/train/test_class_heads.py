@@ -7,11 +7,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from headed_config import headed, run
 
 from edgerecall.runtimes.core.config import apply_overrides
 from edgerecall.runtimes.core.errors import InputError
@@ -20,29 +20,6 @@ from edgerecall.train.state.checkpoint import read_arrays
 from edgerecall.train.trainer import Trainer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ARC = {"name": "ArcMargin", "embedding_size": 32, "class_num": 12, "margin": 0.2, "scale": 30}
-BOTH = [
-    {"CELoss": {"weight": 1.0, "epsilon": 0.1}},
-    {"ContrastiveLoss_XBM": {"weight": 0.5, "xbm_size": 48, "embedding_size": 32}},
-    {"CenterLoss": {"weight": 0.01, "num_classes": 12, "feat_dim": 32}},
-]
-
-
-def headed(config_file: Path, losses: list[Any] = BOTH, **changes: Any) -> Path:
-    """The small config with a head and these losses, over shuffled batches."""
-    data = yaml.safe_load(config_file.read_text())
-    data["Arch"]["Head"] = ARC
-    data["Loss"]["Train"] = losses
-    data["DataLoader"]["Train"]["sampler"] = {"name": "DistributedBatchSampler", "batch_size": 16}
-    data["Global"].update(changes)
-    config_file.write_text(yaml.safe_dump(data))
-    return config_file
-
-
-def run(path: Path, *overrides: str, resume: bool = False) -> Trainer:
-    trainer = Trainer(load_config(path, overrides), resume)
-    trainer.run(lambda report: None, lambda epoch, scores: None)
-    return trainer
 
 
 def test_all_the_way_with_a_head(config_file: Path, edgerecall: Run, tmp_path: Path) -> None:

@@ -18,7 +18,13 @@ from edgerecall.train.config.arch import ArchSection
 from edgerecall.train.network import EmbeddingNetwork
 from edgerecall.train.state.torch_file import read_torch
 
-# SHA-256 of PaddleClas d178931f's own names and shapes without the classifier, whose outputs were equal to ours there.
+# SHA-256 of PaddleClas d178931f's own names and shapes, whose outputs were equal to ours there: without the classifier,
+# and with one of 512 classes.
+CLASSIFIERS = {
+    "PPLCNet_x2_5_Tanh": "2f298b9a6fc2519c",
+    "PPLCNet_x2_5": "8518c8978042bc30",
+    "MobileNetV3_large_x1_0": "a2bd035f67ce1d8f",
+}
 DIGESTS = {
     "ResNet50": "d3d2554cca06ab5e",
     "ResNet50_vd": "2521e0851bcf1feb",
@@ -36,11 +42,60 @@ DIGESTS = {
 }
 
 
+def digest(backbone: Any) -> str:
+    """Of names and shapes."""
+    state = backbone.state_dict()
+    lines = "\n".join(f"{key} {list(state[key].shape)}" for key in sorted(state))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize("name", DIGESTS)
 def test_the_references_names_and_shapes(name: str) -> None:
-    state = build_backbone(name).state_dict()
-    lines = "\n".join(f"{key} {list(state[key].shape)}" for key in sorted(state))
-    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == DIGESTS[name]
+    assert digest(build_backbone(name)) == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_the_networks_own_classifier_as_features(name: str) -> None:
+    backbone = scattered(build_backbone(name, class_num=512))
+    assert digest(backbone) == CLASSIFIERS[name] and backbone.features == 512
+    images = np.random.default_rng(2).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    found = backbone(paddle.to_tensor(images)).numpy()
+    assert found.shape == (2, 512) and (np.abs(found).max() < 1) == name.endswith("Tanh")
+
+
+def arch(**backbone: Any) -> ArchSection:
+    return ArchSection.model_validate({"name": "RecModel", "Backbone": backbone})
+
+
+def test_the_own_classifier_is_left_out_behind_a_stop_layer() -> None:
+    assert EmbeddingNetwork(arch(name="PPLCNet_x0_25", class_num=24)).embedding_dim == 24
+    stopped = arch(name="PPLCNet_x0_25", class_num=24).model_dump(exclude_unset=True)
+    stopped["BackboneStopLayer"] = {"name": "flatten"}
+    assert EmbeddingNetwork(ArchSection.model_validate(stopped)).embedding_dim == 1280
+    with pytest.raises(InputError, match="expected how many outputs it has"):
+        EmbeddingNetwork(arch(name="PPLCNet_x2_5_Tanh"))
+    with pytest.raises(InputError, match="class_num: ResNet50 has no such option"):
+        EmbeddingNetwork(arch(name="ResNet50", class_num=24))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_batch_norms_keep_their_statistics(frozen: bool) -> None:
+    """And normalise by them: an image's features do not hang on the batch. Scales and shifts have gradients."""
+    network = EmbeddingNetwork(arch(name="EfficientNetLite0", freeze_norm=frozen))
+    network.train()
+    network.eval()
+    network.train()  # as the drift probe does
+    before = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+    images = paddle.to_tensor(np.random.default_rng(3).standard_normal((4, 3, 64, 64)).astype(np.float32))
+    found = network(images)
+    found.square().mean().backward()
+    after = network.state_dict()
+    moved = [name for name in before if name.endswith("_mean") and (after[name].numpy() != before[name]).any()]
+    assert bool(moved) != frozen
+    alone = network(images[:2]).numpy()
+    assert np.allclose(alone, found.numpy()[:2], rtol=1e-3, atol=1e-5) == frozen
+    norms = [value for name, value in network.named_parameters() if name.endswith("bn.weight")]
+    assert len(norms) == 49 and all(value.grad is not None for value in norms)
 
 
 @pytest.mark.parametrize("name", ["EfficientNetLite0", "ResNet50_vd", "MobileNetV2", "PPLCNetV2_small"])
