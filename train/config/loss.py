@@ -83,15 +83,26 @@ class PairwiseCosfaceOptions(PairOptions):
     gamma: Rate
 
 
+class RecallSurrogateOptions(PairOptions):
+    """`RecallSurrogateLoss`: smoothed recall@k, the mean over `ks`. temperature: of similarities; rank_temperature: of
+    ranks.
+    """
+
+    ks: Annotated[tuple[Images, ...], Field(min_length=1, max_length=16)] = (1, 2, 4, 8, 16)
+    temperature: Rate = 0.01
+    rank_temperature: Rate = 1.0
+
+
 class MemoryOptions(PairOptions):
     """What a `_XBM` loss adds: the memory's size in embeddings or as a share of the training list, when it starts,
-    and what it weighs.
+    and what it weighs. xbn: the memory is brought to the batch's mean and spread before it is compared with it.
     """
 
     xbm_size: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     xbm_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     xbm_weight: float = 1.0
     start_iter: NonNegative = 0
+    xbn: bool = False
 
     @model_validator(mode="after")
     def one_size(self) -> MemoryOptions:
@@ -134,6 +145,10 @@ class SupConMemoryOptions(SupConOptions, MemoryOptions):
 
 class PairwiseCosfaceMemoryOptions(PairwiseCosfaceOptions, MemoryOptions):
     """`PairwiseCosface_XBM`."""
+
+
+class RecallSurrogateMemoryOptions(RecallSurrogateOptions, MemoryOptions):
+    """`RecallSurrogateLoss_XBM`."""
 
 
 class CrossEntropyOptions(LossOptions):
@@ -180,6 +195,8 @@ class LossEntry(Frozen):
     SupConLoss_XBM: SupConMemoryOptions | None = None
     PairwiseCosface: PairwiseCosfaceOptions | None = None
     PairwiseCosface_XBM: PairwiseCosfaceMemoryOptions | None = None
+    RecallSurrogateLoss: RecallSurrogateOptions | None = None
+    RecallSurrogateLoss_XBM: RecallSurrogateMemoryOptions | None = None
 
     @model_validator(mode="after")
     def exactly_one(self) -> LossEntry:

@@ -15,6 +15,7 @@ from ..config.loss import (
     MultiSimilarityOptions,
     PairOptions,
     PairwiseCosfaceOptions,
+    RecallSurrogateOptions,
     SupConOptions,
     TripletAngularOptions,
     TripletMarginOptions,
@@ -23,6 +24,7 @@ from ..distributed import gather_labels, gather_with_gradient
 from .memory import CrossBatchMemory
 from .mined_losses import PairwiseCosface, SupervisedContrastive, TripletAngularMargin
 from .pair_losses import Contrastive, MultiSimilarity, PairLoss, TripletMargin
+from .recall_surrogate import RecallSurrogate
 
 
 class _Known(PyLayer):
@@ -44,7 +46,8 @@ class EmbeddingLoss(nn.Layer):
 
     The memory starts after `start_iter` calls. The batch is enqueued first, so that its pairs are in the memory too;
     each query then leaves out exactly the slot that holds itself. Over several processes the batch is that of all of
-    them, and so is the memory, the same in each. All in float32, whatever the autocast.
+    them, and so is the memory, the same in each. match_moments: the memory is brought to the batch's mean and spread
+    first. All in float32, whatever the autocast.
     """
 
     def __init__(
@@ -54,11 +57,12 @@ class EmbeddingLoss(nn.Layer):
         memory: CrossBatchMemory | None = None,
         xbm_weight: float = 1.0,
         start_iter: int = 0,
+        match_moments: bool = False,
     ) -> None:
         super().__init__()
         self.pair_loss, self.normalize_feature = pair_loss, normalize_feature
         self.xbm = memory
-        self.xbm_weight, self.start_iter = xbm_weight, start_iter
+        self.xbm_weight, self.start_iter, self.match_moments = xbm_weight, start_iter, match_moments
         self.iteration = 0
 
     def forward(self, feats: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
@@ -73,7 +77,10 @@ class EmbeddingLoss(nn.Layer):
                 value, gradient = self.pair_loss.batch(feats, labels)
                 if self.xbm is not None and self.iteration > self.start_iter:
                     slots = self.xbm.enqueue(feats, labels)
-                    more, by_memory = self.pair_loss.memory(feats, labels, *self.xbm.get(), slots)
+                    keys, key_labels = self.xbm.get()
+                    if self.match_moments:
+                        keys = self.xbm.matched(feats, self.normalize_feature)
+                    more, by_memory = self.pair_loss.memory(feats, labels, keys, key_labels, slots)
                     value = value + self.xbm_weight * more
                     gradient = gradient + self.xbm_weight * by_memory
             return _Known.apply(feats, value, gradient)
@@ -91,6 +98,8 @@ def build_pair_loss(options: PairOptions) -> PairLoss:
         return TripletAngularMargin(options.margin, options.absolute, options.epsilon)
     if isinstance(options, SupConOptions):
         return SupervisedContrastive(options.temperature, options.base_temperature, options.epsilon)
+    if isinstance(options, RecallSurrogateOptions):
+        return RecallSurrogate(options.ks, options.temperature, options.rank_temperature, options.epsilon)
     assert isinstance(options, PairwiseCosfaceOptions)
     return PairwiseCosface(options.margin, options.gamma, options.epsilon)
 
@@ -102,8 +111,10 @@ def build_loss(options: PairOptions, dim: int, images: int) -> EmbeddingLoss:
     given = options.embedding_size or getattr(options, "feat_dim", None)
     if given not in (None, dim):
         raise InputError(f"Loss.Train: embedding_size {given}, but {dim} dimensions come in")
-    memory, weight, start = None, 1.0, 0
-    if isinstance(options, MemoryOptions):
-        memory = CrossBatchMemory(options.size(images), dim)
-        weight, start = options.xbm_weight, options.start_iter
-    return EmbeddingLoss(build_pair_loss(options), options.normalize_feature, memory, weight, start)
+    pair_loss = build_pair_loss(options)
+    if not isinstance(options, MemoryOptions):
+        return EmbeddingLoss(pair_loss, options.normalize_feature)
+    memory = CrossBatchMemory(options.size(images), dim)
+    return EmbeddingLoss(
+        pair_loss, options.normalize_feature, memory, options.xbm_weight, options.start_iter, options.xbn
+    )

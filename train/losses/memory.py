@@ -11,6 +11,8 @@ from paddle import nn
 
 from ...runtimes.core.errors import InputError
 
+TINY = 1e-6  # below a standard deviation
+
 
 class CrossBatchMemory(nn.Layer):
     """A true FIFO of `size` embeddings, float32 `(size, dim)`, with int64 labels.
@@ -59,6 +61,16 @@ class CrossBatchMemory(nn.Layer):
     def get(self) -> tuple[paddle.Tensor, paddle.Tensor]:
         """The valid entries: float32 `(fill, dim)` and int64 `(fill,)`, in slot order."""
         return self.feats[: self.fill], self.targets[: self.fill]
+
+    def matched(self, batch: paddle.Tensor, unit_length: bool) -> paddle.Tensor:
+        """The valid embeddings, float32 `(fill, dim)`, moved and stretched to the mean and the standard deviation that
+        the batch, float32 `(B, dim)`, has in each dimension: XBN (Ajanthan et al., arXiv 2303.17127, section 4). What is
+        stored stays. unit_length: L2-normalised again.
+        """
+        feats, _ = self.get()
+        spread = feats.std(axis=0, unbiased=False) + TINY
+        found = (feats - feats.mean(axis=0)) / spread * batch.std(axis=0, unbiased=False) + batch.mean(axis=0)
+        return nn.functional.normalize(found, axis=1) if unit_length else found
 
     def load(self, arrays: dict[str, NDArray[Any]], where: str) -> None:
         """Takes a checkpoint's `feats`, `targets` and `state`. InputError when they are of another size.

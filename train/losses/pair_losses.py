@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 
 import paddle
 
-CHUNK = 2048  # keys at a time: 64 rows of similarities stay in the cache
+CHUNK = 2048  # keys at a time on a CPU: 64 rows of similarities stay in the cache
+PIECE = 2**28  # similarities at a time on a GPU: 1 GiB
 
 
 class PairLoss(ABC):
@@ -105,8 +106,9 @@ class Contrastive(PairLoss):
         key is first taken for a negative, in chunks; the few keys of the batch's classes are then put right.
         """
         gradient = paddle.zeros_like(queries)
-        for start in range(0, keys.shape[0], CHUNK):
-            chunk = keys[start : start + CHUNK]
+        count = keys_at_a_time(queries.shape[0], queries.place.is_gpu_place())
+        for start in range(0, keys.shape[0], count):
+            chunk = keys[start : start + count]
             similarity = paddle.matmul(queries, chunk, transpose_y=True)
             gradient = gradient + paddle.matmul((similarity > self.margin).astype("float32"), chunk)
         columns = labelled(key_labels, query_labels)
@@ -185,6 +187,11 @@ class MultiSimilarity(PairLoss):
             loss = loss + (paddle.log(total) + top).sum() / abs(scale)
             weights = weights + (1.0 if scale > 0 else -1.0) * terms / total
         return loss.reshape([]) / rows, weights / rows
+
+
+def keys_at_a_time(queries: int, on_gpu: bool) -> int:
+    """How many keys a batch of so many queries is held against at once."""
+    return max(PIECE // queries, CHUNK) if on_gpu else CHUNK
 
 
 def labelled(key_labels: paddle.Tensor, query_labels: paddle.Tensor) -> paddle.Tensor:

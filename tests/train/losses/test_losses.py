@@ -14,7 +14,15 @@ from edgerecall.runtimes.core.errors import InputError
 from edgerecall.train.losses.embedding_loss import EmbeddingLoss
 from edgerecall.train.losses.memory import CrossBatchMemory
 from edgerecall.train.losses.mined_losses import PairwiseCosface, SupervisedContrastive, TripletAngularMargin
-from edgerecall.train.losses.pair_losses import CHUNK, Contrastive, MultiSimilarity, PairLoss, TripletMargin
+from edgerecall.train.losses.pair_losses import (
+    CHUNK,
+    Contrastive,
+    MultiSimilarity,
+    PairLoss,
+    TripletMargin,
+    keys_at_a_time,
+)
+from edgerecall.train.losses.recall_surrogate import RecallSurrogate
 
 pytestmark = pytest.mark.cpu_sensitive
 
@@ -112,6 +120,26 @@ def cosface_row(similarities: Sequence[float], positive: Sequence[bool], negativ
     return math.log(1 + product), slope
 
 
+def recall_row(similarities: Sequence[float], positive: Sequence[bool], negative: Sequence[bool]):  # type: ignore[no-untyped-def]
+    ks, temperature, rank_temperature = (1, 3), 0.1, 0.7
+    slope, count = [0.0] * len(similarities), sum(positive)
+    if not count:
+        return 0.0, slope
+    loss = 1.0
+    for p in (j for j, wanted in enumerate(positive) if wanted):
+        others = [j for j in range(len(similarities)) if (positive[j] or negative[j]) and j != p]
+        ahead = {j: 1 / (1 + math.exp(-(similarities[j] - similarities[p]) / temperature)) for j in others}
+        for k in ks:
+            among = 1 / (1 + math.exp(-(k - 1 - sum(ahead.values())) / rank_temperature))
+            loss -= among / count / len(ks)
+            outer = among * (1 - among) / rank_temperature / count / len(ks)
+            for j, share in ahead.items():
+                inner = share * (1 - share) / temperature
+                slope[j] += outer * inner
+                slope[p] -= outer * inner
+    return loss, slope
+
+
 LOSSES: dict[str, tuple[Callable[[float | None], PairLoss], Callable[..., tuple[float, list[float]]]]] = {
     "contrastive": (lambda epsilon: Contrastive(MARGIN, epsilon), contrastive_row),
     "triplet": (lambda epsilon: TripletMargin(MARGIN, epsilon), triplet_row),
@@ -119,6 +147,7 @@ LOSSES: dict[str, tuple[Callable[[float | None], PairLoss], Callable[..., tuple[
     "triplet-angular": (lambda epsilon: TripletAngularMargin(MARGIN, (0.1, 0.8, 0.4), epsilon), angular_row),
     "supervised-contrastive": (lambda epsilon: SupervisedContrastive(0.2, 0.1, epsilon), supcon_row),
     "pairwise-cosface": (lambda epsilon: PairwiseCosface(MARGIN, 8.0, epsilon), cosface_row),
+    "recall-surrogate": (lambda epsilon: RecallSurrogate((1, 3), 0.1, 0.7, epsilon), recall_row),
 }
 
 
@@ -152,11 +181,21 @@ def make(name: str, epsilon: float | None = None, **options: float) -> Embedding
     return EmbeddingLoss(LOSSES[name][0](epsilon), True, CrossBatchMemory(SIZE, DIM), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("epsilon", [None, 1e-3])
+def matched(keys: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Keys with the batch's mean and standard deviation in each dimension, of length 1."""
+    out = np.zeros_like(keys)
+    for d in range(keys.shape[1]):
+        spread = np.sqrt(((keys[:, d] - keys[:, d].mean()) ** 2).mean()) + 1e-6
+        wanted = np.sqrt(((batch[:, d] - batch[:, d].mean()) ** 2).mean())
+        out[:, d] = (keys[:, d] - keys[:, d].mean()) / spread * wanted + batch[:, d].mean()
+    return out / np.sqrt((out**2).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(("epsilon", "xbn"), [(None, False), (1e-3, False), (None, True)])
 @pytest.mark.parametrize("name", LOSSES)
-def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None) -> None:
+def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None, xbn: bool) -> None:
     rng = np.random.default_rng(3)
-    loss = make(name, epsilon, xbm_weight=0.7, start_iter=2)
+    loss = make(name, epsilon, xbm_weight=0.7, start_iter=2, match_moments=xbn)
     row = LOSSES[name][1]
     memory: deque[tuple[np.ndarray, int, int]] = deque(maxlen=SIZE)
     serial = 0
@@ -179,6 +218,7 @@ def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None
             memory.extend(zip(unit, labels, ids, strict=True))
             serial += BATCH
             keys = np.stack([entry[0] for entry in memory])
+            keys = matched(keys, unit) if xbn else keys
             own = [next(k for k, entry in enumerate(memory) if entry[2] == i) for i in ids]
             more, by_query, _ = literal(row, unit, labels, keys, [entry[1] for entry in memory], own, epsilon)
             expected += 0.7 * more
@@ -216,6 +256,20 @@ def test_the_chunked_contrastive_equals_the_dense_one(epsilon: float | None) -> 
     fast, slow = loss.memory(*arguments), PairLoss.memory(loss, *arguments)
     assert float(fast[0]) == pytest.approx(float(slow[0]), rel=1e-5)
     np.testing.assert_allclose(fast[1].numpy(), slow[1].numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_gpu_few_pieces() -> None:
+    assert keys_at_a_time(64, on_gpu=False) == CHUNK
+    assert keys_at_a_time(64, on_gpu=True) == 2**22 and keys_at_a_time(10**6, on_gpu=True) == CHUNK
+
+
+def test_moments_of_one_embedding_alone() -> None:
+    """A memory of one entry has no spread: it becomes the batch's mean."""
+    memory = CrossBatchMemory(4, 3)
+    memory.enqueue(paddle.to_tensor([[0.0, 1.0, 0.0]]), paddle.to_tensor([5]))
+    found = memory.matched(paddle.to_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), True).numpy()
+    np.testing.assert_allclose(found, [[0.5**0.5, 0.0, 0.5**0.5]], atol=1e-6)
+    np.testing.assert_array_equal(memory.feats.numpy()[0], [0.0, 1.0, 0.0])
 
 
 @pytest.mark.parametrize("name", LOSSES)
