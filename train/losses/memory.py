@@ -64,8 +64,8 @@ class CrossBatchMemory(nn.Layer):
 
     def matched(self, batch: paddle.Tensor, unit_length: bool) -> paddle.Tensor:
         """The valid embeddings, float32 `(fill, dim)`, moved and stretched to the mean and the standard deviation that
-        the batch, float32 `(B, dim)`, has in each dimension: XBN (Ajanthan et al., arXiv 2303.17127, section 4). What is
-        stored stays. unit_length: L2-normalised again.
+        the batch, float32 `(B, dim)`, has in each dimension: XBN (Ajanthan et al., arXiv 2303.17127, section 4). The
+        memory itself stays as it is. unit_length: L2-normalised again.
         """
         feats, _ = self.get()
         spread = feats.std(axis=0, unbiased=False) + TINY
