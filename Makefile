@@ -15,7 +15,7 @@ SANITIZE = $(if $(findstring EDGERECALL_ZIG,$(CORE)),,-DEDGERECALL_SANITIZE=addr
 comma := ,
 CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
-.PHONY: demo test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
+.PHONY: demo photos test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
     benchmarks clean
 .DELETE_ON_ERROR:
 
@@ -26,6 +26,19 @@ demo: demo/report.md
 	@echo
 	@cat demo/report.md
 	@echo "with plots: demo/report.html; raw data: demo/bench.json"
+
+# The same on photographs: DATA is the folder `dataset` of a clone of github.com/marcusklasson/GroceryStoreDataset.
+PHOTOS := demo/photos
+photos: setup
+	@test -f "$(DATA)/classes.csv" || { echo "make photos: expected DATA=the folder 'dataset' of GroceryStoreDataset" >&2; exit 2; }
+	$(EDGERECALL) data convert "$(DATA)" --seed 7 --train-classes 41 --lists $(PHOTOS) --force
+	$(EDGERECALL) train -c configs/photos.yaml $(foreach part,Train Eval.Gallery,-o "DataLoader.$(part).dataset.image_root=$(DATA)")
+	$(EDGERECALL) export $(PHOTOS)/bundle -c configs/photos.yaml --checkpoint $(PHOTOS)/run/latest --force \
+	    -o "DataLoader.Eval.Gallery.dataset.image_root=$(DATA)"
+	$(EDGERECALL) verify $(PHOTOS)/bundle
+	$(EDGERECALL) bench $(PHOTOS)/bundle --images "$(DATA)" --list $(PHOTOS)/test_list.txt --json $(PHOTOS)/bench.json \
+	    --html $(PHOTOS)/report.html --markdown $(PHOTOS)/report.md
+	@cat $(PHOTOS)/report.md
 
 test: lint cpp-test pytest
 
