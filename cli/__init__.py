@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("train", "Train an embedding with cross-batch memory (XBM) on PaddlePaddle."),
     "eval": ("evaluate", "recall@k and mAP of a checkpoint."),
     "export": ("export", "Checkpoint or Paddle model to a bundle: Paddle, ONNX, OpenVINO, Lite."),
+    "quantize": ("quantize", "Add int8 and fp16 artifacts to a bundle, calibrated and checked."),
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),

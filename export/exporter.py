@@ -140,8 +140,10 @@ def check_artifact(
             raise ParityError(str(error)) from error
         output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         whole = predictor.embed(tensors)
-        wrong = precision_problem(artifact.quantisation, options.precision, predictor.info.precision)
-        ran = (predictor.info.precision, artifact.quantisation)
+        executed = predictor.execution_record(tensors[:1])
+        precision = executed.precision if executed else predictor.info.precision
+        wrong = precision_problem(artifact.quantisation, options.precision, precision)
+        ran = (precision, artifact.quantisation)
     check = compare(output, expected, artifact.runtime, *ran)
     batched = compare(whole, expected, artifact.runtime, *ran)
     problem = wrong or check_problem(check)

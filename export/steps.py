@@ -5,9 +5,12 @@ Paddle chooses between its two program formats by an environment variable read a
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from ..runtimes.core.errors import EdgeRecallError
 from ..runtimes.core.text import one_line
@@ -36,8 +39,6 @@ def trace(config_file: str, checkpoint: str, prefix: str) -> None:
 
 def lite_ready(source: str, target: str) -> None:
     """`.pdmodel` -> `.pdmodel` that Paddle Lite takes; prints what was changed as JSON."""
-    import json
-
     from .passes import make_lite_ready
 
     changes = make_lite_ready(Path(source), Path(target))
@@ -70,7 +71,58 @@ def openvino(source: str, target: str) -> None:
     ov.save_model(model, target, compress_to_fp16=False)
 
 
-STEPS: dict[str, Callable[..., None]] = {"trace": trace, "lite_ready": lite_ready, "onnx": onnx, "openvino": openvino}
+def onnx_fp16(source: str, target: str) -> None:
+    """ONNX -> ONNX with its weights as float16."""
+    from .quantize.onnx_half import halve_onnx
+
+    halve_onnx(Path(source), Path(target))
+    told("onnx", [])
+
+
+def openvino_fp16(source: str, target: str) -> None:
+    """IR -> IR with its weights as float16."""
+    from .quantize.openvino_int8 import halve_openvino
+
+    halve_openvino(Path(source), Path(target))
+    told("openvino", [])
+
+
+def onnx_int8(source: str, target: str, recipe: str, tensors: str) -> None:
+    """ONNX -> QDQ."""
+    from .quantize.onnx_int8 import quantize_onnx
+    from .quantize.recipes import Int8Recipe
+
+    read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
+    told("onnxruntime", quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
+
+
+def openvino_int8(source: str, target: str, recipe: str, tensors: str) -> None:
+    """IR (by NNCF) or ONNX (through QDQ) -> int8 IR."""
+    from .quantize.openvino_int8 import quantize_openvino
+    from .quantize.recipes import Int8Recipe
+
+    read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
+    kept = quantize_openvino(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target))
+    told("nncf" if read.scheme == "nncf" else "onnxruntime", kept)
+
+
+def told(tool: str, kept: list[str]) -> None:
+    """What did it and what it left in float, as the last line of the output."""
+    from importlib.metadata import version
+
+    sys.stdout.write("\n" + json.dumps({"tool": tool, "version": version(tool), "kept": kept}) + "\n")
+
+
+STEPS: dict[str, Callable[..., None]] = {
+    "trace": trace,
+    "lite_ready": lite_ready,
+    "onnx": onnx,
+    "openvino": openvino,
+    "onnx_fp16": onnx_fp16,
+    "openvino_fp16": openvino_fp16,
+    "onnx_int8": onnx_int8,
+    "openvino_int8": openvino_int8,
+}
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..runtimes.core.errors import InputError
 from ..runtimes.core.image_list import ImageList
 from .config.training import TrainConfig
 from .encoder import State, encoder
-from .evaluate import OnImages, eval_preprocess, raw_embeddings, read_list
+from .evaluate import OnImages, eval_preprocess, raw_embeddings, read_list, relabels
 from .heads import build_head
 
 ROWS = 1024  # embeddings whose logits are held at a time
@@ -38,10 +38,18 @@ class ClassScores:
 
 
 def class_list(config: TrainConfig) -> ImageList:
-    """The evaluation's images. InputError where the head has no place for a label."""
-    images = read_list(config.DataLoader.Eval.Gallery.dataset, training=True)
+    """The evaluation's images, labelled as training counts. InputError where the head has no place for a label."""
+    images, trained = read_list(config.DataLoader.Eval.Gallery.dataset), config.DataLoader.Train.dataset
     head = config.Arch.Head
     assert head is not None
+    if relabels(trained):
+        known = np.unique(read_list(trained).labels)
+        if missing := sorted({*images.labels.tolist()} - {*known.tolist()}):
+            raise InputError(
+                f"DataLoader.Eval.dataset: label {missing[0]} is not in the training list: evaluate a classifier on the"
+                " classes it was trained on, or set Global.eval_mode: retrieval"
+            )
+        return replace(images, labels=np.searchsorted(known, images.labels).astype(np.int64))
     if images.labels.min() < 0 or images.labels.max() >= head.class_num:
         raise InputError(
             f"DataLoader.Eval.dataset: the class head tells labels 0 to {head.class_num - 1}, the list has"

@@ -106,14 +106,20 @@ def binary(embeddings: NDArray[np.float32], how: Binarize) -> NDArray[np.float32
     return np.where(embeddings > (0.5 if how == "round" else 0.0), 1, -1).astype(np.float32)
 
 
+def relabels(dataset: Dataset) -> bool:
+    """Whether its labels are counted anew from 0 for training."""
+    if dataset.name == "Market1501":
+        return "train" in str(dataset.cls_label_path)  # as the reference does
+    return dataset.relabel
+
+
 def read_list(dataset: Dataset, training: bool = False) -> ImageList:
     """The data set's images. training: labels are counted anew from 0 where the data set says so."""
     if dataset.name == "Market1501":
         images = read_market(dataset.image_root, str(dataset.cls_label_path))
-        relabel = "train" in str(dataset.cls_label_path)  # as the reference does
     else:
-        images, relabel = read_image_list(dataset.cls_label_path, dataset.image_root), dataset.relabel
-    if not (training and relabel):
+        images = read_image_list(dataset.cls_label_path, dataset.image_root)
+    if not (training and relabels(dataset)):
         return images
     return replace(images, labels=np.unique(images.labels, return_inverse=True)[1].astype(np.int64))
 

@@ -32,7 +32,7 @@ BACKENDS = (
         title="ONNX Runtime",
         package=ONNXRUNTIME,
         file_format="ONNX, opset 17",
-        quantisations=("fp32", "fp16"),
+        quantisations=("fp32", "fp16", "int8"),
         order=10,
     ),
 )

@@ -45,6 +45,8 @@ PACKAGES = {
         Package("paddle2onnx", "paddle2onnx", "export", (3, 13), ", or run 'edgerecall doctor --fix paddle2onnx'"),
         Package("onnx", "onnx", "export", shown=False),
         Package("pnnx", "pnnx", ""),
+        Package("nncf", "nncf", "quantize"),
+        Package("ml_dtypes", "ml_dtypes", "quantize", shown=False),
         Package("scipy", "scipy", "bench", shown=False),
         Package("matplotlib", "matplotlib", "bench", shown=False),
         Package("jinja2", "jinja2", "bench", shown=False),

@@ -15,7 +15,7 @@ import yaml
 from headed_config import ARC, headed
 
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.train.classify import class_ranks
+from edgerecall.train.classify import class_list, class_ranks
 from edgerecall.train.config.training import load_config
 from edgerecall.train.evaluate import binary, encode_sets
 from edgerecall.train.heads import build_head
@@ -103,6 +103,22 @@ def test_classes_that_the_head_does_not_tell(config_file: Path, data: Path) -> N
     with pytest.raises(InputError, match="the class head tells labels 0 to 11, the list has 12 to 17"):
         Trainer(load_config(path))
     Trainer(load_config(path, ["Global.eval_mode=retrieval"]))
+
+
+def test_labels_count_as_training_counts_them(config_file: Path, data: Path, tmp_path: Path) -> None:
+    """Where training relabels, so is a list that has some of the classes alone."""
+    lines = [line.split() for line in (data / "train_list.txt").read_text().splitlines()]
+    for name, kept in (("train", range(12)), ("some", (4, 9))):
+        text = "".join(f"{path} {100 + 5 * int(label)}\n" for path, label in lines if int(label) in kept)
+        (tmp_path / f"{name}.txt").write_text(text)
+    lists = (("Train", "train"), ("Eval", "some"))
+    overrides = [f"DataLoader.{part}.dataset.cls_label_path={tmp_path / name}.txt" for part, name in lists]
+    path = classifier(config_file, data)
+    config = load_config(path, [*overrides, "DataLoader.Train.dataset.relabel=True"])
+    assert set(class_list(config).labels.tolist()) == {4, 9}
+    (tmp_path / "some.txt").write_text(f"{lines[0][0]} 7\n")
+    with pytest.raises(InputError, match="label 7 is not in the training list"):
+        class_list(config)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Quantised artifacts from a bundle's own float models."""

@@ -1,0 +1,198 @@
+"""Folding of an ONNX graph before it is quantised: what is constant, or linear behind a convolution, goes into weights.
+
+A quantiser places its scales around operators; batch norms and biases left on their own would each get a rounding of
+their own. HardSwish stays whole, which OpenVINO's int8 needs to be fast. The arithmetic is the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+LARGEST = 1 << 20  # elements of a constant that is computed here; larger ones would only blow the file up
+
+
+class Graph:
+    """A model's graph with its constants as arrays."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.graph = model, model.graph
+        self.constants: dict[str, NDArray[Any]] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer
+        }
+        self.nodes: list[Any] = list(self.graph.node)
+        self.outputs = {output.name for output in self.graph.output}
+
+    def uses(self) -> Counter[str]:
+        """How often each tensor is taken, by operators and as the graph's output."""
+        counts = Counter(name for node in self.nodes for name in node.input)
+        counts.update(self.outputs)
+        return counts
+
+    def producers(self) -> dict[str, Any]:
+        """The operator behind each tensor."""
+        return {name: node for node in self.nodes for name in node.output}
+
+    def rename(self, old: str, new: str) -> None:
+        """Takes `new` wherever `old` was taken."""
+        for node in self.nodes:
+            for place, name in enumerate(node.input):
+                if name == old:
+                    node.input[place] = new
+
+    def drop(self, *gone: Any) -> None:
+        """Leaves operators out."""
+        keys = {id(node) for node in gone}
+        self.nodes = [node for node in self.nodes if id(node) not in keys]
+
+    def add_constant(self, name: str, array: NDArray[Any]) -> str:
+        """A new constant; its name, made unlike all others."""
+        while name in self.constants:
+            name += "_"
+        self.constants[name] = array
+        return name
+
+    def finished(self) -> Any:
+        """The model with what is left."""
+        used = self.uses()
+        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        for name, array in self.constants.items():
+            if used[name]:
+                self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        kept = [given for given in self.graph.input if given.name not in self.constants]
+        del self.graph.input[:]
+        self.graph.input.extend(kept)
+        onnx.checker.check_model(self.model, full_check=True)
+        return self.model
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """An operator's attributes by name."""
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+
+
+def drop_identities(graph: Graph) -> None:
+    """Identities and dropouts, which do nothing here."""
+    for node in list(graph.nodes):
+        if node.op_type not in ("Identity", "Dropout"):
+            continue
+        if node.output[0] not in graph.outputs:
+            graph.rename(node.output[0], node.input[0])
+            if node.input[0] in graph.constants or node.op_type == "Identity" or len(node.output) == 1:
+                graph.drop(node)
+        elif node.input[0] not in graph.constants and graph.uses()[node.input[0]] == 1:
+            maker = graph.producers().get(node.input[0])
+            if maker is not None:  # who made it makes the graph's output itself
+                maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+                graph.drop(node)
+
+
+def fold_constants(graph: Graph) -> None:
+    """What hangs on constants alone becomes one."""
+    for node in list(graph.nodes):
+        if node.op_type == "Constant":
+            value = attributes(node).get("value")
+            if value is not None:
+                graph.constants[node.output[0]] = numpy_helper.to_array(value)
+                graph.drop(node)
+            continue
+        if not node.input or not all(name in graph.constants for name in node.input if name):
+            continue
+        if len(node.output) != 1 or node.output[0] in graph.outputs:
+            continue
+        feeds = {name: graph.constants[name] for name in node.input if name}
+        if sum(array.size for array in feeds.values()) > LARGEST:
+            continue
+        (found,) = evaluated(node, feeds, graph.model)
+        graph.constants[node.output[0]] = found
+        graph.drop(node)
+
+
+def evaluated(node: Any, feeds: dict[str, NDArray[Any]], model: Any) -> list[NDArray[Any]]:
+    """The outputs of one operator."""
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    small = helper.make_model(helper.make_graph([node], "one", inputs, outputs), opset_imports=list(model.opset_import))
+    return [np.asarray(array) for array in ReferenceEvaluator(small).run(None, feeds)]
+
+
+def fold_batch_norms(graph: Graph) -> None:
+    """Batch norms right behind a convolution go into its weights and bias."""
+    makers, used = graph.producers(), graph.uses()
+    for node in list(graph.nodes):
+        conv = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        if conv is None or conv.op_type != "Conv" or used[conv.output[0]] != 1:
+            continue
+        names = [conv.input[1], *conv.input[2:3], *node.input[1:5]]
+        if not all(name in graph.constants for name in names):
+            continue
+        scale, shift, mean, variance = (graph.constants[name].astype(np.float64) for name in node.input[1:5])
+        factor = scale / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
+        weights = graph.constants[conv.input[1]].astype(np.float64)
+        bias = graph.constants[conv.input[2]].astype(np.float64) if len(conv.input) > 2 else 0.0
+        set_conv(graph, conv, weights * factor.reshape(-1, 1, 1, 1), shift + (bias - mean) * factor)
+        conv.output[0] = node.output[0]
+        graph.drop(node)
+        makers = graph.producers()
+
+
+def set_conv(graph: Graph, conv: Any, weights: NDArray[Any], bias: NDArray[Any]) -> None:
+    """New weights and bias of a convolution, float32."""
+    stem = conv.input[1]
+    del conv.input[1:]
+    conv.input.append(graph.add_constant(f"{stem}.folded", weights.astype(np.float32)))
+    conv.input.append(graph.add_constant(f"{stem}.bias", np.asarray(bias, np.float32)))
+
+
+def fold_biases(graph: Graph) -> None:
+    """A constant added to a convolution, one number a channel, goes into its bias; one added to a product by a matrix
+    makes both a Gemm.
+    """
+    makers, used = graph.producers(), graph.uses()
+    for node in list(graph.nodes):
+        if node.op_type != "Add":
+            continue
+        sides = [name for name in node.input if name not in graph.constants]
+        if len(sides) != 1 or used[sides[0]] != 1:
+            continue
+        (constant,) = (graph.constants[name] for name in node.input if name in graph.constants)
+        maker = makers.get(sides[0])
+        if maker is None or len(maker.input) < 2 or maker.input[1] not in graph.constants:
+            continue
+        weights = graph.constants[maker.input[1]]
+        if maker.op_type == "Conv" and constant.size == weights.shape[0] and constant.shape[-2:] == (1, 1):
+            if len(maker.input) > 2 and maker.input[2] not in graph.constants:
+                continue
+            before = graph.constants[maker.input[2]].astype(np.float64) if len(maker.input) > 2 else 0.0
+            set_conv(graph, maker, weights, before + constant.reshape(-1).astype(np.float64))
+        elif maker.op_type == "MatMul" and weights.ndim == 2 and constant.shape == weights.shape[1:]:
+            maker.op_type = "Gemm"
+            maker.input.append(next(name for name in node.input if name in graph.constants))
+        else:
+            continue
+        maker.output[0] = node.output[0]
+        graph.drop(node)
+        makers = graph.producers()
+
+
+def folded(model: Any) -> Any:
+    """A copy of an ONNX model, folded."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = Graph(copy)
+    fold_constants(graph)
+    drop_identities(graph)
+    fold_constants(graph)
+    fold_batch_norms(graph)
+    fold_biases(graph)
+    return graph.finished()

@@ -1,0 +1,112 @@
+"""An ONNX model in int8 by ONNX Runtime's static quantiser: QDQ, over the folded graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from .fold import attributes, folded
+from .recipes import Int8Recipe, Layer, kept_layers
+
+PIECE = 8  # images whose activations are held at a time
+HEAVY = ("Conv", "Gemm", "MatMul")
+
+
+def named(model: Any) -> Any:
+    """The model with a name of its own for every operator."""
+    seen: set[str] = set()
+    for node in model.graph.node:
+        name = node.name or node.output[0]
+        while name in seen:
+            name += "_"
+        node.name = name
+        seen.add(name)
+    return model
+
+
+def layers(model: Any) -> list[Layer]:
+    """The model's operators."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        groups = attributes(node).get("group", 1) if node.op_type == "Conv" else 1
+        depthwise = 1 < groups == shapes.get(node.input[1], (0,))[0] if groups > 1 else False
+        found.append(Layer(node.name, node.op_type, node.op_type in HEAVY, depthwise))
+    return found
+
+
+class Reader:
+    """Tensors for ONNX Runtime's calibration, some at a time: it keeps every activation of what it is given at once."""
+
+    def __init__(self, name: str, tensors: Iterable[NDArray[np.float32]]) -> None:
+        self.name, self.left = name, iter(tensors)
+
+    def pieces(self) -> Iterator[Reader]:
+        """Readers of a few images each."""
+        while piece := [tensor for _, tensor in zip(range(PIECE), self.left, strict=False)]:
+            yield Reader(self.name, piece)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """The next image as a batch of one."""
+        tensor = next(self.left, None)
+        return None if tensor is None else {self.name: tensor[None]}
+
+
+def quantize_onnx(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path) -> list[str]:
+    """Writes the quantised model; what was left in float. tensors: float32 `(n, 3, H, W)`. InputError where the recipe
+    does not fit.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import create_calibrator
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    model = named(folded(onnx.load(str(source))))
+    kept = kept_layers(layers(model), recipe.keep)
+    plain = target.with_suffix(".folded.onnx")
+    onnx.save(model, str(plain))
+    method = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }[recipe.calibration]
+    symmetric = recipe.activations == "int8"
+    # Of the sizes, not of both ends: hard-swish has its smallest values far more often than any other.
+    options: dict[str, Any] = {"symmetric": symmetric or recipe.calibration == "percentile"}
+    if recipe.calibration == "percentile":
+        options["percentile"] = recipe.percentile
+    augmented = target.with_suffix(".augmented.onnx")
+    calibrator = create_calibrator(
+        plain, None, str(augmented), method, providers=["CPUExecutionProvider"], extra_options=options
+    )
+    for piece in Reader(model.graph.input[0].name, tensors).pieces():
+        calibrator.collect_data(piece)
+    ranges = calibrator.compute_data()
+    quantizer = QDQQuantizer(
+        model,
+        recipe.per_channel,
+        False,
+        QuantType.QInt8,
+        QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        ranges,
+        [],
+        kept,
+        sorted({node.op_type for node in model.graph.node} & quantizable()),
+        {"ActivationSymmetric": symmetric},
+    )
+    quantizer.quantize_model()
+    onnx.save(quantizer.model.model, str(target))
+    for left in (plain, augmented):
+        left.unlink(missing_ok=True)
+    return kept
+
+
+def quantizable() -> set[str]:
+    """The operator types that ONNX Runtime puts into QDQ."""
+    from onnxruntime.quantization.registry import QDQRegistry
+
+    return set(QDQRegistry)

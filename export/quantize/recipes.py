@@ -1,0 +1,87 @@
+"""How an artifact is quantised, as data: what a `--recipe` file holds, and what is taken without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from ...runtimes.core.config import Frozen, read_yaml, validate
+from ...runtimes.core.errors import InputError
+
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+KINDS = ("first", "last", "depthwise")
+
+
+class Int8Recipe(Frozen):
+    """Int8 weights and activations.
+
+    scheme: `qdq`, ONNX Runtime's quantiser over the folded ONNX graph; `nncf`, NNCF's over OpenVINO's. activations:
+    unsigned with a zero point, or signed and symmetric (qdq). calibration: what of the activations seen becomes the
+    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights.
+    keep: layers left in float: names in the folded graph, operator types, or `first`, `last`, `depthwise`.
+    """
+
+    scheme: Literal["qdq", "nncf"] = "qdq"
+    activations: Literal["uint8", "int8"] = "uint8"
+    calibration: Literal["minmax", "percentile", "entropy"] = "percentile"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    per_channel: bool = True
+    keep: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
+
+    def text(self) -> str:
+        """For the manifest and the report."""
+        kept = f", in float: {', '.join(self.keep)}" if self.keep else ""
+        if self.scheme == "nncf":
+            return f"NNCF{kept}"
+        how = f"percentile {self.percentile:g}" if self.calibration == "percentile" else self.calibration
+        channels = "per channel" if self.per_channel else "per tensor"
+        return f"QDQ, {self.activations}, {channels}, {how}{kept}"
+
+
+class Layer(NamedTuple):
+    """An operator of a graph. kind: its type; heavy: whether it multiplies by weights."""
+
+    name: str
+    kind: str
+    heavy: bool
+    depthwise: bool = False
+
+
+def kept_layers(layers: Sequence[Layer], keep: Sequence[str]) -> list[str]:
+    """The names of those that a recipe leaves in float. InputError for a word that names none."""
+    heavy = [layer.name for layer in layers if layer.heavy]
+    kinds = {
+        "first": heavy[:1],
+        "last": heavy[-1:],
+        "depthwise": [layer.name for layer in layers if layer.depthwise],
+    }
+    found: dict[str, None] = {}
+    for word in keep:
+        named = [*kinds.get(word, []), *(layer.name for layer in layers if word in (layer.name, layer.kind))]
+        if not named:
+            types = ", ".join(sorted({layer.kind for layer in layers}))
+            raise InputError(
+                f"recipe: keep: no layer is '{word}': expected {', '.join(KINDS)}, a layer's name or one of {types}"
+            )
+        found.update(dict.fromkeys(named))
+    return list(found)
+
+
+class RecipeFile(Frozen):
+    """Recipes by artifact."""
+
+    onnx_int8: Annotated[Int8Recipe, Field(alias="onnx-int8")] = Int8Recipe()
+    openvino_int8: Annotated[Int8Recipe, Field(alias="openvino-int8")] = Int8Recipe()
+
+    def of(self, artifact: str) -> Int8Recipe | None:
+        """The recipe of an artifact; None for one that needs none."""
+        found = getattr(self, artifact.replace("-", "_"), None)
+        return found if isinstance(found, Int8Recipe) else None
+
+
+def load_recipes(path: Path | None) -> RecipeFile:
+    """A YAML file of recipes; without one those by default. InputError with one line for the first fault."""
+    return RecipeFile() if path is None else validate(RecipeFile, read_yaml(path), f"recipe {path}")
