@@ -166,6 +166,7 @@ def main() -> None:
         text = yaml.safe_dump(config(home, data, folder, change or as_it_is, len(sets["train"].classes), seed))
         if not result.is_file() or file.read_text() != text:
             folder.mkdir(parents=True, exist_ok=True)
+            result.unlink(missing_ok=True)  # else it would pass for the new settings' after a Ctrl-C
             file.write_text(text)
             minutes = train(file, folder) if change else 0.0
             with one_at_a_time:

@@ -21,7 +21,7 @@ from .console import command_line, console, progress_bar, setup_logging
     "--list", "listed", type=click.Path(path_type=Path), help="Another list, paths relative to --calibrate's folder."
 )
 @click.option(
-    "--calibrate-count", default=300, show_default=True, type=click.IntRange(1, 10_000), help="How many of them."
+    "--calibrate-count", default=300, show_default=True, type=click.IntRange(32, 1000), help="How many of them."
 )
 @click.option(
     "--artifacts",
@@ -45,8 +45,8 @@ def command(
     """Add artifacts of lower precision to BUNDLE, made from its own float32 ones.
 
     What they cost and what they do to recall: 'edgerecall bench BUNDLE --images DIR'."""
-    from ..export.quantize.artifacts import CALIBRATED, QUANTISED
-    from ..export.quantize.calibration import calibration_files, read_calibration
+    from ..export.quantize.artifacts import QUANTISED
+    from ..export.quantize.calibration import Calibration, calibration_files, read_calibration
     from ..export.quantize.quantizer import quantize_bundle
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
@@ -61,20 +61,17 @@ def command(
         raise InputError("--list is of --calibrate's folder: give --calibrate DIR")
     recipes, opened = load_recipes(recipe), Bundle.open(bundle)
     logger = setup_logging(console(stderr=True))
-    calibration = None
     with progress_bar("quantising", len(names) + 1) as advance:
-        if calibrate is not None and set(names) & set(CALIBRATED):
-            files, evaluated = calibration_files(calibrate, listed)
-            calibration = read_calibration(
-                opened,
-                files,
-                evaluated,
-                calibrate_count,
-                lambda error: logger.warning("bad image, left out: %s", error),
-            )
-            logger.info("calibration: %d images of %d", len(calibration.hashes), len(files))
-        advance(1)
         failed = []
+
+        def read() -> Calibration:
+            assert calibrate is not None
+            files = calibration_files(calibrate, listed)
+            told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731
+            found = read_calibration(opened, files, calibrate_count, told)
+            logger.info("calibration: %d images of %d", len(found.hashes), len(files.chosen))
+            advance(1)
+            return found
 
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem:
@@ -84,7 +81,8 @@ def command(
                 logger.info("%s: made%s", name, f", unchecked: {unchecked}" if unchecked else "")
             advance(1)
 
-        made = quantize_bundle(opened, out or bundle, names, calibration, recipes, command_line(), report, force)
+        images = None if calibrate is None else read
+        made = quantize_bundle(opened, out or bundle, names, images, recipes, command_line(), report, force)
     target = console()
     for artifact in made.manifest.artifacts:
         if artifact.name in names and artifact.recipe is not None:

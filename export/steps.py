@@ -5,6 +5,7 @@ Paddle chooses between its two program formats by an environment variable read a
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -71,46 +72,45 @@ def openvino(source: str, target: str) -> None:
     ov.save_model(model, target, compress_to_fp16=False)
 
 
-def onnx_fp16(source: str, target: str) -> None:
+def onnx_fp16(answer: str, source: str, target: str) -> None:
     """ONNX -> ONNX with its weights as float16."""
     from .quantize.onnx_half import halve_onnx
 
     halve_onnx(Path(source), Path(target))
-    told("onnx", [])
+    tell(answer, "onnx", [])
 
 
-def openvino_fp16(source: str, target: str) -> None:
+def openvino_fp16(answer: str, source: str, target: str) -> None:
     """IR -> IR with its weights as float16."""
     from .quantize.openvino_int8 import halve_openvino
 
     halve_openvino(Path(source), Path(target))
-    told("openvino", [])
+    tell(answer, "openvino", [])
 
 
-def onnx_int8(source: str, target: str, recipe: str, tensors: str) -> None:
+def onnx_int8(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
     """ONNX -> QDQ."""
     from .quantize.onnx_int8 import quantize_onnx
     from .quantize.recipes import Int8Recipe
 
     read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
-    told("onnxruntime", quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
+    tell(answer, "onnxruntime", quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
 
 
-def openvino_int8(source: str, target: str, recipe: str, tensors: str) -> None:
+def openvino_int8(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
     """IR (by NNCF) or ONNX (through QDQ) -> int8 IR."""
     from .quantize.openvino_int8 import quantize_openvino
     from .quantize.recipes import Int8Recipe
 
     read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
     kept = quantize_openvino(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target))
-    told("nncf" if read.scheme == "nncf" else "onnxruntime", kept)
+    tell(answer, "nncf" if read.scheme == "nncf" else "onnxruntime", kept)
 
 
-def told(tool: str, kept: list[str]) -> None:
-    """What did it and what it left in float, as the last line of the output."""
-    from importlib.metadata import version
-
-    sys.stdout.write("\n" + json.dumps({"tool": tool, "version": version(tool), "kept": kept}) + "\n")
+def tell(answer: str, tool: str, kept: list[str]) -> None:
+    """Writes what did it and what it left in float into the file `answer`."""
+    version = importlib.import_module(tool).__version__
+    Path(answer).write_text(json.dumps({"tool": tool, "version": version, "kept": kept}), encoding="utf-8")
 
 
 STEPS: dict[str, Callable[..., None]] = {

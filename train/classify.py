@@ -17,7 +17,7 @@ from .encoder import State, encoder
 from .evaluate import OnImages, eval_preprocess, raw_embeddings, read_list, relabels
 from .heads import build_head
 
-ROWS = 1024  # embeddings whose logits are held at a time
+LOGITS = 1 << 24  # held at a time
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,27 @@ def classify(config: TrainConfig, state: State, head_state: State, progress: OnI
     images, gallery = class_list(config), config.DataLoader.Eval.Gallery
     with encoder(config, state) as network:
         embeddings, kept = raw_embeddings(network, images, eval_preprocess(config), gallery, progress)
-    head = build_head(config.Arch.Head)  # type: ignore[arg-type] # its presence is checked with the config
+    assert config.Arch.Head is not None  # checked with the config
+    head = build_head(config.Arch.Head)
     head.set_state_dict(head_state)
     head.eval()
-    ranks = class_ranks(head, embeddings, images.labels[kept])
+    ranks = class_ranks(head, embeddings, images.labels[kept], config.Arch.Head.class_num)
     return ClassScores({k: float(np.mean(ranks < k)) for k in config.Metric.top_classes}, len(kept))
 
 
-def class_ranks(head: Any, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many classes have a higher logit than the right one, int64 `(n,)`; of equal ones half count, rounded up."""
-    found = []
+def class_ranks(
+    head: Any, embeddings: NDArray[np.float32], labels: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """How many of the classes have a higher logit than the right one, int64 `(n,)`; of equal ones half count, rounded
+    up. InputError where a logit is no number.
+    """
+    found, rows = [], max(LOGITS // classes, 1)
     with paddle.no_grad():
-        for start in range(0, len(labels), ROWS):
-            own = labels[start : start + ROWS]
-            logits = head(paddle.to_tensor(embeddings[start : start + ROWS]), paddle.to_tensor(own)).numpy()
+        for start in range(0, len(labels), rows):
+            own = labels[start : start + rows]
+            logits = head(paddle.to_tensor(embeddings[start : start + rows]), paddle.to_tensor(own)).numpy()
+            if not np.isfinite(logits).all():
+                raise InputError("evaluation: the class head gives NaN or infinity: lower the learning rate")
             right = logits[np.arange(len(own)), own][:, None]
             ties = (logits == right).sum(axis=1) - 1
             found.append((logits > right).sum(axis=1) + (ties + 1) // 2)

@@ -123,7 +123,7 @@ class EmbeddingNetwork(nn.Layer):
         super().train()
         if self.freeze_norm:
             for layer in self.backbone.sublayers():
-                if isinstance(layer, nn.BatchNorm2D):
+                if isinstance(layer, nn.BatchNorm2D | nn.SyncBatchNorm):
                     layer.eval()
 
     def embed(self, features: paddle.Tensor) -> paddle.Tensor:

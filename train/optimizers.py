@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,21 @@ class Part:
 
 
 def in_scope(scope: str, name: str, losses: Sequence[str]) -> bool:
-    """Whether an optimizer of this scope moves the parameter. losses: names of the list."""
+    """Whether an optimizer of this scope moves the parameter. losses: names of the list.
+
+    Any other scope is, as in PaddleClas, a regular expression of a layer's whole name: `backbone.blocks.*`.
+    """
     if name.startswith(LOSS):
         place = int(name.removeprefix(LOSS).split(".")[0])
         return scope in ("all", losses[place])
-    return scope in ("all", "RecModel") or name.startswith(f"{scope}.")
+    if scope in ("all", "RecModel"):
+        return True
+    parts = name.split(".")
+    layers = (".".join(parts[:length]) for length in range(1, len(parts)))
+    try:
+        return any(re.fullmatch(scope, layer) for layer in layers)
+    except re.error as error:
+        raise InputError(f"Optimizer: scope '{scope}' is no regular expression: {error}") from error
 
 
 def scopes(names: Sequence[str], losses: Sequence[str]) -> list[str]:
@@ -46,7 +57,7 @@ def scopes(names: Sequence[str], losses: Sequence[str]) -> list[str]:
 class Optimizers:
     """One or more. trained: every parameter; losses: names of the config's list.
 
-    InputError where a scope has no parameter, or a parameter is of two. What is of none stays as it is, which is told.
+    InputError where a scope has no parameter, or a parameter is of two. What is of none is fixed, which is told.
     """
 
     def __init__(
@@ -58,7 +69,10 @@ class Optimizers:
             mine = [(name, value) for name, value in trained if in_scope(one.scope, name, losses)]
             if not mine:
                 known = ", ".join(scopes([name for name, _ in trained], losses))
-                raise InputError(f"Optimizer: scope '{one.scope}' has nothing to train: expected one of {known}")
+                raise InputError(
+                    f"Optimizer: scope '{one.scope}' has nothing to train: expected one of {known}, or a regular"
+                    " expression of layers' names"
+                )
             for name, _ in mine:
                 if name in owner:
                     raise InputError(
@@ -68,9 +82,16 @@ class Optimizers:
             schedule = Schedule(one, epochs, updates)
             optimizer = build_optimizer(one, schedule, [value for _, value in mine])
             self.parts.append(Part(one, schedule, mine, optimizer))
-        left = [name for name, value in trained if name not in owner and not value.stop_gradient]
+        left = [(name, value) for name, value in trained if name not in owner and not value.stop_gradient]
+        for _, value in left:
+            value.stop_gradient = True
         if left:
-            logger.warning("%d parameters are of no optimizer's scope and stay as they are: %s ...", len(left), left[0])
+            logger.warning(
+                "%d parameters are of no optimizer's scope and stay as they are: %s ... (statistics of batch norms move"
+                " but for Arch.Backbone.freeze_norm)",
+                len(left),
+                left[0][0],
+            )
 
     @property
     def rate(self) -> float:

@@ -78,7 +78,8 @@ def load_head(config: TrainConfig, checkpoint: Path | str | None) -> dict[str, A
     if source is None or config.Arch.Head is None:
         raise InputError("evaluation as a classifier needs the trained head: give --checkpoint")
     path = weights_path(source)
-    arrays = {name.removeprefix(HEAD): value for name, value in read_arrays(path).items() if name.startswith(HEAD)}
+    whole = below(STUDENT, read_arrays(path))
+    arrays = {name.removeprefix(HEAD): value for name, value in whole.items() if name.startswith(HEAD)}
     state = dict(build_head(config.Arch.Head).state_dict())
     set_tensors(state, arrays, path)
     return state
@@ -94,6 +95,9 @@ def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any, str | Non
     the config names, which the line says, the rest at random.
     """
     network = seeded_network(config)
+    starts = config.Arch.Backbone.pretrained or config.Global.pretrained_model or config.Global.checkpoints
+    if config.Arch.Backbone.freeze_norm and not starts:
+        logger.warning("Arch.Backbone.freeze_norm without pretrained weights: there are no statistics to keep")
     head = None if config.Arch.Head is None else build_head(config.Arch.Head)
     if config.Global.pretrained_model is not None:
         path = weights_path(config.Global.pretrained_model)

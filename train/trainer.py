@@ -358,7 +358,7 @@ class Trainer:
         return model if self.world == 1 else paddle.DataParallel(model)
 
     def trained(self) -> Iterator[tuple[str, Any]]:
-        """Every parameter that the optimizer moves, by its name in a checkpoint."""
+        """Every parameter of network, head and losses, by its name in a checkpoint."""
         yield from self.network.named_parameters()
         if self.head is not None:
             yield from ((f"{HEAD}{name}", value) for name, value in self.head.named_parameters())

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-LARGEST = 1 << 20  # elements of a constant that is computed here; larger ones would only blow the file up
+LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
+MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+FOLDED = {*MOVES, "Add", "Concat", "Div", "Gather", "Mul", "Neg", "Pow", "Shape", "Slice", "Sqrt", "Sub"}
+NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
 class Graph:
@@ -53,7 +56,8 @@ class Graph:
 
     def add_constant(self, name: str, array: NDArray[Any]) -> str:
         """A new constant; its name, made unlike all others."""
-        while name in self.constants:
+        taken = {*self.constants, *self.producers(), *(given.name for given in self.graph.input)}
+        while name in taken:
             name += "_"
         self.constants[name] = array
         return name
@@ -79,51 +83,59 @@ def attributes(node: Any) -> dict[str, Any]:
 
 
 def drop_identities(graph: Graph) -> None:
-    """Identities and dropouts, which do nothing here."""
+    """Identities and dropouts, which do nothing here; not a dropout whose mask is taken."""
     for node in list(graph.nodes):
-        if node.op_type not in ("Identity", "Dropout"):
+        used = graph.uses()
+        if node.op_type not in ("Identity", "Dropout") or any(used[name] for name in node.output[1:]):
             continue
         if node.output[0] not in graph.outputs:
             graph.rename(node.output[0], node.input[0])
-            if node.input[0] in graph.constants or node.op_type == "Identity" or len(node.output) == 1:
-                graph.drop(node)
-        elif node.input[0] not in graph.constants and graph.uses()[node.input[0]] == 1:
-            maker = graph.producers().get(node.input[0])
-            if maker is not None:  # who made it makes the graph's output itself
-                maker.output[list(maker.output).index(node.input[0])] = node.output[0]
-                graph.drop(node)
+            graph.drop(node)
+            continue
+        maker = graph.producers().get(node.input[0])
+        if maker is not None and used[node.input[0]] == 1:  # who made it makes the graph's output itself
+            maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+            graph.drop(node)
 
 
 def fold_constants(graph: Graph) -> None:
-    """What hangs on constants alone becomes one."""
+    """What hangs on constants alone becomes one, where it is no larger than it was."""
     for node in list(graph.nodes):
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.output[0] not in graph.outputs:
             value = attributes(node).get("value")
+            numbers = [one for name, one in attributes(node).items() if name in NUMBERS]
             if value is not None:
                 graph.constants[node.output[0]] = numpy_helper.to_array(value)
-                graph.drop(node)
+            elif numbers:
+                kind = np.float32 if isinstance(np.asarray(numbers[0]).reshape(-1)[:1].tolist()[0], float) else np.int64
+                graph.constants[node.output[0]] = np.asarray(numbers[0], kind)
+            else:
+                continue
+            graph.drop(node)
+            continue
+        if node.op_type not in FOLDED or node.domain not in ("", "ai.onnx") or node.output[0] in graph.outputs:
             continue
         if not node.input or not all(name in graph.constants for name in node.input if name):
             continue
-        if len(node.output) != 1 or node.output[0] in graph.outputs:
-            continue
         feeds = {name: graph.constants[name] for name in node.input if name}
-        if sum(array.size for array in feeds.values()) > LARGEST:
+        size = sum(array.size for array in feeds.values())
+        if size > LARGEST and node.op_type not in MOVES:
             continue
-        (found,) = evaluated(node, feeds, graph.model)
-        graph.constants[node.output[0]] = found
-        graph.drop(node)
+        found = evaluated(node, feeds, graph.model)
+        if found.size <= max(LARGEST, size):
+            graph.constants[node.output[0]] = found
+            graph.drop(node)
 
 
-def evaluated(node: Any, feeds: dict[str, NDArray[Any]], model: Any) -> list[NDArray[Any]]:
-    """The outputs of one operator."""
+def evaluated(node: Any, feeds: dict[str, NDArray[Any]], model: Any) -> NDArray[Any]:
+    """The output of one operator."""
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in feeds.items()
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
     small = helper.make_model(helper.make_graph([node], "one", inputs, outputs), opset_imports=list(model.opset_import))
-    return [np.asarray(array) for array in ReferenceEvaluator(small).run(None, feeds)]
+    return np.asarray(ReferenceEvaluator(small).run(None, feeds)[0])
 
 
 def fold_batch_norms(graph: Graph) -> None:
@@ -133,6 +145,8 @@ def fold_batch_norms(graph: Graph) -> None:
         conv = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
         if conv is None or conv.op_type != "Conv" or used[conv.output[0]] != 1:
             continue
+        if attributes(node).get("training_mode", 0) or any(used[name] for name in node.output[1:]):
+            continue
         names = [conv.input[1], *conv.input[2:3], *node.input[1:5]]
         if not all(name in graph.constants for name in names):
             continue
@@ -140,7 +154,7 @@ def fold_batch_norms(graph: Graph) -> None:
         factor = scale / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
         weights = graph.constants[conv.input[1]].astype(np.float64)
         bias = graph.constants[conv.input[2]].astype(np.float64) if len(conv.input) > 2 else 0.0
-        set_conv(graph, conv, weights * factor.reshape(-1, 1, 1, 1), shift + (bias - mean) * factor)
+        set_conv(graph, conv, weights * factor.reshape(-1, *[1] * (weights.ndim - 1)), shift + (bias - mean) * factor)
         conv.output[0] = node.output[0]
         graph.drop(node)
         makers = graph.producers()
@@ -170,12 +184,16 @@ def fold_biases(graph: Graph) -> None:
         if maker is None or len(maker.input) < 2 or maker.input[1] not in graph.constants:
             continue
         weights = graph.constants[maker.input[1]]
-        if maker.op_type == "Conv" and constant.size == weights.shape[0] and constant.shape[-2:] == (1, 1):
+        if maker.op_type == "Conv" and constant.shape in bias_shapes(weights):
             if len(maker.input) > 2 and maker.input[2] not in graph.constants:
                 continue
             before = graph.constants[maker.input[2]].astype(np.float64) if len(maker.input) > 2 else 0.0
             set_conv(graph, maker, weights, before + constant.reshape(-1).astype(np.float64))
-        elif maker.op_type == "MatMul" and weights.ndim == 2 and constant.shape == weights.shape[1:]:
+        elif (
+            maker.op_type == "MatMul"
+            and is_matrix(graph, makers, maker.input[0])
+            and constant.shape == weights.shape[1:]
+        ):
             maker.op_type = "Gemm"
             maker.input.append(next(name for name in node.input if name in graph.constants))
         else:
@@ -185,10 +203,41 @@ def fold_biases(graph: Graph) -> None:
         makers = graph.producers()
 
 
+def bias_shapes(weights: NDArray[Any]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a constant that adds one number to each of a convolution's channels."""
+    own = (weights.shape[0], *[1] * (weights.ndim - 2))
+    return (own, (1, *own))
+
+
+def is_matrix(graph: Graph, makers: dict[str, Any], name: str) -> bool:
+    """Whether a tensor is known to have the two dimensions that Gemm takes: what flattens or reshapes so made it."""
+    maker = makers.get(name)
+    while maker is not None and maker.op_type in ("Relu", "HardSwish", "Clip", "Identity", "Dropout"):
+        maker = makers.get(maker.input[0])
+    if maker is None:
+        return False
+    if maker.op_type == "Reshape":
+        shape = graph.constants.get(maker.input[1])
+        parts = makers.get(maker.input[1])
+        if shape is not None:
+            return bool(shape.size == 2)
+        if parts is not None and parts.op_type == "Concat":  # the batch's size, sliced off, and a constant
+            known = [graph.constants[one].size for one in parts.input if one in graph.constants]
+            return len(parts.input) == 2 and known == [1]
+        return False
+    return maker.op_type in ("Flatten", "Gemm")
+
+
 def folded(model: Any) -> Any:
-    """A copy of an ONNX model, folded."""
+    """A copy of an ONNX model, folded. One with graphs inside its operators (If, Loop) is left as it is."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    if any(
+        one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        for node in copy.graph.node
+        for one in node.attribute
+    ):
+        return copy
     graph = Graph(copy)
     fold_constants(graph)
     drop_identities(graph)

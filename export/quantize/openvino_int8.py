@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .onnx_int8 import quantize_onnx
 from .recipes import Int8Recipe, Layer, kept_layers
 
 HEAVY = ("Convolution", "GroupConvolution", "MatMul")
@@ -21,6 +20,8 @@ def quantize_openvino(source: Path, tensors: NDArray[np.float32], recipe: Int8Re
     import openvino
 
     if recipe.scheme == "qdq":
+        from .onnx_int8 import quantize_onnx
+
         graph = target.with_suffix(".qdq.onnx")
         kept = quantize_onnx(source, tensors, recipe, graph)
         openvino.save_model(openvino.convert_model(graph), target, compress_to_fp16=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact, Skipped
 from ...runtimes.core.errors import EdgeRecallError, InputError, UnsoundModel
 from ...runtimes.core.files import atomic_folder
-from ..context import DiskFull
+from ..context import DiskFull, FormatFailed
 from ..exporter import Report, checked
 from .artifacts import CALIBRATED, QUANTISED, Work, make_quantised
 from .calibration import Calibration
@@ -24,7 +24,7 @@ def quantize_bundle(
     bundle: Bundle,
     target: Path,
     names: Sequence[str],
-    calibration: Calibration | None,
+    calibrate: Callable[[], Calibration] | None,
     recipes: RecipeFile,
     command: str,
     report: Report,
@@ -32,56 +32,84 @@ def quantize_bundle(
 ) -> Bundle:
     """Writes `bundle` with the artifacts `names` (of `QUANTISED`) to `target`, which may be where it lies; opens it.
 
-    calibration: for int8. replace: artifacts of these names that are there already. An artifact that cannot be made or
-    gives garbage is listed in `skipped`. InputError where none is left; the bundle is as it was then.
+    calibrate: reads the images, for int8. replace: artifacts of these names that are there already; one that fails
+    leaves the earlier one as it was. An artifact that cannot be made or gives garbage is listed in `skipped`.
+    InputError where none could be made; the bundle is as it was then. Other files in its folder stay in it.
     """
-    manifest = bundle.manifest
-    if manifest.format_version != FORMAT_VERSION:
-        raise InputError(f"{bundle.root}: a bundle of an earlier format: run 'edgerecall upgrade {bundle.root}' first")
-    there = {artifact.name for artifact in manifest.artifacts}
-    if not replace and (both := [name for name in names if name in there]):
-        raise InputError(f"{bundle.root} has {', '.join(both)} already: give --force to make it again")
-    if calibration is None and (without := [name for name in names if name in CALIBRATED]):
-        raise InputError(f"{', '.join(without)}: int8 needs images to measure ranges on: give --calibrate")
+    check_request(bundle, names, calibrate is not None, replace)
     bundle.check()
-    _, tensors, embeddings = bundle.golden()
+    golden = bundle.golden()
+    calibration = calibrate() if calibrate is not None else None
     in_place = target.resolve() == bundle.root.resolve()
     with (
         atomic_folder(target, MANIFEST if in_place else None) as folder,
         tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
     ):
-        for path in sorted({file.path for file in bundle.all_files()}):
-            if path.split("/")[0] not in names:
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.root / path, folder / path)
+        shutil.copytree(bundle.root, folder, dirs_exist_ok=True)
+        (folder / MANIFEST).unlink()
         stored = None
         if calibration is not None:
             stored = Path(scratch) / "tensors.npy"
             np.save(stored, calibration.tensors)
-        hashes = calibration.hashes if calibration is not None else ()
-        work = Work(bundle, folder, Path(scratch), recipes, stored, hashes)
-        made: list[Artifact] = []
-        skipped = [one for one in manifest.skipped if one.name not in names]
+        work = Work(bundle, Path(scratch), recipes, stored, calibration.hashes if calibration is not None else ())
+        artifacts = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
+        skipped = {one.name: one for one in bundle.manifest.skipped}
+        made: list[str] = []
         for name in names:
             try:
                 artifact = make_quantised(name, work)
-                alone = manifest.model_copy(update={"artifacts": (artifact,)})
-                made.append(checked(artifact, Bundle(folder, alone), tensors, embeddings))
-                report(name, None, made[-1].unchecked)
+                alone = bundle.manifest.model_copy(update={"artifacts": (artifact,)})
+                artifact = checked(artifact, Bundle(work.made, alone), *golden[1:])
+                move_in(artifact, work.made, folder, artifacts.get(name))
             except (DiskFull, UnsoundModel):
                 raise
             except EdgeRecallError as error:
-                shutil.rmtree(folder / name, ignore_errors=True)
-                skipped.append(Skipped(name=name, runtime=QUANTISED[name].runtime, reason=str(error)))
+                if name not in artifacts:
+                    skipped[name] = Skipped(name=name, runtime=QUANTISED[name].runtime, reason=str(error))
                 report(name, str(error))
+                continue
+            artifacts[name] = artifact
+            skipped.pop(name, None)
+            made.append(name)
+            report(name, None, artifact.unchecked)
         if not made:
-            raise InputError(f"no artifact could be made: {skipped[-1].name}: {skipped[-1].reason}")
-        kept = [artifact for artifact in manifest.artifacts if artifact.name not in names]
-        commands = {**manifest.source.get("quantised", {}), **{artifact.name: command for artifact in made}}
+            reason = skipped[names[-1]].reason if names[-1] in skipped else "see above"
+            raise InputError(f"no artifact could be made: {names[-1]}: {reason}")
+        earlier = bundle.manifest.source.get("quantised")
+        commands = {**(earlier if isinstance(earlier, dict) else {}), **dict.fromkeys(made, command)}
         update = {
-            "artifacts": (*kept, *made),
-            "skipped": tuple(skipped),
-            "source": {**manifest.source, "quantised": commands},
+            "artifacts": tuple(artifacts.values()),
+            "skipped": tuple(skipped.values()),
+            "source": {**bundle.manifest.source, "quantised": commands},
         }
-        Bundle(folder, manifest.model_copy(update=update)).save()
+        Bundle(folder, bundle.manifest.model_copy(update=update)).save()
+        Bundle.open(folder).check()
     return Bundle.open(target)
+
+
+def check_request(bundle: Bundle, names: Sequence[str], calibrated: bool, replace: bool) -> None:
+    """InputError for what cannot be, before any image is read."""
+    if bundle.manifest.format_version != FORMAT_VERSION:
+        raise InputError(f"{bundle.root}: a bundle of an earlier format: run 'edgerecall upgrade {bundle.root}' first")
+    there = {artifact.name for artifact in bundle.manifest.artifacts}
+    if not replace and (both := [name for name in names if name in there]):
+        raise InputError(f"{bundle.root} has {', '.join(both)} already: give --force to make it again")
+    needing = [name for name in names if name in CALIBRATED]
+    if needing and not calibrated:
+        raise InputError(f"{', '.join(needing)}: int8 needs images to measure ranges on: give --calibrate")
+    if calibrated and not needing:
+        raise InputError(f"{', '.join(names)}: needs no images: leave out --calibrate")
+
+
+def move_in(artifact: Artifact, made: Path, folder: Path, earlier: Artifact | None) -> None:
+    """Moves an artifact's folder into the bundle's, in place of an earlier artifact. FormatFailed where something else
+    lies there.
+    """
+    for file in earlier.files if earlier is not None else ():
+        (folder / file.path).unlink(missing_ok=True)
+    place = folder / artifact.name
+    if place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
+    if place.exists():
+        raise FormatFailed(f"the bundle's folder has something else called {artifact.name}: move it away")
+    shutil.move(made / artifact.name, place)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...runtimes.core.config import Frozen, read_yaml, validate
 from ...runtimes.core.errors import InputError
@@ -30,6 +30,15 @@ class Int8Recipe(Frozen):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     per_channel: bool = True
     keep: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
+
+    @model_validator(mode="after")
+    def options_are_used(self) -> Int8Recipe:
+        given = self.model_fields_set - {"scheme", "keep"}
+        if self.scheme == "nncf" and given:
+            raise ValueError(f"scheme nncf takes keep alone, not {', '.join(sorted(given))}")
+        if self.calibration != "percentile" and "percentile" in given:
+            raise ValueError(f"percentile is of that calibration, {self.calibration} has none")
+        return self
 
     def text(self) -> str:
         """For the manifest and the report."""
@@ -75,6 +84,12 @@ class RecipeFile(Frozen):
 
     onnx_int8: Annotated[Int8Recipe, Field(alias="onnx-int8")] = Int8Recipe()
     openvino_int8: Annotated[Int8Recipe, Field(alias="openvino-int8")] = Int8Recipe()
+
+    @model_validator(mode="after")
+    def nncf_is_openvinos(self) -> RecipeFile:
+        if self.onnx_int8.scheme == "nncf":
+            raise ValueError("onnx-int8: scheme nncf is for openvino-int8: its ONNX runs slower than float32")
+        return self
 
     def of(self, artifact: str) -> Int8Recipe | None:
         """The recipe of an artifact; None for one that needs none."""

@@ -173,9 +173,11 @@ def _resolve(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[l
             candidates = [c for c in candidates if part in _tags(c)][:1]
         else:
             path.append(part)
-            field = candidates[0].model_fields.get(part) if candidates else None
+            fields = candidates[0].model_fields if candidates else {}
+            field = next((one for name, one in fields.items() if part in (name, one.alias)), None)
             candidates = _models_in(field.annotation) if field is not None else []
-    return [*path, location[-1]] if location else [], list(candidates[0].model_fields) if candidates else []
+    known = candidates[0].model_fields.items() if candidates else ()
+    return [*path, location[-1]] if location else [], [field.alias or name for name, field in known]
 
 
 def _tags(model: Any) -> list[Any]:

@@ -34,7 +34,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "export": ("NEW", "--model", "NONE", "--preprocess", "NONE", "--images", "NONE"),
     "eval": ("-c", "NONE"),
     "verify": ("BUNDLE",),
-    "quantize": ("BUNDLE", "--calibrate", "NONE"),
+    "quantize": ("BUNDLE", "--calibrate", "DATA", "--artifacts", "onnx-int8"),
     "bench": ("BUNDLE", "--images", "DATA", "--samples", "2", "--rounds", "1", "--seconds", "1", "--limit", "8"),
 }
 # Counts of time: a larger one takes longer, and no more memory.

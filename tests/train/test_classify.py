@@ -15,6 +15,7 @@ import yaml
 from headed_config import ARC, headed
 
 from edgerecall.runtimes.core.errors import InputError
+from edgerecall.train import classify
 from edgerecall.train.classify import class_list, class_ranks
 from edgerecall.train.config.training import load_config
 from edgerecall.train.evaluate import binary, encode_sets
@@ -63,17 +64,18 @@ def test_accuracy_is_trained_recorded_and_evaluated(
     assert made.returncode == 0, made.stderr
 
 
-def test_ranks_against_a_loop() -> None:
+def test_ranks_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The margin plays no part: an image on its own class's vector has rank 0 whatever the margin takes from it."""
     paddle.seed(0)
     head = build_head(load_arc(2.5))
     head.eval()
     rng = np.random.default_rng(0)
-    embeddings = rng.standard_normal((2500, 32)).astype(np.float32)  # more than are looked at in one piece
+    embeddings = rng.standard_normal((2500, 32)).astype(np.float32)
     labels = rng.integers(0, 12, 2500)
     weights = head.weight.numpy().astype(np.float64)
     embeddings[0] = weights[:, labels[0]]
-    ranks = class_ranks(head, embeddings, labels)
+    monkeypatch.setattr(classify, "LOGITS", 12_000)  # in three pieces
+    ranks = class_ranks(head, embeddings, labels, 12)
     assert ranks[0] == 0
     weights /= np.linalg.norm(weights, axis=0)
     for row in range(0, 2500, 7):
@@ -85,7 +87,10 @@ def test_a_head_that_tells_nothing_is_not_right() -> None:
     head = build_head(load_arc(0.2))
     head.eval()
     head.weight.set_value(paddle.ones_like(head.weight))
-    assert (class_ranks(head, np.ones((3, 32), np.float32), np.array([0, 5, 11])) == 6).all()
+    assert (class_ranks(head, np.ones((3, 32), np.float32), np.array([0, 5, 11]), 12) == 6).all()
+    head.weight.set_value(head.weight * float("nan"))
+    with pytest.raises(InputError, match="the class head gives NaN or infinity"):
+        class_ranks(head, np.ones((3, 32), np.float32), np.array([0, 5, 11]), 12)
 
 
 def load_arc(margin: float) -> Any:
@@ -127,6 +132,7 @@ def test_labels_count_as_training_counts_them(config_file: Path, data: Path, tmp
         (["Arch.Head=null", "Loss.Train=[{SupConLoss: {}}]"], "'classification' needs Arch.Head"),
         (["Global.eval_mode=regression"], "Global.eval_mode"),
         (["Global.feature_normalize=False"], "feature_normalize: False goes with feature_binarize"),
+        (["Global.feature_binarize=round"], "round is of numbers from 0 to 1: add feature_normalize: False"),
     ],
 )
 def test_what_does_not_go_together(config_file: Path, data: Path, overrides: list[str], message: str) -> None:

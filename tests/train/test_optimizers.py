@@ -16,6 +16,7 @@ from edgerecall.train.state.checkpoint import read_arrays
 from edgerecall.train.trainer import Trainer
 
 MODEL = {"scope": "RecModel", "lr": {"name": "Step", "learning_rate": 0.002, "step_size": 1, "by_epoch": True}}
+STATISTICS = ("._mean", "._variance")
 CENTERS = {"scope": "CenterLoss", "lr": {"name": "ConstLR", "learning_rate": 50.0}}
 
 
@@ -61,8 +62,25 @@ def test_what_is_of_no_scope_stays(config_file: Path, caplog: pytest.LogCaptureF
     assert "parameters are of no optimizer's scope and stay as they are: backbone." in caplog.text
     moved = one_step(trainer)
     assert (moved["head.weight"][0] != moved["head.weight"][1]).any()
-    fixed = [name for name, value in trainer.trained() if name.startswith(("backbone", "neck")) and value.trainable]
-    assert fixed and all((moved[name][0] == moved[name][1]).all() for name in fixed)  # statistics are not trained
+    fixed = [name for name in moved if name.startswith(("backbone", "neck")) and not name.endswith(STATISTICS)]
+    assert len(fixed) == 144 and all((moved[name][0] == moved[name][1]).all() for name in fixed)
+    assert all(value.grad is None for name, value in trainer.trained() if name in fixed)
+
+
+def test_a_scope_may_be_a_regular_expression(config_file: Path) -> None:
+    rest = {**MODEL, "scope": r"backbone\.(?!blocks).*|neck|head"}
+    blocks = {**MODEL, "scope": r"backbone\.blocks\.[0-9]+"}
+    trainer = Trainer(load_config(listed(config_file, {"Adam": rest}, {"Momentum": blocks}, {"SGD": CENTERS})))
+    owned = [{name for name, _ in part.parameters} for part in trainer.optimizers.parts]
+    assert "backbone.blocks.0.expand_conv.conv.weight" in owned[1] and "backbone.last_conv.weight" in owned[0]
+    assert owned[0] | owned[1] | owned[2] == {name for name, _ in trainer.trained()}
+
+
+def test_float16_scales_for_one_optimizer(config_file: Path) -> None:
+    path = listed(config_file, {"Adam": MODEL}, {"SGD": CENTERS})
+    with pytest.raises(InputError, match="AMP float16 scales the loss for one optimizer"):
+        load_config(path, ["AMP={dtype: float16}"])
+    load_config(path, ["AMP={dtype: bfloat16}"])
 
 
 def test_each_schedule_goes_its_own_way(config_file: Path) -> None:
@@ -98,6 +116,7 @@ def test_the_state_of_another_number_of_optimizers(config_file: Path) -> None:
         ([{"Adam": {"lr": MODEL["lr"]}}], "Adam of a list of optimizers needs a scope"),
         ([{"Adam": MODEL, "SGD": CENTERS}], "expected a list of optimizers, each its name with its options"),
         ([], "expected one optimizer or more"),
+        ([{"Adam": {**MODEL, "scope": "back(bone"}}], r"scope 'back\(bone' is no regular expression"),
         ([{"Adam": MODEL}, {"SGD": {**CENTERS, "lr": {"name": "ConstLR"}}}], r"Optimizer\.others\.0\.lr"),
         ([{"Adagrad": MODEL}], "Optimizer.name"),
     ],

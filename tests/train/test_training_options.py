@@ -257,7 +257,7 @@ def test_weights_under_a_state_hook_are_the_layers_own() -> None:
 
 def test_the_page_shows_the_run(trained: Path, tmp_path: Path) -> None:
     page = (trained / "run" / "train_report.html").read_text()
-    for title in ("Loss", "Recall and mAP", "Learning rate", "Memory", "Images per second"):
+    for title in ("Loss", "Evaluation", "Learning rate", "Memory", "Images per second"):
         assert f"<h2>{title}</h2><svg" in page
     assert "60 of 60 iterations" in page and 'class="best"' in page and "edgerecall train -c" in page
     evaluation = next(record for record in read_records(trained / "run") if record["kind"] == "eval")

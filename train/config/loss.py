@@ -108,6 +108,10 @@ class MemoryOptions(PairOptions):
     def one_size(self) -> MemoryOptions:
         if (self.xbm_size is None) == (self.xbm_ratio is None):
             raise ValueError("expected one of xbm_size (embeddings) and xbm_ratio (share of the training list)")
+        if self.xbn and self.epsilon is not None:
+            raise ValueError(
+                "xbn moves a query's own entry away from it, by which epsilon would find it: leave out one"
+            )
         return self
 
     def size(self, images: int) -> int:

@@ -77,6 +77,8 @@ class GlobalSection(Frozen):
     def by_cosine(self) -> GlobalSection:
         if not self.feature_normalize and self.feature_binarize is None:
             raise ValueError("feature_normalize: False goes with feature_binarize: embeddings are compared by cosine")
+        if self.feature_normalize and self.feature_binarize == "round":
+            raise ValueError("feature_binarize: round is of numbers from 0 to 1: add feature_normalize: False")
         return self
 
     @property
@@ -200,6 +202,12 @@ class TrainConfig(Frozen):
         rates = [one.lr.name for one in (self.Optimizer, *self.Optimizer.others)]
         if "ReduceOnPlateau" in rates and not self.Global.eval_during_train:
             raise ValueError("Optimizer.lr ReduceOnPlateau needs Global.eval_during_train: True")
+        return self
+
+    @model_validator(mode="after")
+    def one_scaler(self) -> TrainConfig:
+        if self.AMP is not None and self.AMP.use_amp and self.AMP.dtype == "float16" and self.Optimizer.others:
+            raise ValueError("AMP float16 scales the loss for one optimizer: take dtype bfloat16, or one optimizer")
         return self
 
     @model_validator(mode="after")

@@ -76,7 +76,7 @@ class Augmentation:
         if image.shape[:2] != self.shape[1:]:
             raise InputError(
                 f"training transforms end with {image.shape[1]} x {image.shape[0]} pixels,"
-                f" Global.image_shape says {self.shape[2]} x {self.shape[1]}"
+                f" the evaluation's give {self.shape[2]} x {self.shape[1]}: both must have one size"
             )
         tensor = np.empty(self.shape, dtype=np.float32)
         preprocess_pixels(image, self.tail, tensor)

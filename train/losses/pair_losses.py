@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import paddle
 
 CHUNK = 2048  # keys at a time on a CPU: 64 rows of similarities stay in the cache
-PIECE = 2**28  # similarities at a time on a GPU: 1 GiB
+PIECE = 2**27  # similarities at a time on a GPU: with what is made of them about 1 GiB
 
 
 class PairLoss(ABC):

@@ -19,7 +19,7 @@ Records = list[dict[str, Any]]
 # title, record kind, names of the curves, logarithmic, what to read in it
 PLOTS = (
     ("Loss", "train", ("loss",), True, "The loss of single iterations; it jumps up when the memory starts."),
-    ("Recall and mAP", "eval", (), False, "On the evaluation lists, self left out."),
+    ("Evaluation", "eval", (), False, "On the evaluation lists; an image never finds itself."),
     ("Learning rate", "train", ("lr",), True, ""),
     ("Memory", "train", ("memory_fill",), False, "Embeddings held, of the most that fit."),
     (

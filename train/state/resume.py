@@ -86,7 +86,11 @@ def read_position(prefix: Path, fresh: RunPosition) -> RunPosition:
     for name in sorted(progress.settings.keys() & fresh.settings.keys()):
         was, now = progress.settings[name], fresh.settings[name]
         if was != now:
-            saved = "; what the schedule had made of it stays as saved" if name.startswith("Optimizer.lr.") else ""
+            saved = (
+                "; what the schedule had made of it stays as saved"
+                if name.startswith("Optimizer.") and ".lr." in name
+                else ""
+            )
             logger.warning("checkpoint %s: %s was %s and is %s now%s", path, name, was, now, saved)
     progress.settings = fresh.settings
     if progress.probe is not None and progress.probe.ndim != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import resource
 import shutil
 import signal
@@ -109,7 +110,11 @@ def test_a_recipe(real_bundle: Path, data: Path, edgerecall: Run, tmp_path: Path
         ({"onnx-int8": {"keep": ["conv_that_is_not_there"]}}, "keep: no layer is 'conv_that_is_not_there'"),
         ({"onnx-int8": {"scheme": "gptq"}}, "'onnx-int8.scheme': "),
         ({"onnx-int8": {"percentile": 20}}, "'onnx-int8.percentile'"),
-        ({"onnx-int4": {}}, "unknown key 'onnx-int4'"),
+        ({"onnx-int4": {}}, "unknown key 'onnx-int4'; did you mean 'onnx-int8'?"),
+        ({"onnx-int8": {"kep": []}}, "unknown key 'onnx-int8.kep'; did you mean 'keep'?"),
+        ({"onnx-int8": {"scheme": "nncf"}}, "onnx-int8: scheme nncf is for openvino-int8"),
+        ({"openvino-int8": {"scheme": "nncf", "activations": "int8"}}, "scheme nncf takes keep alone, not activations"),
+        ({"onnx-int8": {"calibration": "minmax", "percentile": 99}}, "percentile is of that calibration, minmax has"),
     ],
 )
 def test_recipes_that_are_refused(
@@ -161,9 +166,19 @@ def test_images_that_measure_nothing(
         shutil.copyfile(same / "0.png", same / f"{index}.png")
     refused(same, "different images that can be read, got 1")
     refused(data, "is in a list for evaluation", list=mixed(data, tmp_path))
+    refused(data, "a list for evaluation: calibrate on training images alone", list=data / "test_list.txt")
+    copied = noisy(tmp_path / "copied", 40)
+    for name in ("a.JPG", "b.JPG"):
+        shutil.copyfile(data / (data / "test_list.txt").read_text().split()[0], copied / name)
+    (copied / "test_list.txt").write_text("a.JPG 0\n")
+    refused(copied, "a.JPG is among the images and in a list for evaluation")
     golden = noisy(tmp_path / "golden", 40)
     shutil.copyfile(next((real_bundle / "golden").glob("00.*")), golden / "a.png")
     refused(golden, "is one of the bundle's golden images")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "test_list.txt").write_text("gone.jpg 0\n")  # that it is not there is no matter
+    refused(lists, "expected 32 or more different images")
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(empty, "empty")
@@ -183,6 +198,7 @@ def test_a_bad_image_is_told_and_another_stands_in(real_bundle: Path, edgerecall
     options = ("--calibrate-count", "39", "--artifacts", "onnx-int8", "--out", tmp_path / "out")
     result = edgerecall("quantize", real_bundle, "--calibrate", folder, *options)
     assert "bad image, left out:" in result.stderr and "calibration: 39 images of 40" in result.stderr
+    assert result.returncode in (0, 2), result.stderr  # noise measures no range that photographs have
 
 
 def test_ranges_that_clip_are_seen(real_bundle: Path, data: Path, edgerecall: Run, tmp_path: Path) -> None:
@@ -218,6 +234,50 @@ def test_a_scale_that_was_changed_is_seen(quantised: Path, tmp_path: Path) -> No
         check_artifact(changed, artifacts(quantised)["onnx-int8"], tensors, embeddings)
 
 
+def test_what_is_there_stays(quantised: Path, data: Path, edgerecall: Run, tmp_path: Path) -> None:
+    """Files of the user's own, and with --force an artifact whose successor fails."""
+    bundle, recipe = tmp_path / "bundle", tmp_path / "recipe.yaml"
+    shutil.copytree(quantised, bundle)
+    (bundle / "notes.txt").write_text("mine")
+    recipe.write_text(yaml.safe_dump({"onnx-int8": {"percentile": 51}}))
+    options = ("--calibrate", data, "--recipe", recipe, "--artifacts", "onnx-int8,onnx-fp16", "--force")
+    result = edgerecall("quantize", bundle, *options)
+    assert result.returncode == 1 and "onnx-int8: left out" in result.stderr, result.stderr
+    assert artifacts(bundle) == artifacts(quantised) and (bundle / "notes.txt").read_text() == "mine"
+    Bundle.open(bundle).check()
+    assert "--recipe" not in Bundle.open(bundle).manifest.source["quantised"]["onnx-int8"]
+
+
+def test_a_folder_that_is_taken(
+    real_bundle: Path, edgerecall: Run, one_line: Callable[..., None], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(real_bundle, bundle)
+    (bundle / "onnx-fp16").mkdir()
+    (bundle / "onnx-fp16" / "mine.txt").write_text("mine")
+    result = edgerecall("quantize", bundle, "--artifacts", "onnx-fp16")
+    one_line(result, 2, "the bundle's folder has something else called onnx-fp16: move it away")
+    assert (bundle / "onnx-fp16" / "mine.txt").is_file() and artifacts(bundle) == artifacts(real_bundle)
+
+
+def test_a_bundle_of_openvino_alone(
+    real_bundle: Path, data: Path, edgerecall: Run, one_line: Callable[..., None], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(real_bundle, bundle)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["artifacts"] = [one for one in manifest["artifacts"] if one["runtime"] == "openvino"]
+    manifest["source"]["quantised"] = "free text"
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    options = ("--calibrate", data, "--artifacts", "openvino-int8")
+    one_line(edgerecall("quantize", bundle, *options), 2, "choose 'scheme: nncf' by --recipe")
+    assert edgerecall("quantize", bundle, "--artifacts", "openvino-fp16").returncode == 0
+    manifest["artifacts"][0]["files"][0]["role"] = "other"
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    again = ("--artifacts", "openvino-fp16", "--out", tmp_path / "again")
+    one_line(edgerecall("quantize", bundle, *again), 2, "has no file with the role 'model'")
+
+
 def small_disk() -> None:
     """Writing beyond 200 kB fails, as on a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -240,3 +300,7 @@ def test_what_is_asked_for_wrongly(real_bundle: Path, edgerecall: Run, one_line:
     one_line(edgerecall("quantize", real_bundle), 2, "int8 needs images to measure ranges on: give --calibrate")
     one_line(edgerecall("quantize", real_bundle, "--artifacts", "onnx-int4"), 2, "unknown 'onnx-int4'; did you mean")
     one_line(edgerecall("quantize", real_bundle, "--list", "a.txt"), 2, "--list is of --calibrate's folder")
+    fp16 = ("--artifacts", "onnx-fp16", "--calibrate", "nowhere")
+    one_line(edgerecall("quantize", real_bundle, *fp16), 2, "onnx-fp16: needs no images: leave out --calibrate")
+    few = ("--calibrate", "nowhere", "--calibrate-count", "10")
+    assert edgerecall("quantize", real_bundle, *few).returncode == 2

@@ -94,6 +94,10 @@ def test_frozen_batch_norms_keep_their_statistics(frozen: bool) -> None:
     assert bool(moved) != frozen
     alone = network(images[:2]).numpy()
     assert np.allclose(alone, found.numpy()[:2], rtol=1e-3, atol=1e-5) == frozen
+    synced = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # as over several GPUs
+    synced.train()
+    kinds = {layer.training for layer in synced.sublayers() if isinstance(layer, paddle.nn.SyncBatchNorm)}
+    assert kinds == {not frozen}
     norms = [value for name, value in network.named_parameters() if name.endswith("bn.weight")]
     assert len(norms) == 49 and all(value.grad is not None for value in norms)
 
