@@ -77,7 +77,7 @@ def make_quantised(name: str, work: Work) -> Artifact:
     if recipe is not None:
         assert work.tensors is not None
         written = work.scratch / f"{name}.json"
-        written.write_text(recipe.model_dump_json(), encoding="utf-8")
+        written.write_text(recipe.model_dump_json(exclude_unset=True), encoding="utf-8")
         arguments += [written, work.tensors]
     run_step(own_step(entry.step, *arguments), {**os.environ, **SILENT}, label=f"quantising {name}")
     told = json.loads(answer.read_text(encoding="utf-8"))

@@ -96,8 +96,8 @@ def read_calibration(
         raise InputError(f"calibration: expected {FEWEST} or more different images that can be read, got {len(hashes)}")
     tensors = kept[: len(hashes)]
     middle = tensors[:, :, ::4, ::4]
-    inside, between = float(middle.std(axis=(1, 2, 3)).mean()), float(middle.std(axis=0).mean())
-    if inside == 0 or between < ALIKE * inside:
+    inside, between = float(middle.std(axis=(2, 3)).mean()), float(middle.std(axis=0).mean())
+    if inside < ALIKE * between or between < ALIKE * inside:
         raise InputError(
             "calibration: the images are all alike, or of one colour each: the ranges would be theirs alone"
         )

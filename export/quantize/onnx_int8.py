@@ -89,7 +89,7 @@ def quantize_onnx(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe
     quantizer = QDQQuantizer(
         model,
         recipe.per_channel,
-        False,
+        recipe.reduce_range,
         QuantType.QInt8,
         QuantType.QInt8 if symmetric else QuantType.QUInt8,
         ranges,

@@ -20,7 +20,8 @@ class Int8Recipe(Frozen):
 
     scheme: `qdq`, ONNX Runtime's quantiser over the folded ONNX graph; `nncf`, NNCF's over OpenVINO's. activations:
     unsigned with a zero point, or signed and symmetric (qdq). calibration: what of the activations seen becomes the
-    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights.
+    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights. reduce_range:
+    weights of 7 bits, without which ONNX Runtime's sums of products overflow on x86 CPUs that have no VNNI (qdq).
     keep: layers left in float: names in the folded graph, operator types, or `first`, `last`, `depthwise`.
     """
 
@@ -29,6 +30,7 @@ class Int8Recipe(Frozen):
     calibration: Literal["minmax", "percentile", "entropy"] = "percentile"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     per_channel: bool = True
+    reduce_range: bool = True
     keep: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
 
     @model_validator(mode="after")
@@ -47,7 +49,8 @@ class Int8Recipe(Frozen):
             return f"NNCF{kept}"
         how = f"percentile {self.percentile:g}" if self.calibration == "percentile" else self.calibration
         channels = "per channel" if self.per_channel else "per tensor"
-        return f"QDQ, {self.activations}, {channels}, {how}{kept}"
+        bits = ", weights of 7 bits" if self.reduce_range else ""
+        return f"QDQ, {self.activations}, {channels}{bits}, {how}{kept}"
 
 
 class Layer(NamedTuple):

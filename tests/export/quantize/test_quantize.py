@@ -35,7 +35,7 @@ def quantised(real_bundle: Path, data: Path, edgerecall: Run, tmp_path_factory: 
     shutil.copytree(real_bundle, bundle)
     result = edgerecall("quantize", bundle, "--calibrate", data, "--artifacts", ALL)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "onnx-int8: QDQ, uint8, per channel, percentile 99.99" in result.stdout
+    assert "onnx-int8: QDQ, uint8, per channel, weights of 7 bits, percentile 99.99" in result.stdout
     return bundle
 
 
@@ -70,7 +70,7 @@ def test_every_row_runs_as_its_artifact_is(quantised: Path, data: Path, edgereca
     assert result.returncode == 0, result.stdout + result.stderr
     rows = yaml.safe_load(out.read_text())["rows"]
     ran = {(row["runtime"], row["quantisation"]): row["precision"] for row in rows}
-    assert len(rows) == 6 and ran["onnxruntime", "fp32"] == "fp32" and ran["openvino", "fp16"] == "fp32"
+    assert len(rows) == 6 and ran["onnxruntime", "fp32"] == "fp32" and ran["openvino", "fp16"] in ("fp32", "fp16")
     assert "int8" in ran["onnxruntime", "int8"].split("+") and "int8" in ran["openvino", "int8"].split("+")
 
 
@@ -91,7 +91,9 @@ def test_a_recipe(real_bundle: Path, data: Path, edgerecall: Run, tmp_path: Path
     recipe.write_text(yaml.safe_dump({"onnx-int8": how, "openvino-int8": {"scheme": "nncf", "keep": ["first"]}}))
     target = tmp_path / "bundle"
     result = edgerecall("quantize", real_bundle, "--calibrate", data, "--recipe", recipe, "--out", target)
-    assert "onnx-int8: QDQ, int8, per channel, entropy, in float: depthwise, last" in result.stdout, result.stderr
+    assert (
+        "onnx-int8: QDQ, int8, per channel, weights of 7 bits, entropy, in float: depthwise, last" in result.stdout
+    ), result.stderr
     found = artifacts(target)["onnx-int8"]
     graph = onnx.load(str(target / "onnx-int8" / "model.onnx")).graph
     dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -169,14 +171,13 @@ def test_images_that_measure_nothing(
     refused(data, "a list for evaluation: calibrate on training images alone", list=data / "test_list.txt")
     copied = noisy(tmp_path / "copied", 40)
     for name in ("a.JPG", "b.JPG"):
-        shutil.copyfile(data / (data / "test_list.txt").read_text().split()[0], copied / name)
+        shutil.copyfile(data / (data / "test_list.txt").read_text().split()[-2], copied / name)
     (copied / "test_list.txt").write_text("a.JPG 0\n")
     refused(copied, "a.JPG is among the images and in a list for evaluation")
     golden = noisy(tmp_path / "golden", 40)
     shutil.copyfile(next((real_bundle / "golden").glob("00.*")), golden / "a.png")
     refused(golden, "is one of the bundle's golden images")
-    lists = tmp_path / "lists"
-    lists.mkdir()
+    lists = noisy(tmp_path / "lists", 2)
     (lists / "test_list.txt").write_text("gone.jpg 0\n")  # that it is not there is no matter
     refused(lists, "expected 32 or more different images")
     empty = tmp_path / "empty"
@@ -304,3 +305,21 @@ def test_what_is_asked_for_wrongly(real_bundle: Path, edgerecall: Run, one_line:
     one_line(edgerecall("quantize", real_bundle, *fp16), 2, "onnx-fp16: needs no images: leave out --calibrate")
     few = ("--calibrate", "nowhere", "--calibrate-count", "10")
     assert edgerecall("quantize", real_bundle, *few).returncode == 2
+
+
+def test_optimised_kernels_agree_with_plain_ones(quantised: Path) -> None:
+    """Weights of 8 bits overflow in ONNX Runtime's kernels on x86 CPUs without VNNI; those of 7 do nowhere."""
+    import onnxruntime
+
+    _, tensors, _ = Bundle.open(quantised).golden()
+    outputs = []
+    for level in (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    ):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level, options.log_severity_level = level, 3
+        model = str(quantised / "onnx-int8" / "model.onnx")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        outputs.append(session.run(None, {session.get_inputs()[0].name: tensors})[0])
+    assert np.abs(outputs[0] - outputs[1]).max() <= 0.05 * np.abs(outputs[1]).max()
