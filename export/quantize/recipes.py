@@ -20,8 +20,9 @@ class Int8Recipe(Frozen):
 
     scheme: `qdq`, ONNX Runtime's quantiser over the folded ONNX graph; `nncf`, NNCF's over OpenVINO's. activations:
     unsigned with a zero point, or signed and symmetric (qdq). calibration: what of the activations seen becomes the
-    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights. reduce_range:
-    weights of 7 bits, without which ONNX Runtime's sums of products overflow on x86 CPUs that have no VNNI (qdq).
+    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights.
+    reduce_range: weights of 7 bits, without which ONNX Runtime's sums of products overflow on x86 CPUs that have no
+    VNNI (qdq).
     keep: layers left in float: names in the folded graph, operator types, or `first`, `last`, `depthwise`.
     """
 
