@@ -41,6 +41,8 @@ def quantize_bundle(
     golden = bundle.golden()
     calibration = calibrate() if calibrate is not None else None
     in_place = target.resolve() == bundle.root.resolve()
+    if bundle.root.resolve() in target.resolve().parents:
+        raise InputError(f"--out {target}: expected a folder outside of the bundle {bundle.root}")
     with (
         atomic_folder(target, MANIFEST if in_place else None) as folder,
         tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,

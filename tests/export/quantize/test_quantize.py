@@ -301,6 +301,8 @@ def test_what_is_asked_for_wrongly(real_bundle: Path, edgerecall: Run, one_line:
     one_line(edgerecall("quantize", real_bundle), 2, "int8 needs images to measure ranges on: give --calibrate")
     one_line(edgerecall("quantize", real_bundle, "--artifacts", "onnx-int4"), 2, "unknown 'onnx-int4'; did you mean")
     one_line(edgerecall("quantize", real_bundle, "--list", "a.txt"), 2, "--list is of --calibrate's folder")
+    inside = ("--artifacts", "onnx-fp16", "--out", real_bundle / "inside")
+    one_line(edgerecall("quantize", real_bundle, *inside), 2, "expected a folder outside of the bundle")
     fp16 = ("--artifacts", "onnx-fp16", "--calibrate", "nowhere")
     one_line(edgerecall("quantize", real_bundle, *fp16), 2, "onnx-fp16: needs no images: leave out --calibrate")
     few = ("--calibrate", "nowhere", "--calibrate-count", "10")
