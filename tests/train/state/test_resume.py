@@ -20,7 +20,7 @@ import yaml
 from edgerecall.runtimes.core.errors import InputError
 from edgerecall.train.config.training import TrainConfig, load_config
 from edgerecall.train.report.recorder import Recorder, read_records
-from edgerecall.train.state.checkpoint import read_arrays, read_optimizer, read_state
+from edgerecall.train.state.checkpoint import read_arrays, read_optimizers, read_state
 from edgerecall.train.trainer import Trainer
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -98,7 +98,7 @@ def test_killed_at_three_points(tmp_path: Path, full_config: Path) -> None:
     assert (one["loss_func.0.xbm.state"] == two["loss_func.0.xbm.state"]).all() and one["loss_func.0.xbm.state"][
         1
     ] == 24
-    optimizers = [read_optimizer(folder / "latest.pdopt") for folder in (unbroken, broken)]
+    optimizers = [read_optimizers(folder / "latest.pdopt")[0] for folder in (unbroken, broken)]
     assert optimizers[0].keys() == optimizers[1].keys()
     for name, value in optimizers[0].items():
         if name != "LR_Scheduler":
@@ -214,7 +214,7 @@ def refused(config: TrainConfig, message: str) -> None:
 def test_damaged_optimizer_state(stopped: tuple[TrainConfig, Path]) -> None:
     config, prefix = stopped
     path = prefix.with_suffix(".pdopt")
-    whole = read_optimizer(path)
+    whole = read_optimizers(path)[0]
     moment = next(name for name in whole if name.endswith("moment1_0"))
     broken: list[tuple[dict[str, Any], str]] = [
         ({**whole, "nobody_moment1_0": np.zeros(1)}, "'nobody_moment1_0' belongs to no parameter"),
