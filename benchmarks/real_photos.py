@@ -39,40 +39,41 @@ CONFIG = ROOT / "configs" / "photos.yaml"
 SEED, TRAIN_CLASSES, VAL_CLASSES = 7, 41, 14
 FEATURES = 1280
 Plain = dict[str, Any]
+Change = Callable[[dict[str, Any], int], None]  # of a config, for so many classes
 
 
-def batch_only(config: Plain) -> None:
+def batch_only(config: Plain, classes: int) -> None:
     """The contrastive loss without the memory."""
     options = {"margin": config["Loss"]["Train"][0]["ContrastiveLoss_XBM"]["margin"]}
     config["Loss"]["Train"] = [{"ContrastiveLoss": options}]
 
 
-def arcface(config: Plain) -> None:
+def arcface(config: Plain, classes: int) -> None:
     """A class head alone, which learns ten times as fast as the network."""
     config["Loss"]["Train"] = [{"CELoss": {}}]
-    head_learns(config)
+    head_learns(config, classes)
 
 
-def arcface_too(config: Plain) -> None:
+def arcface_too(config: Plain, classes: int) -> None:
     """A class head beside the contrastive loss with its memory."""
     config["Loss"]["Train"].append({"CELoss": {}})
-    head_learns(config)
+    head_learns(config, classes)
 
 
-def head_learns(config: Plain) -> None:
+def head_learns(config: Plain, classes: int) -> None:
     """ArcFace's head, and an optimizer for it."""
-    head = {"name": "ArcMargin", "embedding_size": FEATURES, "class_num": config["classes"], "margin": 0.3, "scale": 30}
+    head = {"name": "ArcMargin", "embedding_size": FEATURES, "class_num": classes, "margin": 0.3, "scale": 30}
     config["Arch"]["Head"] = head
     of_network = {key: value for key, value in config["Optimizer"].items() if key != "name"}
     of_head = {"scope": "head", "lr": {"name": "Cosine", "learning_rate": 1e-3}}
     config["Optimizer"] = [{"Adam": {"scope": "backbone", **of_network}}, {"Adam": of_head}]
 
 
-def as_it_is(config: Plain) -> None:
+def as_it_is(config: Plain, classes: int) -> None:
     """The config's own way."""
 
 
-METHODS: dict[str, Callable[[Plain], None] | None] = {
+METHODS: dict[str, Change | None] = {
     "no training": None,
     "contrastive": batch_only,
     "contrastive + XBM": as_it_is,
@@ -81,16 +82,14 @@ METHODS: dict[str, Callable[[Plain], None] | None] = {
 }
 
 
-def config(home: Path, data: Path, out: Path, change: Callable[[Plain], None], classes: int, seed: int) -> Plain:
+def config(home: Path, data: Path, out: Path, change: Change, classes: int, seed: int) -> Plain:
     """`configs/photos.yaml` for one training."""
     plain: Plain = read_yaml(CONFIG)
     loader = plain["DataLoader"]
     for part, name in ((loader["Train"], "train"), (loader["Eval"]["Gallery"], "test")):
         part["dataset"] |= {"image_root": str(data), "cls_label_path": str(home / f"{name}_list.txt")}
     plain["Global"] |= {"output_dir": str(out), "seed": seed}
-    plain["classes"] = classes
-    change(plain)
-    del plain["classes"]
+    change(plain, classes)
     return plain
 
 

@@ -61,13 +61,11 @@ def convert(folder: Path, layout: str | None, **given: Any) -> None:
     """Write list files for FOLDER, a published data set: train_list.txt and test_list.txt, or query and gallery.
 
     Where a data set does not divide its classes into those to train and to test (grocery), they are drawn by --seed."""
-    from ..runtimes.core.config import suggestion
-    from ..runtimes.core.errors import InputError
+    from ..runtimes.core.config import require_known
     from ..train.data.layouts import LAYOUTS, find_layout
 
     name = layout or find_layout(folder)
-    if name not in LAYOUTS:
-        raise InputError(f"--layout: unknown '{name}'{suggestion(name, LAYOUTS)}")
+    require_known(name, LAYOUTS, "--layout")
     write_lists(folder, name, **given)
 
 

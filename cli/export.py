@@ -51,16 +51,14 @@ def command(
     from ..export.exporter import ALL, FORMATS, export_bundle
     from ..export.sources import from_checkpoint, from_model
     from ..runtimes.bundle.manifest import MANIFEST
-    from ..runtimes.core.config import suggestion
-    from ..runtimes.core.errors import InputError
+    from ..runtimes.core.config import require_known
     from ..runtimes.core.files import refuse_to_replace
     from ..runtimes.preprocess.images import find_images
 
     named = [name.strip() for name in formats.split(",")]
     names = list(dict.fromkeys(name for part in named for name in (ALL if part == "all" else (part,))))
     for name in names:
-        if name not in FORMATS:
-            raise InputError(f"--formats: unknown '{name}'{suggestion(name, FORMATS)}")
+        require_known(name, FORMATS, "--formats")
     config: Any = None
     if config_path is not None:
         from ..train.config.training import load_config

@@ -50,13 +50,12 @@ def command(
     from ..export.quantize.quantizer import quantize_bundle
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
-    from ..runtimes.core.config import suggestion
+    from ..runtimes.core.config import require_known
     from ..runtimes.core.errors import InputError
 
     names = list(dict.fromkeys(name.strip() for name in artifacts.split(",")))
     for name in names:
-        if name not in QUANTISED:
-            raise InputError(f"--artifacts: unknown '{name}'{suggestion(name, QUANTISED)}")
+        require_known(name, QUANTISED, "--artifacts")
     if listed is not None and calibrate is None:
         raise InputError("--list is of --calibrate's folder: give --calibrate DIR")
     recipes, opened = load_recipes(recipe), Bundle.open(bundle)

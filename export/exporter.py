@@ -140,8 +140,7 @@ def check_artifact(
             raise ParityError(str(error)) from error
         output = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
         whole = predictor.embed(tensors)
-        executed = predictor.execution_record(tensors[:1])
-        precision = executed.precision if executed else predictor.info.precision
+        precision = predictor.executed_info(tensors[:1]).precision
         wrong = precision_problem(artifact.quantisation, options.precision, precision)
         ran = (precision, artifact.quantisation)
     check = compare(output, expected, artifact.runtime, *ran)

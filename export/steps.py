@@ -82,14 +82,14 @@ def onnx_fp16(answer: str, source: str, target: str) -> None:
 
 def openvino_fp16(answer: str, source: str, target: str) -> None:
     """IR -> IR with its weights as float16."""
-    from .quantize.openvino_int8 import halve_openvino
+    from .quantize.openvino_ir import halve_ir
 
-    halve_openvino(Path(source), Path(target))
+    halve_ir(Path(source), Path(target))
     tell(answer, "openvino", [])
 
 
-def onnx_int8(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
-    """ONNX -> QDQ."""
+def qdq(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
+    """ONNX -> ONNX in int8."""
     from .quantize.onnx_int8 import quantize_onnx
     from .quantize.recipes import Int8Recipe
 
@@ -97,14 +97,13 @@ def onnx_int8(answer: str, source: str, target: str, recipe: str, tensors: str) 
     tell(answer, "onnxruntime", quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
 
 
-def openvino_int8(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
-    """IR (by NNCF) or ONNX (through QDQ) -> int8 IR."""
-    from .quantize.openvino_int8 import quantize_openvino
+def nncf(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
+    """IR -> IR in int8."""
+    from .quantize.openvino_ir import quantize_ir
     from .quantize.recipes import Int8Recipe
 
     read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
-    kept = quantize_openvino(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target))
-    tell(answer, "nncf" if read.scheme == "nncf" else "onnxruntime", kept)
+    tell(answer, "nncf", quantize_ir(Path(source), np.load(tensors, mmap_mode="r"), read.keep, Path(target)))
 
 
 def tell(answer: str, tool: str, kept: list[str]) -> None:
@@ -120,8 +119,8 @@ STEPS: dict[str, Callable[..., None]] = {
     "openvino": openvino,
     "onnx_fp16": onnx_fp16,
     "openvino_fp16": openvino_fp16,
-    "onnx_int8": onnx_int8,
-    "openvino_int8": openvino_int8,
+    "qdq": qdq,
+    "nncf": nncf,
 }
 
 

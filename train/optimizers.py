@@ -13,7 +13,7 @@ from ..runtimes.core.errors import InputError
 from .config.optimizer import OneOptimizer, OptimizerSection
 from .schedule import Schedule, build_optimizer
 from .state.checkpoint import HEAD, LOSS, read_optimizers
-from .state.resume import load_optimizer
+from .state.resume import load_optimizer, saved_names
 from .state.savepoint import path_of
 
 logger = logging.getLogger(__name__)
@@ -129,5 +129,7 @@ class Optimizers:
             raise InputError(
                 f"checkpoint {path}: expected the state of {len(self.parts)} optimizers, got {len(states)}"
             )
+        saved = saved_names(prefix)
         for part, state in zip(self.parts, states, strict=True):
-            load_optimizer(part.optimizer, part.section.name, part.schedule.scheduler, prefix, part.parameters, state)
+            kind, schedule = part.section.name, part.schedule.scheduler
+            load_optimizer(part.optimizer, kind, schedule, path, part.parameters, state, saved)

@@ -381,10 +381,7 @@ class Trainer:
         }
 
     def _settings(self) -> dict[str, str]:
-        section = self.config.Optimizer
-        found = flat("Optimizer", section.model_copy(update={"others": ()}))
-        for index, other in enumerate(section.others):
-            found |= flat(f"Optimizer.others.{index}", other)
+        found = flat("Optimizer", self.config.Optimizer)
         for index, entry in enumerate(self.config.Loss.Train):
             found |= flat("Loss.Train" if index == 0 else f"Loss.Train.{index}", entry)
         return found

@@ -129,8 +129,7 @@ def load_side(request: SideRequest, bundle: Bundle, image: Path, predictor: Pred
         side.steps = trace(side.data, preprocess, str(path))
         side.tensor = np.asarray(side.steps[-1].values, dtype=np.float32)
         side.embedding = embed(predictor, side.tensor)
-        executed = predictor.execution_record(side.tensor[None])
-        side.precision = executed.precision if executed else predictor.info.precision
+        side.precision = predictor.executed_info(side.tensor[None]).precision
     return side
 
 

@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import Artifact, Quantisation, Recipe, describe_file
 from ..context import FormatFailed, own_step, run_step
-from .recipes import RecipeFile
+from .recipes import Int8Recipe, RecipeFile
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """runtime, quantisation: of the artifact. step: of `steps`. file: the model's name."""
+    """runtime, quantisation: of the artifact. file: the model's name."""
 
     runtime: str
     quantisation: Quantisation
-    step: str
     file: str
 
 
 QUANTISED = {
-    "onnx-fp16": Quantised("onnxruntime", "fp16", "onnx_fp16", "model.onnx"),
-    "onnx-int8": Quantised("onnxruntime", "int8", "onnx_int8", "model.onnx"),
-    "openvino-fp16": Quantised("openvino", "fp16", "openvino_fp16", "model.xml"),
-    "openvino-int8": Quantised("openvino", "int8", "openvino_int8", "model.xml"),
+    "onnx-fp16": Quantised("onnxruntime", "fp16", "model.onnx"),
+    "onnx-int8": Quantised("onnxruntime", "int8", "model.onnx"),
+    "openvino-fp16": Quantised("openvino", "fp16", "model.xml"),
+    "openvino-int8": Quantised("openvino", "int8", "model.xml"),
 }
 SILENT = {"NNCF_CI": "1"}  # else NNCF tells its makers of each use
 CALIBRATED = tuple(name for name, entry in QUANTISED.items() if entry.quantisation == "int8")
 
 
+class Told(NamedTuple):
+    """What a step says that it did: by which tool, and what it left in float."""
+
+    tool: str
+    version: str
+    kept: list[str]
+
+
 @dataclass(frozen=True)
 class Work:
     """What making an artifact takes. tensors: the calibration's, in a file, None where there is none; hashes: of its
-    images.
+    images; graphs: QDQ models made so far.
     """
 
     bundle: Bundle
@@ -44,6 +53,7 @@ class Work:
     recipes: RecipeFile
     tensors: Path | None
     hashes: tuple[str, ...]
+    graphs: dict[Int8Recipe, tuple[Path, Told]] = field(default_factory=dict)
 
     @property
     def made(self) -> Path:
@@ -65,22 +75,46 @@ def float_model(bundle: Bundle, runtime: str) -> Path:
     )
 
 
+def run_quantiser(step: str, work: Work, source: Path, target: Path, recipe: Int8Recipe | None = None) -> Told:
+    """Runs one of `steps` in a process of its own; FormatFailed with its reason."""
+    answer, arguments = target.with_suffix(".answer"), [source, target]
+    if recipe is not None:
+        assert work.tensors is not None
+        written = work.scratch / f"{step}.json"
+        written.write_text(recipe.model_dump_json(exclude_unset=True), encoding="utf-8")
+        arguments += [written, work.tensors]
+    run_step(own_step(step, answer, *arguments), {**os.environ, **SILENT}, label=f"quantising ({step})")
+    told = Told(**json.loads(answer.read_text(encoding="utf-8")))
+    answer.unlink()
+    return told
+
+
+def qdq_graph(work: Work, recipe: Int8Recipe) -> tuple[Path, Told]:
+    """The QDQ model of a recipe, which both runtimes read; made once."""
+    if recipe not in work.graphs:
+        target = work.scratch / f"qdq-{len(work.graphs)}.onnx"
+        told = run_quantiser("qdq", work, float_model(work.bundle, "onnxruntime"), target, recipe)
+        work.graphs[recipe] = (target, told)
+    return work.graphs[recipe]
+
+
 def make_quantised(name: str, work: Work) -> Artifact:
     """One artifact, made in `work.made`. FormatFailed with the reason."""
     entry, recipe = QUANTISED[name], work.recipes.of(name)
-    from_onnx = entry.runtime == "onnxruntime" or (recipe is not None and recipe.scheme == "qdq")
-    source = float_model(work.bundle, "onnxruntime" if from_onnx else entry.runtime)
-    place, answer = work.made / name, work.scratch / f"{name}.answer"
+    place = work.made / name
     place.mkdir(parents=True)
     target = place / entry.file
-    arguments = [answer, source, target]
-    if recipe is not None:
-        assert work.tensors is not None
-        written = work.scratch / f"{name}.json"
-        written.write_text(recipe.model_dump_json(exclude_unset=True), encoding="utf-8")
-        arguments += [written, work.tensors]
-    run_step(own_step(entry.step, *arguments), {**os.environ, **SILENT}, label=f"quantising {name}")
-    told = json.loads(answer.read_text(encoding="utf-8"))
+    if recipe is None:
+        step = name.replace("-", "_")
+        told = run_quantiser(step, work, float_model(work.bundle, entry.runtime), target)
+    elif recipe.scheme == "nncf":
+        told = run_quantiser("nncf", work, float_model(work.bundle, entry.runtime), target, recipe)
+    else:
+        graph, told = qdq_graph(work, recipe)
+        if entry.runtime == "openvino":
+            run_step(own_step("openvino", graph, target), label="OpenVINO's converter")
+        else:
+            shutil.copyfile(graph, target)
     files = {"model": target, "weights": target.with_suffix(".bin")} if target.suffix == ".xml" else {"model": target}
     return Artifact(
         name=name,
@@ -89,10 +123,10 @@ def make_quantised(name: str, work: Work) -> Artifact:
         quantisation=entry.quantisation,
         recipe=Recipe(
             scheme="weights in float16" if recipe is None else recipe.text(),
-            tool=told["tool"],
-            version=told["version"],
+            tool=told.tool,
+            version=told.version,
             calibration=() if recipe is None else work.hashes,
-            kept=tuple(told["kept"]),
+            kept=tuple(told.kept),
         ),
         files=tuple(describe_file(work.made, path, role) for role, path in files.items()),
     )

@@ -17,7 +17,7 @@ from ...runtimes.core.image_list import read_image_list
 from ...runtimes.preprocess.images import find_images, read_bytes
 from ...runtimes.preprocess.pipeline import preprocess_bytes
 
-FEWEST, MOST = 32, 1000  # images; below, single ones decide the ranges; above, memory
+FEWEST = 32  # images; below, single ones decide the ranges
 TRAIN_LIST = "train_list.txt"
 EVALUATED = ("test_list.txt", "query_list.txt", "gallery_list.txt", "val_list.txt", "catalogue_list.txt")
 ALIKE = 0.01  # of the mean spread of pixels inside an image: less than that between images is one picture
@@ -68,7 +68,7 @@ def read_calibration(
     A bad image is reported and another stands in. InputError where an image is one of the evaluation's or the bundle's
     golden ones, by path or by its bytes, where fewer than `FEWEST` are left, or where they are all alike.
     """
-    golden = {file.sha256: "of the bundle's golden images" for file in bundle.manifest.golden}
+    golden = {file.sha256 for file in bundle.manifest.golden}
     kept, hashes = np.empty((count, *bundle.spec.input_shape), np.float32), dict[str, None]()
     sizes: dict[int, set[str]] = {}
     for path in spread(files.chosen, count):
@@ -84,7 +84,7 @@ def read_calibration(
             continue
         digest = hashlib.sha256(data).hexdigest()
         if digest in golden:
-            raise refused(path, f"one {golden[digest]}")
+            raise refused(path, "one of the bundle's golden images")
         if digest not in hashes:
             kept[len(hashes)] = tensor
             hashes[digest] = None

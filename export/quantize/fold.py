@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FOLDED = {*MOVES, "Add", "Concat", "Div", "Gather", "Mul", "Neg", "Pow", "Shape", "Slice", "Sqrt", "Sub"}
-NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")
+NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
 class Graph:
@@ -49,10 +49,9 @@ class Graph:
                 if name == old:
                     node.input[place] = new
 
-    def drop(self, *gone: Any) -> None:
-        """Leaves operators out."""
-        keys = {id(node) for node in gone}
-        self.nodes = [node for node in self.nodes if id(node) not in keys]
+    def drop(self, gone: Any) -> None:
+        """Leaves an operator out."""
+        self.nodes = [node for node in self.nodes if node is not gone]
 
     def add_constant(self, name: str, array: NDArray[Any]) -> str:
         """A new constant; its name, made unlike all others."""
@@ -102,14 +101,12 @@ def fold_constants(graph: Graph) -> None:
     """What hangs on constants alone becomes one, where it is no larger than it was."""
     for node in list(graph.nodes):
         if node.op_type == "Constant" and node.output[0] not in graph.outputs:
-            value = attributes(node).get("value")
-            numbers = [one for name, one in attributes(node).items() if name in NUMBERS]
-            if value is not None:
+            ((form, value),) = attributes(node).items()
+            if form == "value":
                 graph.constants[node.output[0]] = numpy_helper.to_array(value)
-            elif numbers:
-                kind = np.float32 if isinstance(np.asarray(numbers[0]).reshape(-1)[:1].tolist()[0], float) else np.int64
-                graph.constants[node.output[0]] = np.asarray(numbers[0], kind)
-            else:
+            elif form in NUMBERS:
+                graph.constants[node.output[0]] = np.asarray(value, NUMBERS[form])
+            else:  # texts, and sparse ones
                 continue
             graph.drop(node)
             continue

@@ -141,6 +141,12 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
+def require_known(name: str, known: Iterable[str], where: str) -> None:
+    """InputError unless a name that was given at `where` is one of those known."""
+    if name not in (names := tuple(known)):
+        raise InputError(f"{where}: unknown '{name}'{suggestion(name, names)}")
+
+
 def explain(error: ValidationError, model: type[BaseModel], name: str) -> str:
     """The first fault as one line of bounded length, and how many more there are."""
     return readable(_first_fault(error, model, name))

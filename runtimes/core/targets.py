@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import suggestion
+from .config import require_known
 from .errors import InputError
 
 
@@ -134,8 +134,7 @@ TARGETS = {
 
 def target_named(name: str) -> Target:
     """InputError for an unknown name."""
-    if name not in TARGETS:
-        raise InputError(f"target: unknown '{name}'{suggestion(name, TARGETS)}")
+    require_known(name, TARGETS, "target")
     return TARGETS[name]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,7 @@ def verify_runtime(
         artifact = bundle.artifact(runtime, quantisation=quantisation)
         with open_predictor(bundle, runtime, options, worker=worker, artifact=artifact.name) as predictor:
             output = np.concatenate([predictor.embed(tensors[i : i + 1]) for i in range(len(tensors))])
-            executed = predictor.execution_record(tensors[:1])
-            info = replace(predictor.info, precision=executed.precision) if executed else predictor.info
+            info = predictor.executed_info(tensors[:1])
         check = compare(output, reference, runtime, info.precision, artifact.quantisation)
     except EdgeRecallError as error:
         return Verdict(runtime, quantisation or "fp32", None, None, str(error))

@@ -137,6 +137,11 @@ class Predictor(ABC):
         """
         return None
 
+    def executed_info(self, batch: NDArray[Any]) -> RuntimeInfo:
+        """`info`, with the precision that `execution_record` tells where it tells one."""
+        executed = self.execution_record(batch)
+        return replace(self.info, precision=executed.precision) if executed else self.info
+
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
     ) -> list[InnerTensor] | None:

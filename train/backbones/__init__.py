@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ...runtimes.core.config import suggestion
+from ...runtimes.core.config import require_known
 from ...runtimes.core.errors import InputError
 
 BACKBONES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -51,8 +51,7 @@ def build_backbone(name: str, **options: Any) -> Any:
     """A `paddle.nn.Layer` from float32 `(N, 3, H, W)` to float32 `(N, features)`, with `.features` the width and
     `.pools_last`, whether nothing but a flatten lies between the global pooling and them.
     """
-    if name not in BACKBONES:
-        raise InputError(f"Arch.Backbone.name: unknown '{name}'{suggestion(name, BACKBONES)}")
+    require_known(name, BACKBONES, "Arch.Backbone.name")
     module, cls, fixed = BACKBONES[name]
     for option in options:
         if module not in OPTIONS[option]:

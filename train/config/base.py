@@ -16,9 +16,15 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 def flat(name: str, section: BaseModel) -> dict[str, str]:
-    """What a section says, as text by `a.b.c`."""
+    """What a section says, as text by `a.b.c`; entries of a list of sections by their number."""
     found: dict[str, str] = {}
     for key, value in section:
         place = f"{name}.{key}"
-        found.update(flat(place, value) if isinstance(value, BaseModel) else {place: str(value)})
+        if isinstance(value, BaseModel):
+            found |= flat(place, value)
+        elif isinstance(value, tuple) and all(isinstance(entry, BaseModel) for entry in value):
+            for index, entry in enumerate(value):
+                found |= flat(f"{place}.{index}", entry)
+        else:
+            found[place] = str(value)
     return found

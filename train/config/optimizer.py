@@ -147,8 +147,8 @@ def _entries(data: Any) -> Any:
 class OneOptimizer(Frozen):
     """An optimizer. clip_norm: of each tensor's gradient, as in PaddleClas; clip_global_norm: of all together.
 
-    scope: what it moves: `all`, `RecModel` (backbone, neck and head), one of `backbone`, `neck` and `head`, or a loss
-    by its name.
+    scope: what it moves: `all`, `RecModel` (backbone, neck and head), a loss by its name, or layers by a regular
+    expression of their whole names, such as `backbone`.
     """
 
     name: Literal["Adam", "AdamW", "Momentum", "SGD"]

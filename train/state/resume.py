@@ -120,22 +120,26 @@ def read_weights(prefix: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     return (read_arrays(raw), params) if raw.is_file() else (params, None)
 
 
+def saved_names(prefix: Path) -> dict[str, str]:
+    """Parameter name -> the internal one that it had when the savepoint was written."""
+    raw = path_of(prefix, ".pdema")
+    return internal_names(raw if raw.is_file() else path_of(prefix, ".pdparams"))
+
+
 def load_optimizer(
     optimizer: Any,
     name: str,
     schedule: Any,
-    prefix: Path,
+    path: Path,
     parameters: Iterable[tuple[str, Any]],
     state: dict[str, Any],
+    saved: dict[str, str],
 ) -> None:
-    """Takes the optimizer's and the schedule's state, read from `.pdopt`. InputError when it is of others.
+    """Takes the optimizer's and the schedule's state, read from `.pdopt` at `path`. InputError when it is of others.
 
     Paddle names entries after internal parameter names, which count every layer a process ever made. They are
-    translated by the table in the weights' file.
+    translated by `saved`, of `saved_names`.
     """
-    path = path_of(prefix, ".pdopt")
-    raw = path_of(prefix, ".pdema")
-    saved = internal_names(raw if raw.is_file() else path_of(prefix, ".pdparams"))
     trained = {structured: p for structured, p in parameters if not p.stop_gradient}
     translated: dict[str, Any] = {}
     for structured, parameter in trained.items():

@@ -1,4 +1,4 @@
-"""OpenVINO IR in int8: by NNCF from the float IR, or from a QDQ graph; and IR with its weights halved."""
+"""OpenVINO IR in int8 by NNCF, and with its weights halved."""
 
 from __future__ import annotations
 
@@ -8,29 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .recipes import Int8Recipe, Layer, kept_layers
+from .recipes import Layer, kept_layers
 
 HEAVY = ("Convolution", "GroupConvolution", "MatMul")
 
 
-def quantize_openvino(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path) -> list[str]:
-    """Writes the quantised IR, `.xml` and `.bin`; what was left in float. source: the float IR for scheme `nncf`, the
-    float ONNX model for `qdq`. tensors: float32 `(n, 3, H, W)`. InputError where the recipe does not fit.
+def quantize_ir(source: Path, tensors: NDArray[np.float32], keep: tuple[str, ...], target: Path) -> list[str]:
+    """Writes the quantised IR, `.xml` and `.bin`; what was left in float, which `keep` names. source: the float IR.
+    tensors: float32 `(n, 3, H, W)`. InputError where `keep` does not fit.
     """
+    import nncf
     import openvino
 
-    if recipe.scheme == "qdq":
-        from .onnx_int8 import quantize_onnx
-
-        graph = target.with_suffix(".qdq.onnx")
-        kept = quantize_onnx(source, tensors, recipe, graph)
-        openvino.save_model(openvino.convert_model(graph), target, compress_to_fp16=False)
-        graph.unlink()
-        return kept
-    import nncf
-
     model = openvino.Core().read_model(source)
-    kept = kept_layers(layers(model), recipe.keep)
+    kept = kept_layers(layers(model), keep)
     done = nncf.quantize(
         model,
         nncf.Dataset([tensor[None] for tensor in tensors]),
@@ -51,7 +42,7 @@ def layers(model: Any) -> list[Layer]:
     return found
 
 
-def halve_openvino(source: Path, target: Path) -> None:
+def halve_ir(source: Path, target: Path) -> None:
     """The IR with its weights as float16, which are widened when it is loaded."""
     import openvino
 
