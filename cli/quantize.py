@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .console import command_line, console, progress_bar, setup_logging
 
+PATH = click.Path(path_type=Path)
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Training images to measure ranges on: DIR's train_list.txt, else all in it.",
 )
-@click.option(
-    "--list", "listed", type=click.Path(path_type=Path), help="Another list, paths relative to --calibrate's folder."
-)
+@click.option("--list", "listed", type=PATH, help="Another list, paths relative to --calibrate's folder.")
 @click.option(
     "--calibrate-count", default=300, show_default=True, type=click.IntRange(32, 1000), help="How many of them."
 )
@@ -29,25 +32,39 @@ from .console import command_line, console, progress_bar, setup_logging
     show_default=True,
     help="Comma list; also onnx-fp16, openvino-fp16.",
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="YAML with how; see docs/quantisation.md.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write another bundle; default: add to BUNDLE itself.")
+@click.option("--recipe", type=PATH, help="YAML with how; see docs/quantisation.md.")
+@click.option("--out", type=PATH, help="Write another bundle; default: add to BUNDLE itself.")
 @click.option("--force", is_flag=True, help="Make artifacts anew that BUNDLE has already.")
+@click.option(
+    "--validate",
+    type=PATH,
+    metavar="DIR",
+    help="Race recipes, by speed and recall on DIR's val_list.txt, and add those that win.",
+)
+@click.option("--validate-list", type=PATH, help="Another list, paths relative to --validate's folder.")
+@click.option(
+    "--max-recall-drop",
+    default=0.005,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="With --validate: of recall@1, also in the float32 gallery.",
+)
+@click.option("--max-map-drop", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="The same of mAP.")
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="With --validate: of each runtime."
+)
+@click.option("--minutes", type=click.FloatRange(0, 1e6), help="With --validate: begin no other recipe after so many.")
+@click.option("--resume", is_flag=True, help="With --validate: go on with an interrupted race.")
+@click.option("--json", "json_file", type=PATH, help="With --validate: all that was raced.")
 def command(
-    bundle: Path,
-    calibrate: Path | None,
-    listed: Path | None,
-    calibrate_count: int,
-    artifacts: str,
-    recipe: Path | None,
-    out: Path | None,
-    force: bool,
+    bundle: Path, calibrate: Path | None, listed: Path | None, artifacts: str, recipe: Path | None, **given: Any
 ) -> int:
     """Add artifacts of lower precision to BUNDLE, made from its own float32 ones.
 
     What they cost and what they do to recall: 'edgerecall bench BUNDLE --images DIR'."""
-    from ..export.quantize.artifacts import QUANTISED
+    from ..export.quantize.artifacts import CALIBRATED, QUANTISED
     from ..export.quantize.calibration import Calibration, calibration_files, read_calibration
-    from ..export.quantize.quantizer import quantize_bundle
+    from ..export.quantize.quantizer import check_request
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
     from ..runtimes.core.config import require_known
@@ -58,19 +75,43 @@ def command(
         require_known(name, QUANTISED, "--artifacts")
     if listed is not None and calibrate is None:
         raise InputError("--list is of --calibrate's folder: give --calibrate DIR")
+    if given["validate"] is None and (unused := [name for name in ("validate_list", "json_file") if given[name]]):
+        raise InputError(f"--{unused[0].removesuffix('_file').replace('_', '-')} is of a race: give --validate DIR")
+    if given["validate"] is None and given["resume"]:
+        raise InputError("--resume goes on with a race: give --validate DIR")
     recipes, opened = load_recipes(recipe), Bundle.open(bundle)
     logger = setup_logging(console(stderr=True))
-    with progress_bar("quantising", len(names) + 1) as advance:
-        failed = []
+    check_request(opened, names, calibrate is not None, given["force"])
 
-        def read() -> Calibration:
-            assert calibrate is not None
-            files = calibration_files(calibrate, listed)
-            told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731
-            found = read_calibration(opened, files, calibrate_count, told)
-            logger.info("calibration: %d images of %d", len(found.hashes), len(files.chosen))
-            advance(1)
-            return found
+    def read() -> Calibration:
+        assert calibrate is not None
+        files = calibration_files(calibrate, listed)
+        told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731
+        found = read_calibration(opened, files, given["calibrate_count"], told)
+        logger.info("calibration: %d images of %d", len(found.hashes), len(files.chosen))
+        return found
+
+    images = read if any(name in CALIBRATED for name in names) else None
+    target = given["out"] or bundle
+    if given["validate"] is not None:
+        return race(opened, target, names, images, recipes, logger, given)
+    return quantize(opened, target, names, images, recipes, logger, given["force"])
+
+
+def quantize(
+    bundle: Any,
+    target: Path,
+    names: list[str],
+    images: Callable[[], Any] | None,
+    recipes: Any,
+    logger: logging.Logger,
+    force: bool,
+) -> int:
+    """Makes the artifacts by the recipes."""
+    from ..export.quantize.quantizer import quantize_bundle
+
+    failed = []
+    with progress_bar("quantising", len(names)) as advance:
 
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem:
@@ -80,12 +121,89 @@ def command(
                 logger.info("%s: made%s", name, f", unchecked: {unchecked}" if unchecked else "")
             advance(1)
 
-        images = None if calibrate is None else read
-        made = quantize_bundle(opened, out or bundle, names, images, recipes, command_line(), report, force)
+        made = quantize_bundle(bundle, target, names, images, recipes, command_line(), report, force)
+    show(made, names)
+    return 1 if failed else 0
+
+
+def show(made: Any, names: list[str]) -> None:
+    """The artifacts that were made, a line each."""
     target = console()
     for artifact in made.manifest.artifacts:
         if artifact.name in names and artifact.recipe is not None:
             cosine = f", cosine min {artifact.check.min_cosine:.4f} on golden images" if artifact.check else ""
             size = artifact.size_bytes / 1e6
             target.print(f"{artifact.name}: {artifact.recipe.scheme}, {size:.2f} MB{cosine}", soft_wrap=True)
-    return 1 if failed else 0
+
+
+def race(
+    bundle: Any,
+    target: Path,
+    names: list[str],
+    images: Callable[[], Any] | None,
+    recipes: Any,
+    logger: logging.Logger,
+    given: dict[str, Any],
+) -> int:
+    """Races recipes and adds those that win."""
+    import json
+    from dataclasses import asdict
+
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..bench.measure.machine import describe_machine
+    from ..bench.schema.gates import Gates
+    from ..export.search.race import Race, RaceOptions
+    from ..export.search.report import print_race, summary
+    from ..export.search.ship import choices, ship
+    from ..export.search.validation import require_apart, validation_images
+    from ..runtimes.core.files import sha256, write_text
+    from ..runtimes.core.partial_folder import PartialFolder
+    from ..runtimes.predictor.registry import tool_versions
+
+    gates = Gates(max_recall_drop=given["max_recall_drop"], max_map_drop=given["max_map_drop"])
+    options = RaceOptions(tuple(names), recipes, gates, given["threads"], given["minutes"])
+    scored = validation_images(given["validate"], given["validate_list"])
+    calibration = images() if images is not None else None
+    if calibration is not None:
+        require_apart(scored, calibration)
+    machine = describe_machine()
+    request = {
+        "bundle_sha256": sha256(bundle.root / "bundle.json"),
+        "calibration": list(calibration.hashes) if calibration is not None else [],
+        "validation_sha256": scored.sha256(range(len(scored.paths)), True),
+        "options": [names, recipes.model_dump(mode="json"), gates.model_dump(mode="json"), options.threads],
+        "machine": [machine["cpu"], machine["cores"], tool_versions()],
+    }
+    state = PartialFolder(target.resolve(), request, given["resume"])
+    terminal = console(stderr=True)
+    columns = (TextColumn("{task.description:<60}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
+        task, last = bar.add_task("starting", total=1.0), [""]
+
+        def progress(what: str, share: float) -> None:
+            title = what.partition(":")[0]
+            if title != last[0]:
+                last[0] = title
+                logger.info("racing: %s", title)
+            bar.update(task, description=what, completed=share)
+
+        try:
+            run = Race(bundle, calibration, scored, options, state.folder, command_line(), progress)
+            run.run()
+        except BaseException:
+            if state.begun:
+                click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
+            else:
+                state.remove()
+            raise
+    chosen = choices(run)
+    note = summary(run, chosen, scored, machine)
+    shipped = ship(run, chosen, target, lambda *_: None, note, given["force"])
+    if given["json_file"] is not None:
+        whole = {**note, "entries": [asdict(one) for one in run.entries]}
+        write_text(given["json_file"], json.dumps(whole, indent=1) + "\n")
+    print_race(run, chosen, console())
+    show(shipped, names)
+    state.remove()
+    return 0

@@ -88,13 +88,15 @@ def openvino_fp16(answer: str, source: str, target: str) -> None:
     tell(answer, "openvino", [])
 
 
-def qdq(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
+def qdq(answer: str, source: str, target: str, recipe: str, tensors: str, known: str = "") -> None:
     """ONNX -> ONNX in int8."""
     from .quantize.onnx_int8 import quantize_onnx
     from .quantize.recipes import Int8Recipe
 
     read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
-    tell(answer, "onnxruntime", quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
+    ranges = Path(known) if known else None
+    kept = quantize_onnx(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target), ranges)
+    tell(answer, "onnxruntime", kept)
 
 
 def nncf(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:

@@ -110,11 +110,12 @@ def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
     row.hits = "".join(map(str, scores.hits.astype(int)))
     row.average_precisions = scores.average_precision[counted].round(6).tolist()
     mixed = across(own, baseline, own.labels)
-    row.mixed_recall1 = mixed.recall[1]
+    row.mixed_recall1, row.mixed_map = mixed.recall[1], mixed.mean_ap
     differences = {
         "recall1": scores.hits.astype(np.float64) - base.hits,
         "mixed1": mixed.hits.astype(np.float64) - base.hits,
         "map": (scores.average_precision - base.average_precision)[counted],
+        "mixed_map": (mixed.average_precision - base.average_precision)[counted],
     }
     flips = None
     for figure, difference in differences.items():

@@ -1,11 +1,9 @@
-"""What an interrupted sweep has measured so far, in a folder beside its result's file."""
+"""What an interrupted sweep has measured so far."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -14,28 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.files import atomic_file, write_text
+from ...runtimes.core.partial_folder import PartialFolder
 from ..schema.group_result import GroupResult
 from ..schema.rows import Row
 
-REQUEST = "request.json"
 
-
-class ResumeStore:
-    """One file pair a group. request: what the sweep was asked; another one is not continued."""
-
-    def __init__(self, result_file: Path, request: dict[str, Any], resume: bool) -> None:
-        self.folder = result_file.with_name(result_file.name + ".partial")
-        path, text = self.folder / REQUEST, json.dumps(request, indent=1)
-        if resume and path.is_file():
-            if path.read_text(encoding="utf-8") != text:
-                raise InputError(
-                    f"{self.folder}: an interrupted run with other options, bundle, images or versions: repeat its"
-                    " command, or leave out --resume to begin again"
-                )
-            return
-        if self.folder.is_dir() and path.is_file():  # only what this class made is removed
-            shutil.rmtree(self.folder)
-        write_text(path, text)
+class ResumeStore(PartialFolder):
+    """One file pair a group."""
 
     def save(self, name: str, measured: GroupResult) -> None:
         """Keeps a group; the rows' file comes last and vouches for both."""
@@ -62,12 +45,3 @@ class ResumeStore:
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, ValidationError) as error:
             raise InputError(f"{path}: damaged; remove {self.folder} and run again") from error
         return GroupResult(rows, found["e"], found["r"], warnings)
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is anything to go on with."""
-        return any(self.folder.glob("*.npz"))
-
-    def remove(self) -> None:
-        """When the result is written, or there is nothing to keep."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -52,6 +52,7 @@ class RowRunner:
         row = self.row
         artifact = bundle.artifact(row.runtime, quantisation=row.quantisation)
         row.artifact, row.size_mb = artifact.name, artifact.size_bytes / 1e6
+        row.recipe = None if artifact.recipe is None else artifact.recipe.scheme
         row.model_sha256 = next((file.sha256 for file in artifact.files if file.role == "model"), None)
         requested = RunOptions(threads=row.requested_threads, precision=row.requested_precision, batch=row.batch)
         predictor = open_predictor(
@@ -198,7 +199,7 @@ class RowRunner:
             row.threads = row.busy_threads
         again = self.worker.embed(batch)
         row.repeat_max_error = float(np.abs(again - self.early).max())
-        if row.repeat_max_error > 0 and cosines(again, self.early).min() < self.options.gates.min_cosine:
+        if row.repeat_max_error > 0 and cosines(again, self.early).min() < self.options.gates.cosine_limit():
             row.status = "failed"
             row.reason = f"the last call gave other embeddings than the first: {row.repeat_max_error:.2e} off"
         executed = self.worker.execution_record(batch)

@@ -103,7 +103,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
     """
     differences = [f"{name}: {value(old)} and {value(new)}" for name, value in CONDITIONS if value(old) != value(new)]
     gates = [Gates.read(None, **(result.options.get("gates") or {})) for result in (old, new)]
-    recall_drop, cosine = min(g.max_recall_drop for g in gates), max(g.min_cosine for g in gates)
+    recall_drop = min(g.max_recall_drop for g in gates)
     found = {key(row): row for row in new.rows}
     missing, changes = [f"the new run: {new.problem}"] if new.problem else [], []
     sound = [row for row in old.rows if row.status in SOUND]
@@ -128,7 +128,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
         classes = np.asarray(old.query_classes if same else [], dtype=np.int64)
         changes += retrieval_changes(before, after, classes, recall_drop)
         if before.cosine_min is not None and after.cosine_min is not None:
-            low = after.cosine_min < cosine
+            low = after.cosine_min < max(g.cosine_limit(before.quantisation) for g in gates)
             changes.append(Change(before.name, "cosine min", before.cosine_min, after.cosine_min, low))
     return Comparison(differences, missing, changes)
 

@@ -122,6 +122,10 @@ def terminal(result: BenchResult, console: Console) -> None:
 def notes(result: BenchResult) -> list[str]:
     """What a reader must know beside the table."""
     lines = [f"{row.name}: {row.status}: {row.reason}" for row in result.rows if row.reason]
+    for row in result.rows:
+        if row.recipe:
+            decided = "; ".join(one.text for one in row.verdicts)
+            lines.append(f"{row.name}: {row.recipe}" + (f": {decided}" if decided else ""))
     lines += [f"{row.name}: not to be shipped: {row.meaningless}" for row in result.rows if row.meaningless]
     lines += [f"{row.name}: warning: {text}" for row in result.rows for text in row.warnings if text != row.reason]
     if result.problem:
@@ -208,6 +212,7 @@ LONG = (
     "detail",
     "scenarios",
     "stages_ms",
+    "verdicts",
     "warnings",
 )
 

@@ -24,6 +24,24 @@ SOUND = ("ok", "undecided")  # of rows without a failure
 
 
 @dataclass
+class GateVerdict:
+    """What a row's images say of one gate. gate: such as "mAP". allowed: the drop. queries: about as many would decide,
+    where it is undecided; None where no sensible number would.
+    """
+
+    gate: str
+    decision: Literal["holds", "fails", "undecided"]
+    allowed: float
+    queries: int | None = None
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        number = f" (about {self.queries:,} queries would decide)" if self.queries else ""
+        return f"{self.gate} {self.decision}{number}"
+
+
+@dataclass
 class Scenario:
     """One MLPerf LoadGen scenario. valid: LoadGen's own verdict; problem: what it says where it is not.
 
@@ -57,6 +75,7 @@ class Row:
     stage: str = "model"  # what latency is of: "model", or "e2e", from the image's bytes to its neighbours
     artifact: str | None = None  # its name in the bundle
     quantisation: str = "fp32"  # of the artifact
+    recipe: str | None = None  # how it was quantised
     model_sha256: str | None = None
     version: str | None = None  # of the runtime
 
@@ -112,12 +131,17 @@ class Row:
     delta_mixed1: float | None = None
     delta_mixed1_low: float | None = None
     delta_mixed1_high: float | None = None
+    mixed_map: float | None = None
+    delta_mixed_map: float | None = None
+    delta_mixed_map_low: float | None = None
+    delta_mixed_map_high: float | None = None
     queries: int | None = None  # that have a relevant image
     stopped_after: int | None = None  # of the images, where they told that the row fails; figures of all are not there
 
     # Verdict
     status: Status = "ok"
     reason: str | None = None  # why it is not ok
+    verdicts: list[GateVerdict] = field(default_factory=list)  # of each gate of recall and mAP
     queries_to_decide: int | None = None  # about as many, of such classes, would; None: not undecided, or none would
     warnings: list[str] = field(default_factory=list)
     meaningless: str | None = None  # why its embeddings tell nothing, whatever the baseline's are: never to be shipped

@@ -45,7 +45,7 @@ class Told(NamedTuple):
 @dataclass(frozen=True)
 class Work:
     """What making an artifact takes. tensors: the calibration's, in a file, None where there is none; hashes: of its
-    images; graphs: QDQ models made so far.
+    images; graphs: QDQ models made so far. known: a folder that keeps the ranges measured, for further recipes.
     """
 
     bundle: Bundle
@@ -54,6 +54,7 @@ class Work:
     tensors: Path | None
     hashes: tuple[str, ...]
     graphs: dict[Int8Recipe, tuple[Path, Told]] = field(default_factory=dict)
+    known: Path | None = None
 
     @property
     def made(self) -> Path:
@@ -83,6 +84,10 @@ def run_quantiser(step: str, work: Work, source: Path, target: Path, recipe: Int
         written = work.scratch / f"{step}.json"
         written.write_text(recipe.model_dump_json(exclude_unset=True), encoding="utf-8")
         arguments += [written, work.tensors]
+        if step == "qdq" and work.known is not None:
+            symmetric = recipe.calibration != "percentile" and recipe.activations == "int8"
+            name = [recipe.calibration, f"{recipe.percentile:g}", "symmetric" if symmetric else "both"]
+            arguments.append(work.known / f"ranges-{'-'.join(name)}.json")
     run_step(own_step(step, answer, *arguments), {**os.environ, **SILENT}, label=f"quantising ({step})")
     told = Told(**json.loads(answer.read_text(encoding="utf-8")))
     answer.unlink()

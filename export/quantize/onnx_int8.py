@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .fold import attributes, folded
+from ...runtimes.backends.onnx_fold import attributes, folded
+from ...runtimes.core.files import write_text
 from .recipes import Int8Recipe, Layer, kept_layers
 
 PIECE = 8  # images whose activations are held at a time
 HEAVY = ("Conv", "Gemm", "MatMul")
-
-
-def named(model: Any) -> Any:
-    """The model with a name of its own for every operator."""
-    seen: set[str] = set()
-    for node in model.graph.node:
-        name = node.name or node.output[0]
-        while name in seen:
-            name += "_"
-        node.name = name
-        seen.add(name)
-    return model
 
 
 def layers(model: Any) -> list[Layer]:
@@ -57,42 +47,31 @@ class Reader:
         return None if tensor is None else {self.name: tensor[None]}
 
 
-def quantize_onnx(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path) -> list[str]:
-    """Writes the quantised model; what was left in float. tensors: float32 `(n, 3, H, W)`. InputError where the recipe
-    does not fit.
+def quantize_onnx(
+    source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path, known: Path | None = None
+) -> list[str]:
+    """Writes the quantised model; what was left in float. tensors: float32 `(n, 3, H, W)`. known: a file that keeps the
+    ranges, for other recipes of the same model, images and calibration. InputError where the recipe does not fit.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantType
-    from onnxruntime.quantization.calibrate import create_calibrator
+    from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    model = named(folded(onnx.load(str(source))))
+    model = folded(onnx.load(str(source)))
     kept = kept_layers(layers(model), recipe.keep)
-    plain = target.with_suffix(".folded.onnx")
-    onnx.save(model, str(plain))
-    method = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-        "entropy": CalibrationMethod.Entropy,
-    }[recipe.calibration]
+    if known is not None and known.is_file():
+        ranges = json.loads(known.read_text(encoding="utf-8"))
+    else:
+        ranges = measured_ranges(model, tensors, recipe, target)
+        if known is not None:
+            write_text(known, json.dumps(ranges))
     symmetric = recipe.activations == "int8"
-    # Of the sizes, not of both ends: hard-swish has its smallest values far more often than any other.
-    options: dict[str, Any] = {"symmetric": symmetric or recipe.calibration == "percentile"}
-    if recipe.calibration == "percentile":
-        options["percentile"] = recipe.percentile
-    augmented = target.with_suffix(".augmented.onnx")
-    calibrator = create_calibrator(
-        plain, None, str(augmented), method, providers=["CPUExecutionProvider"], extra_options=options
-    )
-    for piece in Reader(model.graph.input[0].name, tensors).pieces():
-        calibrator.collect_data(piece)
-    ranges = calibrator.compute_data()
     quantizer = QDQQuantizer(
         model,
         recipe.per_channel,
         recipe.reduce_range,
         QuantType.QInt8,
         QuantType.QInt8 if symmetric else QuantType.QUInt8,
-        ranges,
+        as_tensors_data(ranges),
         [],
         kept,
         sorted({node.op_type for node in model.graph.node} & quantizable()),
@@ -100,9 +79,52 @@ def quantize_onnx(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe
     )
     quantizer.quantize_model()
     onnx.save(quantizer.model.model, str(target))
+    return kept
+
+
+def measured_ranges(
+    model: Any, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path
+) -> dict[str, tuple[float, float]]:
+    """Of every activation: the ends of its range, float32. target: files beside it are used meanwhile."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    plain, augmented = target.with_suffix(".folded.onnx"), target.with_suffix(".augmented.onnx")
+    onnx.save(model, str(plain))
+    method = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }[recipe.calibration]
+    # Of the sizes, not of both ends: hard-swish has its smallest values far more often than any other.
+    options: dict[str, Any] = {"symmetric": recipe.activations == "int8" or recipe.calibration == "percentile"}
+    if recipe.calibration == "percentile":
+        options["percentile"] = recipe.percentile
+    calibrator = create_calibrator(
+        plain, None, str(augmented), method, providers=["CPUExecutionProvider"], extra_options=options
+    )
+    for piece in Reader(model.graph.input[0].name, tensors).pieces():
+        calibrator.collect_data(piece)
+    found = calibrator.compute_data()
     for left in (plain, augmented):
         left.unlink(missing_ok=True)
-    return kept
+    return {name: (number(data.lowest), number(data.highest)) for name, data in found.items()}
+
+
+def number(array: Any) -> float:
+    """The one number of an array, which has one dimension or none."""
+    return float(np.asarray(array).item())
+
+
+def as_tensors_data(ranges: Mapping[str, Sequence[float]]) -> Any:
+    """Ranges as ONNX Runtime's quantiser takes them."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+
+    data = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    return TensorsData(CalibrationMethod.MinMax, data)
 
 
 def quantizable() -> set[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,17 @@ from .calibration import Calibration
 from .recipes import RecipeFile
 
 
+@dataclass(frozen=True)
+class Raced:
+    """What a race of recipes found. make: gives the artifacts that won, in `Work.made`. skipped: those that lost, with
+    their figures. note: for the manifest's source.
+    """
+
+    make: Callable[[str, Work], Artifact]
+    skipped: tuple[Skipped, ...]
+    note: dict[str, Any]
+
+
 def quantize_bundle(
     bundle: Bundle,
     target: Path,
@@ -29,12 +42,16 @@ def quantize_bundle(
     command: str,
     report: Report,
     replace: bool = False,
+    raced: Raced | None = None,
+    known: Path | None = None,
 ) -> Bundle:
     """Writes `bundle` with the artifacts `names` (of `QUANTISED`) to `target`, which may be where it lies; opens it.
 
     calibrate: reads the images, for int8. replace: artifacts of these names that are there already; one that fails
-    leaves the earlier one as it was. An artifact that cannot be made or gives garbage is listed in `skipped`.
-    InputError where none could be made; the bundle is as it was then. Other files in its folder stay in it.
+    leaves the earlier one as it was. raced: artifacts that are made already, and those that are not to be. An artifact
+    that cannot be made or gives garbage is listed in `skipped`. InputError where none could be made; the bundle is as
+    it was then. Other files in its folder stay in it. known: a folder that keeps ranges for further calls with the same
+    images.
     """
     check_request(bundle, names, calibrate is not None, replace)
     bundle.check()
@@ -53,13 +70,14 @@ def quantize_bundle(
         if calibration is not None:
             stored = Path(scratch) / "tensors.npy"
             np.save(stored, calibration.tensors)
-        work = Work(bundle, Path(scratch), recipes, stored, calibration.hashes if calibration is not None else ())
+        hashes = calibration.hashes if calibration is not None else ()
+        work = Work(bundle, Path(scratch), recipes, stored, hashes, known=known)
         artifacts = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
         skipped = {one.name: one for one in bundle.manifest.skipped}
         made: list[str] = []
         for name in names:
             try:
-                artifact = make_quantised(name, work)
+                artifact = (raced.make if raced else make_quantised)(name, work)
                 alone = bundle.manifest.model_copy(update={"artifacts": (artifact,)})
                 artifact = checked(artifact, Bundle(work.made, alone), *golden[1:])
                 move_in(artifact, work.made, folder, artifacts.get(name))
@@ -74,15 +92,19 @@ def quantize_bundle(
             skipped.pop(name, None)
             made.append(name)
             report(name, None, artifact.unchecked)
-        if not made:
+        for one in raced.skipped if raced else ():
+            skipped[one.name] = one
+            if (earlier := artifacts.pop(one.name, None)) is not None:
+                shutil.rmtree(folder / earlier.name)
+        if not made and raced is None:
             reason = skipped[names[-1]].reason if names[-1] in skipped else "see above"
             raise InputError(f"no artifact could be made: {names[-1]}: {reason}")
-        earlier = bundle.manifest.source.get("quantised")
-        commands = {**(earlier if isinstance(earlier, dict) else {}), **dict.fromkeys(made, command)}
+        told = bundle.manifest.source.get("quantised")
+        commands = {**(told if isinstance(told, dict) else {}), **dict.fromkeys(made, command)}
         update = {
             "artifacts": tuple(artifacts.values()),
             "skipped": tuple(skipped.values()),
-            "source": {**bundle.manifest.source, "quantised": commands},
+            "source": {**bundle.manifest.source, "quantised": commands, **({"race": raced.note} if raced else {})},
         }
         Bundle(folder, bundle.manifest.model_copy(update=update)).save()
         Bundle.open(folder).check()

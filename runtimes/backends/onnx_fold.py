@@ -225,8 +225,22 @@ def is_matrix(graph: Graph, makers: dict[str, Any], name: str) -> bool:
     return maker.op_type in ("Flatten", "Gemm")
 
 
+def named(model: Any) -> Any:
+    """The model with a name of its own for every operator."""
+    seen: set[str] = set()
+    for node in model.graph.node:
+        name = node.name or node.output[0]
+        while name in seen:
+            name += "_"
+        node.name = name
+        seen.add(name)
+    return model
+
+
 def folded(model: Any) -> Any:
-    """A copy of an ONNX model, folded. One with graphs inside its operators (If, Loop) is left as it is."""
+    """A copy of an ONNX model, folded, every operator with a name of its own. One with graphs inside its operators (If,
+    Loop) is left as it is but for the names.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if any(
@@ -234,11 +248,11 @@ def folded(model: Any) -> Any:
         for node in copy.graph.node
         for one in node.attribute
     ):
-        return copy
+        return named(copy)
     graph = Graph(copy)
     fold_constants(graph)
     drop_identities(graph)
     fold_constants(graph)
     fold_batch_norms(graph)
     fold_biases(graph)
-    return graph.finished()
+    return named(graph.finished())

@@ -1,0 +1,172 @@
+"""What a race found: an entry for each recipe in each runtime, and which of them to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...bench.schema.recommendation import compare_rows, per_image_ms
+from ...bench.schema.rows import SOUND, GateVerdict, Row, Status
+from ...bench.schema.statistics import Interval
+
+FIGURES = ("recall1", "mixed1", "map", "mixed_map")  # changes that gates judge
+Standing = Literal["holds", "undecided", "fails", "none"]
+
+
+@dataclass
+class Entry:
+    """A recipe in a runtime, or its float32 artifact as it computes by itself or when asked for less.
+
+    name: of the recipe. artifact: of `QUANTISED`; None where nothing is made. folder: of the bundle that has it, in the
+    race's folder. status, reason: as of a bench row. speed: how many times as fast as the runtime's float32 in the same
+    interleaved rounds, with its 95 % interval. changes: by figure, against float32, with clustered 95 % intervals.
+    """
+
+    name: str
+    runtime: str
+    artifact: str | None = None
+    folder: str | None = None
+    status: Status = "ok"
+    reason: str | None = None
+    quantisation: str = "fp32"
+    precision: str | None = None
+    recipe: str | None = None
+    size_mb: float | None = None
+    p50_ms: float | None = None
+    speed: Interval | None = None
+    recall1: float | None = None
+    mean_ap: float | None = None
+    changes: dict[str, Interval] = field(default_factory=dict)
+    verdicts: list[GateVerdict] = field(default_factory=list)
+
+    @property
+    def standing(self) -> Standing:
+        """Of its gates: none where it did not run as asked."""
+        if self.status == "parity":
+            return "fails" if self.changes else "none"
+        return {"ok": "holds", "undecided": "undecided"}.get(self.status, "none")  # type: ignore[return-value]
+
+    @property
+    def worst(self) -> float:
+        """The largest loss of its figures, as a change; 0 for none."""
+        return min((change.value for change in self.changes.values()), default=0.0)
+
+    @property
+    def times(self) -> float:
+        """Its speed as a number; 0 where it was not measured."""
+        return self.speed.value if self.speed else 0.0
+
+    @property
+    def line(self) -> str:
+        """Its figures, for `skipped`."""
+        figures = ", ".join(f"{SHOWN[key]} {change.value:+.4f}" for key, change in self.changes.items())
+        return f"{self.name}: {self.times:.2f} times as fast as float32; {figures}"
+
+
+SHOWN = {"recall1": "recall@1", "mixed1": "mixed recall@1", "map": "mAP", "mixed_map": "mixed mAP"}
+
+
+def entry(name: str, row: Row, plain: Row | None, artifact: str | None = None, folder: str | None = None) -> Entry:
+    """From a bench row. plain: the runtime's float32 row of the same run."""
+    speed = None
+    if plain is row:
+        speed = Interval(1.0, 1.0, 1.0)
+    elif plain is not None and row.round_medians_ns and plain.round_medians_ns:
+        found = compare_rows(row, plain)
+        speed = Interval(found.ratio, found.low, found.high)
+        if per_image_ms(row) > per_image_ms(plain):
+            low, high = (None if end is None else 1 / end for end in (found.high, found.low))
+            speed = Interval(1 / found.ratio, low, high)
+    changes = {key: change for key in FIGURES if (change := row.change(key)) is not None}
+    status, reason = row.status, row.reason
+    if status in SOUND and row.meaningless:
+        status, reason = "failed", row.meaningless
+    return Entry(
+        name=name,
+        runtime=row.runtime,
+        artifact=artifact,
+        folder=folder,
+        status=status,
+        reason=reason,
+        quantisation=row.quantisation,
+        precision=row.precision,
+        recipe=row.recipe,
+        size_mb=row.size_mb,
+        p50_ms=row.latency_p50_ms,
+        speed=speed,
+        recall1=row.recall1,
+        mean_ap=row.mean_ap,
+        changes=changes,
+        verdicts=row.verdicts,
+    )
+
+
+def front(entries: Sequence[Entry]) -> list[Entry]:
+    """The Pareto front of each runtime: no other of its entries is as fast and loses as little."""
+    sound = [one for one in entries if one.standing != "none" and one.speed]
+
+    def beaten(one: Entry) -> bool:
+        return any(
+            (other.times, other.worst) != (one.times, one.worst)
+            and other.times >= one.times
+            and other.worst >= one.worst
+            for other in sound
+            if other.runtime == one.runtime
+        )
+
+    return [one for one in sound if not beaten(one)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """For one artifact: the entry to ship, or None and why not; either way in a sentence."""
+
+    artifact: str
+    entry: Entry | None
+    sentence: str
+
+
+def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[str, float]) -> Choice:
+    """The fastest that holds. Where none does, the fastest that is undecided and within the limits on these images.
+    Never one that is not surely faster than what the runtime does without loss.
+
+    allowed: the drop of each figure.
+    """
+    own = [one for one in entries if one.artifact == artifact]
+    lossless = [
+        one for one in entries if one.runtime == runtime and one.artifact != artifact and one.standing == "holds"
+    ]
+    bar = max(lossless, key=lambda one: one.times, default=None)
+    ran = [one for one in own if one.standing != "none"]
+    if not ran:
+        return Choice(artifact, None, next((one.reason for one in own if one.reason), "nothing was raced") or "")
+    within = [one for one in ran if all(change.value >= -allowed[key] for key, change in one.changes.items())]
+    good = [one for one in ran if one.standing == "holds"] or [one for one in within if one.standing == "undecided"]
+    if not good:
+        best = max(ran, key=lambda one: one.worst)
+        return Choice(artifact, None, f"no recipe kept the gates on the validation images; {best.line}")
+    best = max(good, key=lambda one: one.times)
+    if quantised(best) and bar is not None and not surely_faster(best, bar):
+        return Choice(
+            artifact,
+            None,
+            f"not surely faster than {bar.name} in {runtime} ({bar.times:.2f} times), which holds; {best.line}",
+        )
+    doubt = (
+        ""
+        if best.standing == "holds"
+        else "; undecided, " + "; ".join(one.text for one in best.verdicts if one.decision == "undecided")
+    )
+    return Choice(artifact, best, f"{best.line}{doubt}")
+
+
+def quantised(one: Entry) -> bool:
+    """Whether it pays with accuracy for speed; fp16 weights pay for size."""
+    return one.quantisation == "int8"
+
+
+def surely_faster(one: Entry, bar: Entry) -> bool:
+    """Whether its speed's interval lies above the other's figure."""
+    low = one.speed.low if one.speed is not None and one.speed.low is not None else one.times
+    return low > bar.times

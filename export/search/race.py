@@ -1,0 +1,283 @@
+"""The race: heats of recipes, each made, timed and scored beside the float32 artifacts in one interleaved run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...bench.diagnose.quantised_layers import QuantisedLayers, ranked
+from ...bench.measure.image_set import ImageSet
+from ...bench.measure.runner import run_bench
+from ...bench.schema.gates import Gates
+from ...bench.schema.options import BenchOptions
+from ...bench.schema.rows import BenchResult
+from ...runtimes.bundle.bundle import Bundle
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.files import atomic_folder, write_text
+from ...runtimes.predictor.registry import backend
+from ..context import DiskFull
+from ..quantize.artifacts import CALIBRATED, QUANTISED
+from ..quantize.calibration import Calibration
+from ..quantize.quantizer import quantize_bundle
+from ..quantize.recipes import Int8Recipe, RecipeFile
+from .entries import Entry, entry
+
+SAMPLES, ROUNDS, SECONDS = 100, 10, 10.0
+SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
+SHARES = (0.1, 0.25)  # of the heavy layers, the most sensitive, that are left in float
+AS_IS, AS_GIVEN = "float32", "as given"
+NEEDED = (AS_IS, AS_GIVEN)  # whatever time there is
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class RaceOptions:
+    """names: artifacts that may be made, of `QUANTISED`. recipes: those that the others vary. minutes: after which no
+    variant of them begins; None for no limit.
+    """
+
+    names: tuple[str, ...]
+    recipes: RecipeFile
+    gates: Gates
+    threads: int = 1
+    minutes: float | None = None
+
+    @property
+    def allowed(self) -> dict[str, float]:
+        """The drop of each figure that gates judge."""
+        recall, mean_ap = self.gates.max_recall_drop, self.gates.max_map_drop
+        assert mean_ap is not None
+        return {"recall1": recall, "mixed1": recall, "map": mean_ap, "mixed_map": mean_ap}
+
+
+class Race:
+    """One race. folder: keeps each heat's bundle and entries, so that an interrupted race goes on. progress(what, share
+    of the heats planned).
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        calibration: Calibration | None,
+        images: ImageSet,
+        options: RaceOptions,
+        folder: Path,
+        command: str,
+        progress: Progress,
+    ) -> None:
+        self.bundle, self.calibration, self.images = bundle, calibration, images
+        self.options, self.folder, self.command, self.progress = options, folder, command, progress
+        self.int8 = [name for name in options.names if name in CALIBRATED]
+        self.entries: list[Entry] = []
+        self.raced: dict[str, Int8Recipe] = {}  # by its text
+        self.left: list[str] = []  # heats that there was no time for
+        self.done, self.planned, self.title = 0, 2 + (6 + len(SHARES) if self.int8 else 0), AS_IS
+        self.begun = time.monotonic()
+
+    def run(self) -> list[Entry]:
+        """All heats."""
+        plain = self.folder / "float"
+        if not plain.is_dir():
+            copy_float(self.bundle, plain, {QUANTISED[name].runtime for name in self.options.names})
+        self.plain = Bundle.open(plain)
+        self._heat(AS_IS, self._as_is)
+        halves = [name for name in self.options.names if name not in CALIBRATED]
+        if halves:
+            self._heat("fp16 weights", lambda: self._made("fp16 weights", dict.fromkeys(halves)))
+        if self.int8:
+            self._int8()
+        return self.entries
+
+    def _int8(self) -> None:
+        own = {name: self.options.recipes.of(name) for name in self.int8}
+        self._recipe(AS_GIVEN, own)
+        base = next((one for one in own.values() if one is not None and one.scheme == "qdq"), Int8Recipe())
+        other = "int8" if base.activations == "uint8" else "uint8"
+        self._recipe(f"{other} activations", self._everywhere(varied(base, activations=other)))
+        calibration = "minmax" if base.calibration != "minmax" else "percentile"
+        self._recipe(calibration, self._everywhere(varied(base, calibration=calibration)))
+        if "openvino-int8" in self.int8:
+            self._recipe("nncf", {"openvino-int8": varied(base, scheme="nncf")})
+        best = self._best(base)
+        self._recipe("first and last in float", self._everywhere(keeping(best, ("first", "last"))))
+        self._recipe("depthwise in float", self._everywhere(keeping(best, ("depthwise",))))
+        for share in SHARES:
+            if names := self._sensitive(best, share):
+                self._recipe(f"{len(names)} most sensitive in float", self._everywhere(keeping(best, names)))
+
+    def _everywhere(self, recipe: Int8Recipe) -> dict[str, Int8Recipe | None]:
+        return dict.fromkeys(self.int8, recipe)
+
+    def _recipe(self, title: str, recipes: dict[str, Int8Recipe | None]) -> None:
+        if all(one is None or one.text() in self.raced for one in recipes.values()):
+            return
+        if self._heat(title, lambda: self._made(title, recipes)):
+            self.raced |= {one.text(): one for one in recipes.values() if one is not None}
+
+    def _best(self, base: Int8Recipe) -> Int8Recipe:
+        """Of the QDQ recipes so far the one whose worst loss, averaged over runtimes, is least."""
+
+        def loss(recipe: Int8Recipe) -> float:
+            own = [one.worst for one in self.entries if one.recipe == recipe.text() and one.standing != "none"]
+            return sum(own) / len(own) if own else -2.0
+
+        return max((one for one in self.raced.values() if one.scheme == "qdq"), key=loss, default=base)
+
+    def _sensitive(self, recipe: Int8Recipe, share: float) -> list[str]:
+        """The layers to keep in float: those that bring the embeddings nearest to the float model's."""
+        made = next(
+            (one.folder for one in self.entries if one.recipe == recipe.text() and one.artifact == "onnx-int8"), None
+        )
+        if made is None or self.calibration is None or self._late("most sensitive in float"):
+            return []
+        path = self.folder / "sensitivity.json"
+        if not path.is_file():
+            models = [
+                model_file(Bundle.open(folder), quantisation)
+                for folder, quantisation in ((self.folder / "float", "fp32"), (self.folder / made, "int8"))
+            ]
+            layers = QuantisedLayers.read(*models)
+            tensors = self.calibration.tensors[:: max(len(self.calibration.tensors) // SENSITIVE_IMAGES, 1)]
+            left = iter(range(len(layers.layers)))
+            told = lambda: self._tell(f"layer {next(left) + 1} of {len(layers.layers)} in float")  # noqa: E731
+            _, losses = layers.losses(tensors[:SENSITIVE_IMAGES], told)
+            write_text(path, json.dumps([asdict(one) for one in ranked(losses)], indent=1))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [one["name"] for one in found[: max(round(share * len(found)), 1)]]
+
+    def _as_is(self) -> list[Entry]:
+        """The float32 artifacts, and each runtime when it is asked to compute in less."""
+        result = self._bench(self.plain, BenchOptions(runtimes=self.plain.runtimes(), quantisation=("fp32",)))
+        found = [entry(AS_IS, row, row) for row in result.rows]
+        for runtime in self.plain.runtimes():
+            for precision in backend(runtime).executions[1:]:
+                result = self._bench(self.plain, BenchOptions((runtime,), ("fp32",), precision=("fp32", precision)))
+                plain, row = result.rows
+                found.append(entry(f"float32, asked to compute in {precision}", row, plain))
+        return found
+
+    def _made(self, title: str, recipes: dict[str, Int8Recipe | None]) -> list[Entry]:
+        """Makes the artifacts and benches those that could be made."""
+        folder = slug(title)
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
+        found: list[Entry] = []
+
+        def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
+            if problem is not None:
+                found.append(Entry(title, QUANTISED[name].runtime, name, status="failed", reason=problem))
+
+        given = {name: one for name, one in recipes.items() if one is not None}
+        try:
+            made = quantize_bundle(
+                self.plain,
+                self.folder / folder,
+                list(recipes),
+                self._calibrated if given else None,
+                RecipeFile.model_validate(given),
+                self.command,
+                report,
+                known=self.folder,
+            )
+        except DiskFull:
+            raise
+        except InputError:
+            if not found:
+                raise
+            return found  # which say why none could be made
+        names = {artifact.name for artifact in made.manifest.artifacts} & recipes.keys()
+        runtimes = tuple(dict.fromkeys(QUANTISED[name].runtime for name in recipes if name in names))
+        lowered = QUANTISED[next(iter(names))].quantisation
+        result = self._bench(made, BenchOptions(runtimes, ("fp32", lowered)))
+        for row in result.rows:
+            if row.quantisation != "fp32":
+                plain = next(one for one in result.rows if one.runtime == row.runtime and one.quantisation == "fp32")
+                name = next(one for one in names if QUANTISED[one].runtime == row.runtime)
+                found.append(entry(title, row, plain, name, folder))
+        return found
+
+    def _calibrated(self) -> Calibration:
+        assert self.calibration is not None
+        return self.calibration
+
+    def _bench(self, bundle: Bundle, options: BenchOptions) -> BenchResult:
+        options = replace(
+            options,
+            threads=(self.options.threads,),
+            samples=SAMPLES,
+            rounds=ROUNDS,
+            seconds=SECONDS,
+            gates=self.options.gates,
+        )
+        return run_bench(bundle, self.images, options, self.command, self._tell)
+
+    def _tell(self, what: str, share: float = 0.0) -> None:
+        self.progress(f"{self.title}: {what}", min((self.done + share) / self.planned, 1.0))
+
+    def _late(self, title: str) -> bool:
+        minutes = self.options.minutes
+        late = minutes is not None and time.monotonic() - self.begun > 60 * minutes
+        if late and title not in self.left:
+            self.left.append(title)
+        return late
+
+    def _heat(self, title: str, make: Callable[[], list[Entry]]) -> bool:
+        """One heat, from what was kept of it where it was done before. False where there is no time for it."""
+        path = self.folder / f"{slug(title)}.json"
+        self.title = title
+        found: list[Entry]
+        if path.is_file():
+            try:
+                found = TypeAdapter(list[Entry]).validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise InputError(f"{path}: damaged; remove {self.folder} and run again") from error
+        elif title not in NEEDED and self._late(title):
+            return False
+        else:
+            self._tell("making")
+            found = make()
+            write_text(path, json.dumps([asdict(one) for one in found], indent=1))
+        self.done += 1
+        self.entries += found
+        self._tell("done")
+        return True
+
+
+def slug(title: str) -> str:
+    """A title as a file's name."""
+    return "-".join(title.lower().split())
+
+
+def varied(recipe: Int8Recipe, **changes: object) -> Int8Recipe:
+    """The recipe with other values; of those that the result does not take, none are kept."""
+    given = {name: getattr(recipe, name) for name in recipe.model_fields_set} | changes
+    if given.get("scheme") == "nncf":
+        given = {name: given[name] for name in ("scheme", "keep") if name in given}
+    if given.get("calibration", "percentile") != "percentile":
+        given.pop("percentile", None)
+    return Int8Recipe.model_validate(given)
+
+
+def keeping(recipe: Int8Recipe, names: Sequence[str]) -> Int8Recipe:
+    """The recipe with these layers in float too."""
+    return varied(recipe, keep=tuple(dict.fromkeys((*recipe.keep, *names))))
+
+
+def model_file(bundle: Bundle, quantisation: str) -> Path:
+    """The ONNX model of this quantisation, hashed."""
+    return Path(bundle.files(bundle.artifact("onnxruntime", quantisation=quantisation))["model"])
+
+
+def copy_float(bundle: Bundle, target: Path, runtimes: set[str]) -> None:
+    """A bundle with the float32 artifacts of these runtimes alone."""
+    kept = tuple(one for one in bundle.manifest.artifacts if one.quantisation == "fp32" and one.runtime in runtimes)
+    with atomic_folder(target) as folder:
+        for file in (*bundle.manifest.golden, *(file for one in kept for file in one.files)):
+            (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.root / file.path, folder / file.path)
+        Bundle(folder, bundle.manifest.model_copy(update={"artifacts": kept, "skipped": ()})).save()

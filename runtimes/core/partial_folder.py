@@ -1,0 +1,40 @@
+"""What an interrupted command has done so far, in a folder beside its result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .files import write_text
+
+REQUEST = "request.json"
+
+
+class PartialFolder:
+    """`RESULT.partial`. request: what was asked; another one is not continued, and without `resume` none is."""
+
+    def __init__(self, result: Path, request: dict[str, Any], resume: bool) -> None:
+        self.folder = result.with_name(result.name + ".partial")
+        path, text = self.folder / REQUEST, json.dumps(request, indent=1)
+        if resume and path.is_file():
+            if path.read_text(encoding="utf-8") != text:
+                raise InputError(
+                    f"{self.folder}: an interrupted run with other options, bundle, images or versions: repeat its"
+                    " command, or leave out --resume to begin again"
+                )
+            return
+        if self.folder.is_dir() and path.is_file():  # only what this class made is removed
+            shutil.rmtree(self.folder)
+        write_text(path, text)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return any(path.name != REQUEST for path in self.folder.glob("*"))
+
+    def remove(self) -> None:
+        """When the result is written, or there is nothing to keep."""
+        shutil.rmtree(self.folder, ignore_errors=True)
