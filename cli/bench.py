@@ -63,7 +63,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--target-latency-ms", type=float, help="Server: upper limit of p99; by default ten times the latency.")
 @click.option("--loadgen-logs", type=FILE, help="Folder that keeps LoadGen's logs.")
 @click.option("--gates", "gates_file", type=FILE, help="YAML with limits; overridden by the two options below.")
-@click.option("--min-cosine", type=float, help="By default 0.999; for int8 none, recall judges.")
+@click.option("--min-cosine", type=float, help="By default 0.999; in lower precision none, recall judges.")
 @click.option("--max-recall-drop", type=float, help="Of recall@1, from 0 to 1; by default 0.002.")
 @click.option("--strict", is_flag=True, help="A request that was not honoured, or a noisy run, is a failure.")
 @click.option(

@@ -161,7 +161,7 @@ def race(
     from ..runtimes.core.partial_folder import PartialFolder
     from ..runtimes.predictor.registry import tool_versions
 
-    gates = Gates(max_recall_drop=given["max_recall_drop"], max_map_drop=given["max_map_drop"])
+    gates = Gates(min_cosine=-1, max_recall_drop=given["max_recall_drop"], max_map_drop=given["max_map_drop"])
     options = RaceOptions(tuple(names), recipes, gates, given["threads"], given["minutes"])
     scored = validation_images(given["validate"], given["validate_list"])
     calibration = images() if images is not None else None

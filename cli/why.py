@@ -9,7 +9,7 @@ import click
 from .console import console
 
 FILE = click.Path(path_type=Path)
-SIDE_HELP = "RUNTIME, RUNTIME:PRECISION, sealed, tensor=FILE.npy or embedding=FILE.npy."
+SIDE_HELP = "RUNTIME, RUNTIME:PRECISION, RUNTIME:int8, sealed, tensor=FILE.npy or embedding=FILE.npy."
 
 
 @click.command()

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtimes.backends.onnx_inner import load
 from ...runtimes.core.errors import InputError
 from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.verify import cosines
+from ...runtimes.graphs.onnx_inner import load
+from ...runtimes.graphs.onnx_qdq import HEAVY
 
 Tensors = NDArray[np.float32]
-HEAVY = ("Conv", "Gemm", "MatMul")
 NO_NOISE = 1e-20  # relative power of the error, below which there is none: 200 dB
 
 
@@ -59,7 +59,7 @@ class QuantisedLayers:
     @classmethod
     def read(cls, plain: Path, quantised: Path) -> QuantisedLayers:
         """plain: the float artifact, which is folded as the quantiser does."""
-        from ...runtimes.backends.onnx_fold import folded
+        from ...runtimes.graphs.onnx_fold import folded
 
         return cls(folded(load(str(plain))), load(str(quantised)))
 
@@ -122,6 +122,10 @@ class QuantisedLayers:
             found.append(LayerLoss(name, twin.op_type, noise[name], mean_cosine(kept, truth)))
             on_layer()
         return mean_cosine(embed(self.quantised, tensors), truth), found
+
+    def cosine_with(self, names: Sequence[str], tensors: Tensors) -> float:
+        """The mean cosine with the float model's embeddings, were these layers in float."""
+        return mean_cosine(embed(self.in_float(names), tensors), embed(self.plain, tensors))
 
     def signal_to_noise(self, tensors: Tensors) -> dict[str, float]:
         """Of each layer's output, before what follows it, in dB, over all images together."""

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
+from ...runtimes.bundle.manifest import Artifact
 from ...runtimes.core.errors import InputError, RuntimeFailed
 from ...runtimes.core.files import sha256
 from ...runtimes.embed.replicas import open_predictor
 from ...runtimes.predictor.interface import NOT_FINITE, Predictor, RunOptions
-from ...runtimes.predictor.precision import TOLERANCE
+from ...runtimes.predictor.precision import EXECUTIONS, QUANTISATIONS, TOLERANCE
 from ...runtimes.preprocess.images import read_bytes
 from ...runtimes.preprocess.ops import Preprocess
 from .pixel_trace import Step, trace
@@ -28,8 +29,9 @@ ALLOWED = TOLERANCE["fp32"]  # of embeddings, relative to the largest value
 class SideRequest:
     """One side of the question.
 
-    what: a runtime, `runtime:precision`, `sealed` (the golden image's own tensor and embedding, from the training
-    framework), `tensor=FILE.npy` (what an application fed its model) or `embedding=FILE.npy` (what it got).
+    what: a runtime, `runtime:precision`, `runtime:int8`, `runtime:artifact`, `sealed` (the golden image's own tensor
+    and embedding, from the training framework), `tensor=FILE.npy` (what an application fed its model) or
+    `embedding=FILE.npy` (what it got).
     preprocess, bundle, image: instead of the bundle's own, of the bundle, of the image asked about.
     """
 
@@ -54,9 +56,27 @@ class SideRequest:
             )
         if not self.runs:
             return None
-        runtime, _, precision = self.what.partition(":")
-        options = RunOptions(precision=precision or "fp32")
-        return stack.enter_context(open_predictor(own, runtime, options, worker=True))
+        runtime, _, _ = self.what.partition(":")
+        artifact, precision = self.model(own)
+        options = RunOptions(precision=precision)
+        return stack.enter_context(open_predictor(own, runtime, options, worker=True, artifact=artifact.name))
+
+    def model(self, own: Bundle) -> tuple[Artifact, str]:
+        """The artifact that a runtime opens, and the execution precision asked of it."""
+        runtime, *words = self.what.split(":")
+        artifact, precision = own.artifact(runtime), "fp32"
+        named = {one.name: one for one in own.artifacts_for(runtime)}
+        for word in words:
+            if word in EXECUTIONS:
+                precision = word
+            elif word in named:
+                artifact = named[word]
+            elif word in QUANTISATIONS:
+                artifact = own.artifact(runtime, quantisation=word)
+            else:
+                known = ", ".join(dict.fromkeys((*EXECUTIONS, *QUANTISATIONS, *named)))
+                raise InputError(f"{self.what}: expected after the runtime one of {known}, got '{word}'")
+        return artifact, precision
 
 
 @dataclass
@@ -73,6 +93,7 @@ class Side:
     embedding: Tensor | None
     predictor: Predictor | None
     precision: str | None = None
+    artifact: Artifact | None = None
 
     @property
     def is_file(self) -> bool:
@@ -130,6 +151,7 @@ def load_side(request: SideRequest, bundle: Bundle, image: Path, predictor: Pred
         side.tensor = np.asarray(side.steps[-1].values, dtype=np.float32)
         side.embedding = embed(predictor, side.tensor)
         side.precision = predictor.executed_info(side.tensor[None]).precision
+        side.artifact, _ = request.model(own)
     return side
 
 

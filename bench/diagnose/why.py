@@ -18,6 +18,7 @@ from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.ops import Preprocess
 from .graphs import look_inside, unseen_fault
 from .input_faults import Workshop, find_cause, input_faults
+from .int8_loss import int8_words
 from .pixel_trace import explain, first_difference, trace
 from .sides import ALLOWED, SEALED, Side, SideRequest, Tensor, embed, load_side, max_error
 
@@ -233,6 +234,12 @@ def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | 
     if error <= ALLOWED:
         unseen = unseen_fault(a, b, tensor) if search and not other_precision else None
         note("graph", f"{EQUAL} {what}" + (f", although {unseen}" if unseen else ""))
+    elif quantised := [side for side in (b, a) if side.artifact is not None and side.artifact.quantisation == "int8"]:
+        note("graph", what)
+        for side in quantised:
+            assert side.artifact is not None
+            found = int8_words(side.bundle, side.artifact, tensor, first if side is a else second)
+            note("int8", found, f"int8 differs ({side.name}: {found})")
     elif other_precision:  # which is why
         note("graph", what)
     else:

@@ -39,14 +39,14 @@ class EarlyStop:
         wanted = [next(int(end) for end in ends if end >= share * len(labels)) for share in LOOKS]
         self.looks = sorted({look for look in wanted if look < len(labels)})
 
-    def problem(self, embeddings: Embeddings, quantisation: str = "fp32") -> str | None:
-        """Why a row of this quantisation fails by its embeddings of the first images of `order`, L2-normalised
-        `(k, D)`; None while it may hold.
+    def problem(self, embeddings: Embeddings, lowered: bool = False) -> str | None:
+        """Why a row fails by its embeddings of the first images of `order`, L2-normalised `(k, D)`; None while it may
+        hold. lowered: as `Row.lowered` says.
         """
         images = self.order[: len(embeddings)]
         done = f"by {len(images):,} of {len(self.order):,} images, where it was stopped"
         lowest = float(cosines(embeddings, self.baseline.embeddings[images]).min())
-        limit = self.gates.cosine_limit(quantisation)
+        limit = self.gates.cosine_limit(lowered)
         if not lowest >= limit:  # more images can only lower it
             return f"cosine fell to {lowest:.6f}, allowed {limit:g}, {done}"
         allowed = self.gates.max_recall_drop

@@ -214,7 +214,7 @@ class Run:
                 self._step("embedding images", begin + (end - begin) * done / len(early.order))
             done = look
             if look < len(early.order):
-                _each(going, lambda c: c.stop_if(early.problem(c.embedded, c.row.quantisation)))
+                _each(going, lambda c: c.stop_if(early.problem(c.embedded, c.row.lowered)))
         whole = [one for one in runners if one.row.stopped_after is None]
         _each(whole, lambda c: c.reorder(early.order))
         _each(whole, lambda c: c.embed_random(self.noise))

@@ -128,7 +128,7 @@ def compare_results(old: BenchResult, new: BenchResult, fail_above: float) -> Co
         classes = np.asarray(old.query_classes if same else [], dtype=np.int64)
         changes += retrieval_changes(before, after, classes, recall_drop)
         if before.cosine_min is not None and after.cosine_min is not None:
-            low = after.cosine_min < max(g.cosine_limit(before.quantisation) for g in gates)
+            low = after.cosine_min < max(g.cosine_limit(before.lowered) for g in gates)
             changes.append(Change(before.name, "cosine min", before.cosine_min, after.cosine_min, low))
     return Comparison(differences, missing, changes)
 

@@ -21,7 +21,7 @@ class Gates(Frozen):
     """Limits; those left out are not checked. Recall, mAP and flips are shares, 0 to 1.
 
     Drops of recall and mAP are judged by their intervals, as of other queries; a limit of 0 by these images alone.
-    min_cosine: by default 0.999, and for int8 artifacts none: recall judges them.
+    min_cosine: by default 0.999, and none for rows that are int8 or compute in less than fp32: recall judges them.
     """
 
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -40,11 +40,11 @@ class Gates(Frozen):
         name = f"gates {path}" if path else "gates"
         return validate(cls, {**data, **{key: value for key, value in given.items() if value is not None}}, name)
 
-    def cosine_limit(self, quantisation: str = "fp32") -> float:
-        """The least cosine that an artifact of this quantisation may have; -1 for no limit."""
+    def cosine_limit(self, lowered: bool = False) -> float:
+        """The least cosine that a row may have; -1 for no limit. lowered: as `Row.lowered` says."""
         if self.min_cosine is not None:
             return self.min_cosine
-        return -1.0 if quantisation == "int8" else LEAST_COSINE
+        return -1.0 if lowered else LEAST_COSINE
 
     def check(self, row: Row) -> None:
         """Marks a row that breaks a gate, or may."""
@@ -65,12 +65,12 @@ class Gates(Frozen):
         ):
             if change is not None and allowed is not None:
                 judge_drop(row, what, change, allowed)
-        limit = self.cosine_limit(row.quantisation)
+        limit = self.cosine_limit(row.lowered)
         if row.cosine_min is not None and not row.cosine_min >= limit:
             row.fail("parity", f"cosine fell to {row.cosine_min:.6f}, allowed {limit:g}")
         elif limit == -1 and row.cosine_min is not None and row.recall1 is None:
             row.doubt(
-                f"recall judges {row.quantisation} artifacts, and these images have no labels: cosine fell to"
+                f"recall judges rows of lower precision, and these images have no labels: cosine fell to"
                 f" {row.cosine_min:.6f}; give a labelled list, or --min-cosine",
                 None,
             )

@@ -192,6 +192,11 @@ class Row:
             setattr(self, f"delta_{figure}{end}", value)
 
     @property
+    def lowered(self) -> bool:
+        """Whether it is int8, or was asked to compute in less than fp32."""
+        return self.quantisation == "int8" or self.requested_precision != "fp32"
+
+    @property
     def measured(self) -> bool:
         """Whether its figures are there, whatever they say."""
         return self.status not in ("failed", "missing")

@@ -13,7 +13,7 @@ SMALL = 64  # elements, below which a weight is left: the Cast would be larger
 
 def halve_onnx(source: Path, target: Path) -> None:
     """Writes the model. Weights that do not fit float16's range stay float32."""
-    from ...runtimes.backends.onnx_fold import folded
+    from ...runtimes.graphs.onnx_fold import folded
 
     model = folded(onnx.load(str(source)))
     casts, kept = [], []

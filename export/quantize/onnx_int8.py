@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...runtimes.backends.onnx_fold import attributes, folded
 from ...runtimes.core.files import write_text
+from ...runtimes.graphs.onnx_fold import attributes, folded
+from ...runtimes.graphs.onnx_qdq import HEAVY
+from .bias_correction import correct_biases, corrected_inputs
 from .recipes import Int8Recipe, Layer, kept_layers
 
 PIECE = 8  # images whose activations are held at a time
-HEAVY = ("Conv", "Gemm", "MatMul")
+MEANS_OF = 64  # images; means of activations need fewer than the ends of their ranges
 
 
 def layers(model: Any) -> list[Layer]:
@@ -58,6 +60,8 @@ def quantize_onnx(
 
     model = folded(onnx.load(str(source)))
     kept = kept_layers(layers(model), recipe.keep)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
     if known is not None and known.is_file():
         ranges = json.loads(known.read_text(encoding="utf-8"))
     else:
@@ -78,8 +82,32 @@ def quantize_onnx(
         {"ActivationSymmetric": symmetric},
     )
     quantizer.quantize_model()
-    onnx.save(quantizer.model.model, str(target))
+    made = quantizer.model.model
+    if recipe.bias_correction:
+        step = max(len(tensors) // MEANS_OF, 1)
+        correct_biases(plain, made, channel_means(plain, corrected_inputs(plain), tensors[::step][:MEANS_OF]))
+    onnx.save(made, str(target))
     return kept
+
+
+def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """The mean of each channel of these tensors, `(channels,)`, over the images."""
+    import onnxruntime
+
+    (given,) = (one.name for one in model.graph.input)
+    inner = [name for name in names if name != given]
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    there = {one.name for one in shown.graph.output}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in there)
+    runner = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
+    for tensor in tensors:
+        values = dict(zip(inner, runner.run(inner, {given: tensor[None]}), strict=True))
+        for name in names:
+            array = values.get(name, tensor[None])
+            sums[name] = sums[name] + array.mean(axis=(0, *range(2, array.ndim)), dtype=np.float64)
+    return {name: total / len(tensors) for name, total in sums.items()}
 
 
 def measured_ranges(

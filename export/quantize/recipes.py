@@ -22,7 +22,7 @@ class Int8Recipe(Frozen):
     unsigned with a zero point, or signed and symmetric (qdq). calibration: what of the activations seen becomes the
     range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights.
     reduce_range: weights of 7 bits, without which ONNX Runtime's sums of products overflow on x86 CPUs that have no
-    VNNI (qdq).
+    VNNI (qdq). bias_correction: biases take back what the rounding of weights does to the means (qdq).
     keep: layers left in float: names in the folded graph, operator types, or `first`, `last`, `depthwise`.
     """
 
@@ -32,6 +32,7 @@ class Int8Recipe(Frozen):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     per_channel: bool = True
     reduce_range: bool = True
+    bias_correction: bool = True
     keep: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
 
     @model_validator(mode="after")
@@ -51,7 +52,8 @@ class Int8Recipe(Frozen):
         how = f"percentile {self.percentile:g}" if self.calibration == "percentile" else self.calibration
         channels = "per channel" if self.per_channel else "per tensor"
         bits = ", weights of 7 bits" if self.reduce_range else ""
-        return f"QDQ, {self.activations}, {channels}{bits}, {how}{kept}"
+        biases = ", biases corrected" if self.bias_correction else ""
+        return f"QDQ, {self.activations}, {channels}{bits}, {how}{biases}{kept}"
 
 
 class Layer(NamedTuple):

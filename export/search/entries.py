@@ -10,6 +10,7 @@ from ...bench.schema.recommendation import compare_rows, per_image_ms
 from ...bench.schema.rows import SOUND, GateVerdict, Row, Status
 from ...bench.schema.statistics import Interval
 
+AS_IS = "float32"  # the name of a runtime's float32 artifact, computed in float32
 FIGURES = ("recall1", "mixed1", "map", "mixed_map")  # changes that gates judge
 Standing = Literal["holds", "undecided", "fails", "none"]
 
@@ -128,45 +129,45 @@ class Choice:
 
 
 def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[str, float]) -> Choice:
-    """The fastest that holds. Where none does, the fastest that is undecided and within the limits on these images.
-    Never one that is not surely faster than what the runtime does without loss.
+    """The fastest that holds and, of those as fast by its interval, the one that loses least. Where none holds, the
+    same of those undecided that keep the limits on these images. Never an int8 that is not surely faster than what the
+    runtime does so well without it.
 
     allowed: the drop of each figure.
     """
+
+    def kept(some: Sequence[Entry]) -> list[Entry]:
+        holding = [one for one in some if one.standing == "holds"]
+        return holding or [one for one in some if one.standing == "undecided" and within(one, allowed)]
+
     own = [one for one in entries if one.artifact == artifact]
-    lossless = [
-        one for one in entries if one.runtime == runtime and one.artifact != artifact and one.standing == "holds"
-    ]
-    bar = max(lossless, key=lambda one: one.times, default=None)
     ran = [one for one in own if one.standing != "none"]
     if not ran:
         return Choice(artifact, None, next((one.reason for one in own if one.reason), "nothing was raced") or "")
-    within = [one for one in ran if all(change.value >= -allowed[key] for key, change in one.changes.items())]
-    good = [one for one in ran if one.standing == "holds"] or [one for one in within if one.standing == "undecided"]
+    good = kept(ran)
     if not good:
         best = max(ran, key=lambda one: one.worst)
         return Choice(artifact, None, f"no recipe kept the gates on the validation images; {best.line}")
-    best = max(good, key=lambda one: one.times)
-    if quantised(best) and bar is not None and not surely_faster(best, bar):
+    fastest = max(good, key=lambda one: one.times)
+    best = max((one for one in good if one.times >= surely(fastest)), key=lambda one: one.worst)
+    others = [one for one in entries if one.runtime == runtime and one.artifact != artifact]
+    rivals = [one for one in others if one.name == AS_IS or kept([one])]
+    bar = max(rivals, key=lambda one: one.times, default=None)
+    if best.quantisation == "int8" and bar is not None and surely(best) <= bar.times:
         return Choice(
             artifact,
             None,
-            f"not surely faster than {bar.name} in {runtime} ({bar.times:.2f} times), which holds; {best.line}",
+            f"not surely faster than {bar.name} in {runtime} ({bar.times:.2f} times), which is as good; {best.line}",
         )
-    doubt = (
-        ""
-        if best.standing == "holds"
-        else "; undecided, " + "; ".join(one.text for one in best.verdicts if one.decision == "undecided")
-    )
-    return Choice(artifact, best, f"{best.line}{doubt}")
+    doubts = "; ".join(one.text for one in best.verdicts if one.decision == "undecided")
+    return Choice(artifact, best, f"{best.line}; undecided: {doubts}" if best.standing == "undecided" else best.line)
 
 
-def quantised(one: Entry) -> bool:
-    """Whether it pays with accuracy for speed; fp16 weights pay for size."""
-    return one.quantisation == "int8"
+def within(one: Entry, allowed: dict[str, float]) -> bool:
+    """Whether it keeps the limits on these images, whatever others may say."""
+    return all(change.value >= -allowed[key] for key, change in one.changes.items())
 
 
-def surely_faster(one: Entry, bar: Entry) -> bool:
-    """Whether its speed's interval lies above the other's figure."""
-    low = one.speed.low if one.speed is not None and one.speed.low is not None else one.times
-    return low > bar.times
+def surely(one: Entry) -> float:
+    """The lower end of its speed's interval."""
+    return one.speed.low if one.speed is not None and one.speed.low is not None else one.times

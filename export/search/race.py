@@ -26,12 +26,12 @@ from ..quantize.artifacts import CALIBRATED, QUANTISED
 from ..quantize.calibration import Calibration
 from ..quantize.quantizer import quantize_bundle
 from ..quantize.recipes import Int8Recipe, RecipeFile
-from .entries import Entry, entry
+from .entries import AS_IS, Entry, entry
 
 SAMPLES, ROUNDS, SECONDS = 100, 10, 10.0
 SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
 SHARES = (0.1, 0.25)  # of the heavy layers, the most sensitive, that are left in float
-AS_IS, AS_GIVEN = "float32", "as given"
+AS_GIVEN = "as given"
 NEEDED = (AS_IS, AS_GIVEN)  # whatever time there is
 Progress = Callable[[str, float], None]
 

@@ -38,27 +38,20 @@ COLUMNS = ("runtime", "recipe", "gates", "speed", "p50 ms", "size MB", "recall@1
 
 
 def cells(one: Entry) -> list[str]:
-    """The values of an entry under `COLUMNS` and the changes."""
-    numbers = [
-        NOTHING if value is None else f"{value:{form}}"
-        for value, form in ((one.p50_ms, ".2f"), (one.size_mb, ".2f"), (one.recall1, ".4f"), (one.mean_ap, ".4f"))
-    ]
+    """The values of an entry under `COLUMNS` and the changes, those of recall without their intervals."""
+    figures = ((one.p50_ms, ".2f"), (one.size_mb, ".2f"), (one.recall1, ".4f"), (one.mean_ap, ".4f"))
+    numbers = [NOTHING if value is None else f"{value:{form}}" for value, form in figures]
     standing = NOTHING if one.standing == "none" else one.standing
-    return [
-        one.runtime,
-        one.name,
-        standing,
-        sped(one.speed),
-        *numbers,
-        *(changed(one.changes.get(key)) for key in SHOWN),
-    ]
+    changes = [one.changes.get(key) for key in SHOWN]
+    recall = [NOTHING if change is None else f"{change.value:+.4f}" for change in changes[:2]]
+    return [one.runtime, one.name, standing, sped(one.speed), *numbers, *recall, *map(changed, changes[2:])]
 
 
 def print_race(race: Race, chosen: Sequence[Choice], target: Console) -> None:
     """The table, fastest first within a runtime, and a sentence for each artifact."""
     best = front(race.entries)
     table = Table(show_edge=False, pad_edge=False)
-    for title in ("", *COLUMNS, *(f"change of {name}" for name in SHOWN.values())):
+    for title in ("", *COLUMNS, *(f"+- {name}" for name in SHOWN.values())):
         table.add_column(title, justify="left" if title in ("", *COLUMNS[:3]) else "right")
     order = sorted(race.entries, key=lambda one: (one.runtime, -one.times))
     won = [choice.entry for choice in chosen]
@@ -67,13 +60,14 @@ def print_race(race: Race, chosen: Sequence[Choice], target: Console) -> None:
         table.add_row(mark, *cells(one))
     target.print(table)
     for one in order:
-        if one.reason:
+        if one.reason and one.standing in ("none", "fails"):
             target.print(f"{one.runtime}, {one.name}: {one.reason}", soft_wrap=True)
     if race.left:
         target.print(f"not raced for want of time: {', '.join(race.left)}", soft_wrap=True)
     target.print(
         "*: on the Pareto front of its runtime: none of its others is as fast and loses as little; speed: times the"
-        " runtime's float32, in the same interleaved rounds; changes with their 95 % intervals, clustered by class",
+        " runtime's float32, in the same interleaved rounds; +-: change against float32, of mAP with its 95 % interval,"
+        " clustered by class; mixed: the row's queries in the float32 gallery",
         soft_wrap=True,
     )
     for choice in chosen:

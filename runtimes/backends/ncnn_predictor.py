@@ -68,7 +68,7 @@ class NcnnPredictor(Predictor):
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
     ) -> list[InnerTensor] | None:
-        from .ncnn_inner import inner_tensors
+        from ..graphs.ncnn_inner import inner_tensors
 
         return inner_tensors(self._net, self._mat, self._param, batch, given or {})
 

@@ -101,12 +101,12 @@ class OnnxRuntimePredictor(Predictor):
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
     ) -> list[InnerTensor] | None:
-        from .onnx_inner import inner_tensors
+        from ..graphs.onnx_inner import inner_tensors
 
         return inner_tensors(self._model, lambda model: self._open(model=model), {self._input_name: batch}, given or {})
 
     def parameters(self) -> dict[str, NDArray[Any]] | None:
-        from .onnx_inner import parameters
+        from ..graphs.onnx_inner import parameters
 
         try:
             return parameters(self._model)

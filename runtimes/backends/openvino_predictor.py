@@ -136,7 +136,7 @@ class OpenVinoPredictor(Predictor):
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None
     ) -> list[InnerTensor] | None:
-        from .openvino_inner import inner_tensors
+        from ..graphs.openvino_inner import inner_tensors
 
         return inner_tensors(self._core, self._path, batch, given or {})
 

@@ -49,7 +49,7 @@ def onnx_parameters(model: Any) -> Iterator[Parameter]:
     """Of the operators that the input reaches."""
     from onnx import numpy_helper
 
-    from edgerecall.runtimes.backends.onnx_inner import described
+    from edgerecall.runtimes.graphs.onnx_inner import described
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -77,7 +77,7 @@ def openvino_parameters(model: Any) -> Iterator[Parameter]:
     """Of the layers that the input reaches."""
     from openvino import opset1
 
-    from edgerecall.runtimes.backends.openvino_inner import described
+    from edgerecall.runtimes.graphs.openvino_inner import described
 
     tensors, outputs = described(model)
     for tensor, output in zip(tensors, outputs, strict=True):

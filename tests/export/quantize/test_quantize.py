@@ -35,7 +35,7 @@ def quantised(real_bundle: Path, data: Path, edgerecall: Run, tmp_path_factory: 
     shutil.copytree(real_bundle, bundle)
     result = edgerecall("quantize", bundle, "--calibrate", data, "--artifacts", ALL)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "onnx-int8: QDQ, uint8, per channel, weights of 7 bits, percentile 99.99" in result.stdout
+    assert "onnx-int8: QDQ, uint8, per channel, weights of 7 bits, percentile 99.99, biases corrected" in result.stdout
     return bundle
 
 
@@ -92,7 +92,8 @@ def test_a_recipe(real_bundle: Path, data: Path, edgerecall: Run, tmp_path: Path
     target = tmp_path / "bundle"
     result = edgerecall("quantize", real_bundle, "--calibrate", data, "--recipe", recipe, "--out", target)
     assert (
-        "onnx-int8: QDQ, int8, per channel, weights of 7 bits, entropy, in float: depthwise, last" in result.stdout
+        "onnx-int8: QDQ, int8, per channel, weights of 7 bits, entropy, biases corrected, in float: depthwise, last"
+        in result.stdout
     ), result.stderr
     found = artifacts(target)["onnx-int8"]
     graph = onnx.load(str(target / "onnx-int8" / "model.onnx")).graph

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgerecall.bench.schema.rows import GateVerdict, Row
@@ -40,11 +42,14 @@ def test_the_fastest_that_holds_ships() -> None:
     slow, fast, lossy = int8("slow", 1.5, 0.0), int8("fast", 2.0, 0.004), int8("lossy", 4.0, 0.3, "parity")
     assert chosen(slow, fast, lossy)[0] == "fast"
     assert chosen(slow, fast, int8("faster", 2.5, 0.004, "undecided"))[0] == "fast"
+    # As fast, as far as is told, and it loses less.
+    assert chosen(fast, int8("better", 1.95, 0.001))[0] == "better"
+    assert chosen(fast, int8("better", 1.85, 0.001))[0] == "fast"
 
 
 def test_undecided_ships_only_within_the_limits_and_says_so() -> None:
     name, sentence = chosen(int8("near", 2.0, 0.004, "undecided"), int8("far", 3.0, 0.02, "undecided"))
-    assert name == "near" and "undecided, mAP undecided (about 9,000 queries would decide)" in sentence
+    assert name == "near" and "undecided: mAP undecided (about 9,000 queries would decide)" in sentence
     name, sentence = chosen(int8("far", 3.0, 0.02, "undecided"), int8("lost", 3.0, 0.4, "parity"))
     assert name is None and sentence.startswith("no recipe kept the gates") and "far: 3.00 times" in sentence
 
@@ -65,10 +70,18 @@ def test_lower_execution_precision_is_a_rival() -> None:
         "not surely faster than float32, asked to compute in bf16"
     )
     assert chosen(int8("int8", 2.1, 0.0), bf16)[0] == "int8"
+    bf16.status = "undecided"
+    assert chosen(int8("int8", 1.8, 0.0), bf16)[0] is None
     bf16.status = "parity"  # it lost recall itself
     assert chosen(int8("int8", 1.8, 0.0), bf16)[0] == "int8"
     bf16.status, bf16.runtime = "ok", "openvino"  # another runtime's
     assert chosen(int8("int8", 1.8, 0.0), bf16)[0] == "int8"
+
+
+def test_float32_is_a_rival_whatever_its_gates_say() -> None:
+    """Another runtime's float32 row is the baseline's, and differs from it by rounding."""
+    doubted = replace(PLAIN, status="undecided", changes=dict.fromkeys(FIGURES, Interval(-1e-6, -0.2, 0.0)))
+    assert choose("onnx-int8", "onnxruntime", [doubted, int8("int8", 0.9, 0.0)], ALLOWED).entry is None
 
 
 def test_one_that_never_ran() -> None:

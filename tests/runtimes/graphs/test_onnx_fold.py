@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgerecall.runtimes.backends.onnx_fold import folded
+from edgerecall.runtimes.graphs.onnx_fold import folded
 
 pytestmark = pytest.mark.runtime
 RNG = np.random.default_rng(0)

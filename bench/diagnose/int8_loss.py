@@ -1,0 +1,74 @@
+"""Why an int8 artifact embeds otherwise than its float model, in words: a fault, or rounding and in which layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes.bundle.bundle import Bundle
+from ...runtimes.bundle.manifest import Artifact
+from ...runtimes.core.errors import EdgeRecallError
+from .int8_faults import Int8Faults
+from .quantised_layers import LayerLoss, QuantisedLayers, embed, mean_cosine, ranked
+
+FORMAT = "onnxruntime"  # whose artifacts can be read here, layer by layer
+LOOKED_AT, NAMED = 4, 3  # golden images; layers
+ROUNDING = 1e-4  # by which the cosine of two runtimes of one int8 graph may fall short of 1
+Tensors = NDArray[np.float32]
+
+
+def int8_words(bundle: Bundle, artifact: Artifact, tensor: Tensors, embedding: Tensors) -> str:
+    """What makes it differ. tensor: float32 `(3, H, W)`, looked at beside golden ones; embedding: what it gave for it,
+    `(1, D)`.
+
+    An artifact of OpenVINO is explained by the ONNX one of the same recipe, which it was made from.
+    """
+    twin = readable_twin(bundle, artifact)
+    plain = next((a for a in bundle.manifest.artifacts if (a.runtime, a.quantisation) == (FORMAT, "fp32")), None)
+    if twin is None or plain is None:
+        return f"no ONNX artifacts of {'float32' if twin else 'the same recipe'} tell which layers lose most"
+    try:
+        layers = QuantisedLayers.read(*(Path(bundle.files(one)["model"]) for one in (plain, twin)))
+    except EdgeRecallError as error:
+        return f"its layers cannot be looked at: {error}"
+    _, golden, _ = bundle.golden()
+    seen = np.concatenate([tensor[None], golden[: LOOKED_AT - 1]])
+    faults = Int8Faults(layers).find(seen)
+    if faults:
+        more = f"; and {len(faults) - 1} more, the next in '{faults[1].layer}'" if faults[1:] else ""
+        return f"fault in '{faults[0].layer}': {faults[0].text}{more}"
+    if twin is not artifact:
+        own, float_ = (embed(model, tensor[None]) for model in (layers.quantised, layers.plain))
+        apart, lost = (1 - mean_cosine(one, own) for one in (embedding, float_))
+        if apart > max(lost, ROUNDING):
+            return (
+                f"its own graph: {twin.name}, of the same recipe, has cosine {1 - lost:.6f} with float32, and this"
+                f" {1 - apart:.6f} with {twin.name}"
+            )
+    cosine, losses = layers.losses(seen)
+    first = ranked(losses)[:NAMED]
+    together = layers.cosine_with([one.name for one in first], seen)
+    told = whole(first, cosine, together)
+    return f"rounding, of {len(losses)} layers most in {', '.join(map(words, first))}; {told}"
+
+
+def readable_twin(bundle: Bundle, artifact: Artifact) -> Artifact | None:
+    """The artifact itself where it is ONNX, else the ONNX one of the same recipe."""
+    if artifact.runtime == FORMAT:
+        return artifact
+    return next(
+        (a for a in bundle.manifest.artifacts if a.runtime == FORMAT and a.recipe == artifact.recipe is not None), None
+    )
+
+
+def words(loss: LayerLoss) -> str:
+    """A layer with its figures."""
+    return f"'{loss.name}' ({loss.kind}, {loss.sqnr_db:.1f} dB)"
+
+
+def whole(first: list[LayerLoss], cosine: float, together: float) -> str:
+    """What keeping layers in float would give."""
+    named = "these" if len(first) > 1 else "it"
+    return f"mean cosine {cosine:.4f}, with the first in float {first[0].cosine:.4f}, with {named} {together:.4f}"
