@@ -83,11 +83,33 @@ def quantize_onnx(
     )
     quantizer.quantize_model()
     made = quantizer.model.model
+    leave_output(made)
     if recipe.bias_correction:
         step = max(len(tensors) // MEANS_OF, 1)
         correct_biases(plain, made, channel_means(plain, corrected_inputs(plain), tensors[::step][:MEANS_OF]))
     onnx.save(made, str(target))
     return kept
+
+
+def leave_output(model: Any) -> None:
+    """Takes the rounding away behind what makes the graph's output: it gains no speed, and 8 bits over the widest range
+    seen leave few to most embeddings.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        last = makers[output.name]
+        rounding = makers.get(last.input[0]) if last.op_type == "DequantizeLinear" else None
+        if rounding is None or rounding.op_type != "QuantizeLinear":
+            continue
+        inner = rounding.input[0]
+        model.graph.node.remove(last)
+        model.graph.node.remove(rounding)
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [output.name if name == inner else name for name in names]
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [one for one in model.graph.initializer if one.name not in used]:
+        model.graph.initializer.remove(tensor)
 
 
 def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
