@@ -98,6 +98,38 @@ class Gallery:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""
 
+class BitGallery:
+    """Embeddings in 1 to 4 bits a number and two float32 a row, less `centre`, float32 `(dim,)`: a `CompressedGallery`.
+
+    Found by the Hamming distance of the signs, ranked by the inner product of what is stored with the query.
+    Threads may search at the same time. Ctrl-C stops a search.
+    """
+
+    def __init__(self, centre: NDArray[np.float32], bits: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def bits(self) -> int: ...
+    @property
+    def bytes(self) -> int:
+        """Of the stored rows."""
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Appends rows `(n, dim)`. InputError on values that are not finite, and while a search runs."""
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        candidates: int,
+        threads: int = 1,
+        progress: Callable[[float], object] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best k, of the candidates nearest by sign, of each query, and their similarities, both `(n, k)`; -1 and
+        -inf where there are fewer.
+        """
+
 class _Manifest(TypedDict):
     format: int
     input_name: str

@@ -14,6 +14,7 @@ PUBLIC = {
     "error": "",
     "machine": "",
     "progress": "",
+    "bit_gallery": "search",
     "buffer": "image",
     "bundle": "bundle",
     "decode": "image",

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include "edgerecall/bit_gallery.h"
 #include "edgerecall/bundle.h"
 #include "edgerecall/decode.h"
 #include "edgerecall/error.h"
@@ -265,6 +266,32 @@ py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, 
   return py::make_tuple(rows, similarities);
 }
 
+std::unique_ptr<BitGallery> py_bit_gallery(const Rows& centre, int bits) {
+  if (centre.ndim() != 1) throw InputError("centre: expected one row of numbers");
+  return std::make_unique<BitGallery>(static_cast<std::size_t>(centre.shape(0)), bits, centre.data());
+}
+
+void py_add_bits(BitGallery& gallery, const Rows& rows) {
+  if (checked_dim(rows, "rows") != gallery.dim()) throw InputError("rows: expected the gallery's dim");
+  const py::gil_scoped_release release;
+  gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
+}
+
+py::tuple py_search_bits(const BitGallery& gallery, const Rows& queries, py::ssize_t k, std::size_t candidates,
+                         int threads, const py::object& progress) {
+  if (checked_dim(queries, "queries") != gallery.dim()) throw InputError("queries: expected the gallery's dim");
+  if (k < 1) throw InputError("search: expected k of 1 or more");
+  py::array_t<std::int64_t> rows({queries.shape(0), k});
+  py::array_t<float> similarities({queries.shape(0), k});
+  std::int64_t* row_data = rows.mutable_data();
+  float* similarity_data = similarities.mutable_data();
+  interruptible([&] {
+    gallery.search(queries.data(), static_cast<std::size_t>(queries.shape(0)), static_cast<std::size_t>(k), candidates,
+                   threads, row_data, similarity_data, progress_to(progress));
+  });
+  return py::make_tuple(rows, similarities);
+}
+
 std::unique_ptr<Predictor> py_open(const std::string& runtime, const Files& files, const std::string& input_name,
                                    const std::array<std::int64_t, 3>& input_shape, std::size_t embedding_dim,
                                    int threads, const std::string& precision, std::size_t batch,
@@ -359,6 +386,16 @@ PYBIND11_MODULE(_native, module) {
       .def("__len__", &Gallery::size)
       .def_property_readonly("dim", &Gallery::dim)
       .def_property_readonly("bytes", &Gallery::bytes);
+
+  py::class_<BitGallery>(module, "BitGallery")
+      .def(py::init(&py_bit_gallery), py::arg("centre").noconvert(), py::arg("bits"))
+      .def("add", &py_add_bits, py::arg("rows").noconvert())
+      .def("search", &py_search_bits, py::arg("queries").noconvert(), py::arg("k"), py::arg("candidates"),
+           py::arg("threads") = 1, py::arg("progress") = py::none())
+      .def("__len__", &BitGallery::size)
+      .def_property_readonly("dim", &BitGallery::dim)
+      .def_property_readonly("bits", &BitGallery::bits)
+      .def_property_readonly("bytes", &BitGallery::bytes);
 
   module.def("read_manifest", &py_read_manifest, py::arg("text"), py::arg("where"));
   module.def("built_runtimes", &built_runtimes);

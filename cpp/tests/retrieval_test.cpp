@@ -4,6 +4,7 @@
 #include <numeric>
 #include <random>
 
+#include "edgerecall/bit_gallery.h"
 #include "edgerecall/error.h"
 #include "edgerecall/retrieval.h"
 #include "edgerecall/search.h"
@@ -249,6 +250,53 @@ TEST_CASE("small galleries, and what search refuses") {
   CHECK_THROWS_WITH_AS(index.search(rows, 1, 1, 1, found, similarities,
                                     [&](double) {
                                       index.add(rows, 1);
+                                      return true;
+                                    }),
+                       doctest::Contains("while it is searched"), InputError);
+}
+
+TEST_CASE("a gallery of bits finds by signs and ranks by what it holds") {
+  for (const int bits : {1, 2, 3, 4})
+    for (const std::size_t dim : {std::size_t{5}, std::size_t{64}, std::size_t{130}}) {
+      const Set rows = made(1003, dim, 5, 1), queries = made(37, dim, 5, 2);
+      const std::vector<float> centre(dim, 0.0625f);
+      BitGallery gallery(dim, bits, centre.data());
+      gallery.add(rows.rows.data(), 1000);
+      gallery.add(rows.rows.data() + 1000 * dim, 3);
+      CHECK(gallery.size() == 1003);
+      constexpr std::size_t k = 7, candidates = 60;
+      std::vector<std::int64_t> found(37 * k);
+      std::vector<float> similarities(37 * k);
+      gallery.search(queries.rows.data(), 37, k, candidates, 3, found.data(), similarities.data(), {});
+      for (std::size_t query = 0; query < 37; ++query) {
+        std::vector<std::size_t> distances(1003);
+        for (std::size_t row = 0; row < 1003; ++row)
+          for (std::size_t d = 0; d < dim; ++d)
+            distances[row] += (queries.rows[query * dim + d] > centre[d]) != (rows.rows[row * dim + d] > centre[d]);
+        std::vector<std::size_t> order(1003);
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::stable_sort(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return distances[a] < distances[b]; });
+        order.resize(candidates);
+        for (std::size_t place = 0; place < k; ++place) {
+          const auto row = static_cast<std::size_t>(found[query * k + place]);
+          CHECK(std::find(order.begin(), order.end(), row) != order.end());
+          if (place > 0) CHECK(similarities[query * k + place] <= similarities[query * k + place - 1]);
+        }
+      }
+    }
+  const float centre[] = {0, 0};
+  CHECK_THROWS_AS(BitGallery(2, 0, centre), InputError);
+  CHECK_THROWS_AS(BitGallery(0, 1, centre), InputError);
+  BitGallery empty(2, 2, centre);
+  std::int64_t found = 0;
+  float similarity = 0;
+  empty.search(centre, 1, 1, 10, 2, &found, &similarity, {});
+  CHECK(found == -1);
+  empty.add(centre, 1);
+  CHECK_THROWS_WITH_AS(empty.search(centre, 1, 1, 1, 1, &found, &similarity,
+                                    [&](double) {
+                                      empty.add(centre, 1);
                                       return true;
                                     }),
                        doctest::Contains("while it is searched"), InputError);

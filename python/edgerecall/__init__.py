@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         RuntimeUnavailable,
     )
     from .runtimes.embed.model import EmbeddingModel, load
+    from .runtimes.gallery.compressed import CompressedGallery
     from .runtimes.predictor.interface import Predictor, RunOptions
 
     __version__: str
 
 _HOMES = {
     "Bundle": "bundle.bundle",
+    "CompressedGallery": "gallery.compressed",
     "EmbeddingModel": "embed.model",
     "Gallery": "_native",
     "load": "embed.model",
@@ -47,6 +49,7 @@ _HOMES = {
 __all__ = [
     "Bundle",
     "BundleError",
+    "CompressedGallery",
     "EdgeRecallError",
     "EmbeddingModel",
     "Gallery",

@@ -1,0 +1,1 @@
+"""Galleries that are smaller than their embeddings."""
