@@ -25,6 +25,11 @@ from .console import command_line, console, progress_bar, setup_logging
 @click.option("--images", type=click.Path(path_type=Path), help="Golden images; default: the config's evaluation list.")
 @click.option("--golden", default=8, show_default=True, type=click.IntRange(1, 64), help="How many golden images.")
 @click.option("--formats", default="all", show_default=True, help="Comma list; all: all but ncnn.")
+@click.option("--quantize", "lower", default="", help="Artifacts of lower precision too: comma list of int8, fp16.")
+@click.option(
+    "--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Training images, for int8; as of 'quantize'."
+)
+@click.option("--calibrate-count", default=300, show_default=True, type=click.IntRange(32, 1000))
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def command(
     bundle: Path | None,
@@ -36,6 +41,9 @@ def command(
     images: Path | None,
     golden: int,
     formats: str,
+    lower: str,
+    calibrate: Path | None,
+    calibrate_count: int,
     force: bool,
 ) -> int:
     """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a Paddle inference model
@@ -59,6 +67,7 @@ def command(
     names = list(dict.fromkeys(name for part in named for name in (ALL if part == "all" else (part,))))
     for name in names:
         require_known(name, FORMATS, "--formats")
+    lowered = check_lower(lower, calibrate)
     config: Any = None
     if config_path is not None:
         from ..train.config.training import load_config
@@ -114,7 +123,41 @@ def command(
     unchecked = sum(artifact.check is None for artifact in artifacts)
     aside = f" ({unchecked} unchecked)" if unchecked else ""
     console().print(f"{bundle}: {len(artifacts)} artifacts{aside}, {size:.1f} MB, {made.spec.embedding_dim}-d")
-    return 1 if set(failures) & set(named) else 0
+    failed = bool(set(failures) & set(named))
+    if lowered:
+        failed = bool(add_lower(made, lowered, calibrate, calibrate_count, logger)) or failed
+    return int(failed)
+
+
+def check_lower(text: str, calibrate: Path | None) -> list[str]:
+    """The quantisations asked for. InputError for what cannot be, before anything is exported."""
+    from ..export.quantize.calibration import calibration_files
+    from ..runtimes.core.config import require_known
+    from ..runtimes.core.errors import InputError
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(","))) if text else []
+    for name in names:
+        require_known(name, ("int8", "fp16"), "--quantize")
+    if ("int8" in names) != (calibrate is not None):
+        raise InputError("--quantize int8 and --calibrate DIR, its images, go together: give both")
+    if calibrate is not None:
+        calibration_files(calibrate, None)
+    return names
+
+
+def add_lower(bundle: Any, lowered: list[str], calibrate: Path | None, count: int, logger: Any) -> int:
+    """Adds artifacts of lower precision to a bundle just made, of each format that it has; the exit code."""
+    from ..export.quantize.artifacts import QUANTISED
+    from ..export.quantize.recipes import load_recipes
+    from .quantize import quantize, reader
+
+    there = {artifact.runtime for artifact in bundle.manifest.artifacts}
+    names = [name for name, one in QUANTISED.items() if one.quantisation in lowered and one.runtime in there]
+    if not names:
+        logger.warning("--quantize: neither ONNX nor OpenVINO is in the bundle: nothing to quantise")
+        return 1
+    images = reader(bundle, calibrate, None, count, logger) if calibrate is not None else None
+    return quantize(bundle, bundle.root, names, images, load_recipes(None), logger, False)
 
 
 def spread(count: int) -> list[int]:

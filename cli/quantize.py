@@ -63,7 +63,6 @@ def command(
 
     What they cost and what they do to recall: 'edgerecall bench BUNDLE --images DIR'."""
     from ..export.quantize.artifacts import CALIBRATED, QUANTISED
-    from ..export.quantize.calibration import Calibration, calibration_files, read_calibration
     from ..export.quantize.quantizer import check_request
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
@@ -83,19 +82,30 @@ def command(
     logger = setup_logging(console(stderr=True))
     check_request(opened, names, calibrate is not None, given["force"])
 
-    def read() -> Calibration:
-        assert calibrate is not None
-        files = calibration_files(calibrate, listed)
-        told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731
-        found = read_calibration(opened, files, given["calibrate_count"], told)
-        logger.info("calibration: %d images of %d", len(found.hashes), len(files.chosen))
-        return found
-
-    images = read if any(name in CALIBRATED for name in names) else None
+    needed = any(name in CALIBRATED for name in names)
+    images = reader(opened, calibrate, listed, given["calibrate_count"], logger) if needed else None
     target = given["out"] or bundle
     if given["validate"] is not None:
         return race(opened, target, names, images, recipes, logger, given)
     return quantize(opened, target, names, images, recipes, logger, given["force"])
+
+
+def reader(
+    bundle: Any, folder: Path | None, listed: Path | None, count: int, logger: logging.Logger
+) -> Callable[[], Any]:
+    """Reads the calibration's images when it is called; whether they are there is looked at before."""
+    from ..export.quantize.calibration import Calibration, calibration_files, read_calibration
+
+    assert folder is not None
+    files = calibration_files(folder, listed)
+
+    def read() -> Calibration:
+        told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731
+        found = read_calibration(bundle, files, count, told)
+        logger.info("calibration: %d images of %d", len(found.hashes), len(files.chosen))
+        return found
+
+    return read
 
 
 def quantize(

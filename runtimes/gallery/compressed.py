@@ -9,7 +9,7 @@ from .._native import BitGallery
 from ..core.errors import InputError
 
 Rows = NDArray[np.float32]
-CANDIDATES = 200  # rows, nearest by sign, that all bits rank, for each query
+CANDIDATES = 500  # rows, nearest by sign, that all bits rank, for each query
 BLOCK = 16384  # rows that are rotated at a time
 
 

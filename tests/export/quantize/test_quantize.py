@@ -74,6 +74,23 @@ def test_every_row_runs_as_its_artifact_is(quantised: Path, data: Path, edgereca
     assert "int8" in ran["onnxruntime", "int8"].split("+") and "int8" in ran["openvino", "int8"].split("+")
 
 
+def test_exported_and_quantised_in_one(
+    trained: Path, quantised: Path, data: Path, edgerecall: Run, one_line: Callable[..., None], tmp_path: Path
+) -> None:
+    source = ("-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest", "--formats", "onnx,openvino")
+    for wrong in (("--quantize", "int8"), ("--calibrate", data), ("--quantize", "fp16", "--calibrate", data)):
+        one_line(edgerecall("export", tmp_path / "bundle", *source, *wrong), 2, "go together: give both")
+    one_line(edgerecall("export", tmp_path / "bundle", *source, "--quantize", "int4"), 2, "unknown 'int4'")
+    given = ("--quantize", "int8", "--calibrate", tmp_path / "nowhere")
+    one_line(edgerecall("export", tmp_path / "bundle", *source, *given), 2, "expected a folder of images")
+    assert not (tmp_path / "bundle").exists()
+    made = edgerecall("export", tmp_path / "bundle", *source, "--quantize", "int8,fp16", "--calibrate", data)
+    assert made.returncode == 0, made.stderr
+    found, known = artifacts(tmp_path / "bundle"), artifacts(quantised)
+    assert {*ALL.split(",")} <= found.keys()
+    assert all(found[name].files == known[name].files for name in ("onnx-int8", "onnx-fp16"))
+
+
 def test_the_same_bytes_from_the_same_inputs(quantised: Path, data: Path, edgerecall: Run, tmp_path: Path) -> None:
     again = tmp_path / "again"
     made = edgerecall("quantize", quantised, "--calibrate", data, "--artifacts", ALL, "--out", again)
