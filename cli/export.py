@@ -149,6 +149,7 @@ def add_lower(bundle: Any, lowered: list[str], calibrate: Path | None, count: in
     """Adds artifacts of lower precision to a bundle just made, of each format that it has; the exit code."""
     from ..export.quantize.artifacts import QUANTISED
     from ..export.quantize.recipes import load_recipes
+    from ..runtimes.core.errors import InputError
     from .quantize import quantize, reader
 
     there = {artifact.runtime for artifact in bundle.manifest.artifacts}
@@ -157,7 +158,11 @@ def add_lower(bundle: Any, lowered: list[str], calibrate: Path | None, count: in
         logger.warning("--quantize: neither ONNX nor OpenVINO is in the bundle: nothing to quantise")
         return 1
     images = reader(bundle, calibrate, None, count, logger) if calibrate is not None else None
-    return quantize(bundle, bundle.root, names, images, load_recipes(None), logger, False)
+    try:
+        return quantize(bundle, bundle.root, names, images, load_recipes(None), logger, False)
+    except InputError as error:
+        logger.error("%s: exported, and not quantised: %s", bundle.root, error)
+        return 1
 
 
 def spread(count: int) -> list[int]:

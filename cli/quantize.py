@@ -44,15 +44,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--validate-list", type=PATH, help="Another list, paths relative to --validate's folder.")
 @click.option(
     "--max-recall-drop",
-    default=0.005,
-    show_default=True,
     type=click.FloatRange(0, 1),
-    help="With --validate: of recall@1, also in the float32 gallery.",
+    help="With --validate: of recall@1, also in the float32 gallery; by default 0.005.",
 )
-@click.option("--max-map-drop", default=0.005, show_default=True, type=click.FloatRange(0, 1), help="The same of mAP.")
-@click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="With --validate: of each runtime."
-)
+@click.option("--max-map-drop", type=click.FloatRange(0, 1), help="The same of mAP; by default 0.005.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="With --validate: of each runtime; by default 1.")
 @click.option("--minutes", type=click.FloatRange(0, 1e6), help="With --validate: begin no other recipe after so many.")
 @click.option("--resume", is_flag=True, help="With --validate: go on with an interrupted race.")
 @click.option("--json", "json_file", type=PATH, help="With --validate: all that was raced.")
@@ -63,7 +59,7 @@ def command(
 
     What they cost and what they do to recall: 'edgerecall bench BUNDLE --images DIR'."""
     from ..export.quantize.artifacts import CALIBRATED, QUANTISED
-    from ..export.quantize.quantizer import check_request
+    from ..export.quantize.quantizer import check_request, check_target
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
     from ..runtimes.core.config import require_known
@@ -74,17 +70,19 @@ def command(
         require_known(name, QUANTISED, "--artifacts")
     if listed is not None and calibrate is None:
         raise InputError("--list is of --calibrate's folder: give --calibrate DIR")
-    if given["validate"] is None and (unused := [name for name in ("validate_list", "json_file") if given[name]]):
-        raise InputError(f"--{unused[0].removesuffix('_file').replace('_', '-')} is of a race: give --validate DIR")
-    if given["validate"] is None and given["resume"]:
-        raise InputError("--resume goes on with a race: give --validate DIR")
+    if given["validate"] is None:
+        for name in ("validate_list", "max_recall_drop", "max_map_drop", "threads", "minutes", "resume", "json_file"):
+            if given[name] not in (None, False):
+                option = name.removesuffix("_file").replace("_", "-")
+                raise InputError(f"--{option} is of a race of recipes: give --validate DIR")
     recipes, opened = load_recipes(recipe), Bundle.open(bundle)
     logger = setup_logging(console(stderr=True))
     check_request(opened, names, calibrate is not None, given["force"])
+    target = given["out"] or bundle
+    check_target(opened, target)
 
     needed = any(name in CALIBRATED for name in names)
     images = reader(opened, calibrate, listed, given["calibrate_count"], logger) if needed else None
-    target = given["out"] or bundle
     if given["validate"] is not None:
         return race(opened, target, names, images, recipes, logger, given)
     return quantize(opened, target, names, images, recipes, logger, given["force"])
@@ -163,7 +161,7 @@ def race(
 
     from ..bench.measure.machine import describe_machine
     from ..bench.schema.gates import Gates
-    from ..export.search.race import Race, RaceOptions
+    from ..export.search.race import Race, RaceOptions, require_float
     from ..export.search.report import print_race, summary
     from ..export.search.ship import choices, ship
     from ..export.search.validation import require_apart, validation_images
@@ -171,8 +169,10 @@ def race(
     from ..runtimes.core.partial_folder import PartialFolder
     from ..runtimes.predictor.registry import tool_versions
 
-    gates = Gates(min_cosine=-1, max_recall_drop=given["max_recall_drop"], max_map_drop=given["max_map_drop"])
-    options = RaceOptions(tuple(names), recipes, gates, given["threads"], given["minutes"])
+    recall, mean_ap = (0.005 if given[name] is None else given[name] for name in ("max_recall_drop", "max_map_drop"))
+    gates = Gates(min_cosine=-1, max_recall_drop=recall, max_map_drop=mean_ap)
+    options = RaceOptions(tuple(names), recipes, gates, given["threads"] or 1, given["minutes"])
+    require_float(bundle, options)
     scored = validation_images(given["validate"], given["validate_list"])
     calibration = images() if images is not None else None
     if calibration is not None:
@@ -201,19 +201,32 @@ def race(
         try:
             run = Race(bundle, calibration, scored, options, state.folder, command_line(), progress)
             run.run()
+            chosen = choices(run)
+            note = summary(run, chosen, scored, machine)
+            if given["json_file"] is not None:
+                whole = {**note, "entries": [asdict(one) for one in run.entries]}
+                write_text(given["json_file"], json.dumps(whole, indent=1) + "\n")
+            failed: dict[str, str] = {}
+            shipped = ship(
+                run,
+                chosen,
+                target,
+                lambda name, why, *_: failed.update({name: why} if why else {}),
+                note,
+                given["force"],
+            )
         except BaseException:
             if state.begun:
                 click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
             else:
                 state.remove()
             raise
-    chosen = choices(run)
-    note = summary(run, chosen, scored, machine)
-    shipped = ship(run, chosen, target, lambda *_: None, note, given["force"])
-    if given["json_file"] is not None:
-        whole = {**note, "entries": [asdict(one) for one in run.entries]}
-        write_text(given["json_file"], json.dumps(whole, indent=1) + "\n")
     print_race(run, chosen, console())
     show(shipped, names)
-    state.remove()
-    return 0
+    for name, why in failed.items():
+        logger.warning("%s: left out: %s", name, why)
+    if failed:
+        click.echo(f"kept in {state.folder}", err=True)
+    else:
+        state.remove()
+    return 1 if failed else 0

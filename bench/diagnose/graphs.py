@@ -96,6 +96,15 @@ def look_inside(a: Side, b: Side, tensor: Tensor) -> str:
     return f"{'; '.join(told)}; {left} left the training framework's own output"
 
 
+def wrong_graph(side: Side, other: Side, tensor: Tensor) -> str | None:
+    """`look_inside` of one side alone; None where it gives what is sealed, or is no runtime."""
+    if side.predictor is None or not is_wrong(side.predictor, side.bundle):
+        return None
+    with ExitStack() as stack:
+        sound = reference(side.bundle, side, other, stack)
+        return locate(side, sound, probe(side.bundle, tensor))
+
+
 def compared(a: Side, b: Side, tensor: Tensor, stack: ExitStack) -> str:
     """`look_inside` where both sides give what is sealed: the two graphs against each other, either way."""
     told = []

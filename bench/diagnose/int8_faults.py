@@ -19,9 +19,10 @@ UNUSED = 64  # times as wide as its values need: six of eight bits are lost; out
 
 @dataclass(frozen=True)
 class Int8Fault:
-    """layer: the operator. text: what is wrong, with its figures."""
+    """layer: the operator. what: "fault" for constants, "unfit range" for activations. text: with its figures."""
 
     layer: str
+    what: str
     text: str
 
 
@@ -55,7 +56,9 @@ class Int8Faults:
                 at = ", ".join(map(str, index))
                 more = f" (and {count - 1} more of {off.size})" if count > 1 else ""
                 yield Int8Fault(
-                    name, f"its {what}[{at}] is {held.values[index]:.4g} in int8 and {wanted[index]:.4g} in float{more}"
+                    name,
+                    "fault",
+                    f"its {what}[{at}] is {held.values[index]:.4g} in int8 and {wanted[index]:.4g} in float{more}",
                 )
 
     def _corrected(self, twin: Any, node: Any) -> NDArray[np.float64]:
@@ -63,9 +66,10 @@ class Int8Faults:
         the largest input.
         """
         weights, fed = self.graph.held(node.input[1]), self.graph.rounded_by(node.input[0])
-        if weights is None or fed is None or twin.input[1] not in self.floats:
+        plain = self.floats.get(twin.input[1])
+        if weights is None or fed is None or plain is None or plain.shape != weights.values.shape:
             return np.zeros(1)
-        lost = np.abs(self.floats[twin.input[1]] - weights.values)
+        lost = np.abs(plain - weights.values)
         if node.op_type != "Conv" and next((one.i for one in node.attribute if one.name == "transB"), 0) == 0:
             lost = lost.T
         return np.asarray(lost.reshape(len(lost), -1).sum(axis=1) * max(map(abs, fed.ends)))
@@ -97,6 +101,8 @@ class Int8Faults:
             share = beyond[name] / count[name]
             reach = f"the range of what it is fed, '{name}', is {low:.4g} to {high:.4g} in int8"
             if share > CUT_OFF:
-                yield Int8Fault(layer, f"{reach}, and {share:.1%} of its values lie beyond, up to {largest[name]:.4g}")
-            elif max(-low, high) > UNUSED * largest[name]:
-                yield Int8Fault(layer, f"{reach}, and its values reach no further than {largest[name]:.4g}")
+                text = f"{reach}, and {share:.1%} of its values lie beyond, up to {largest[name]:.4g}"
+                yield Int8Fault(layer, "unfit range", text)
+            elif max(-low, high) > UNUSED * largest[name] > 0:
+                text = f"{reach}, and its values reach no further than {largest[name]:.4g}"
+                yield Int8Fault(layer, "unfit range", text)

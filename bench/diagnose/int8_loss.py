@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import Artifact
 from ...runtimes.core.errors import EdgeRecallError
-from .int8_faults import Int8Faults
+from .int8_faults import Int8Fault, Int8Faults
 from .quantised_layers import LayerLoss, QuantisedLayers, embed, mean_cosine, ranked
 
 FORMAT = "onnxruntime"  # whose artifacts can be read here, layer by layer
@@ -31,26 +31,39 @@ def int8_words(bundle: Bundle, artifact: Artifact, tensor: Tensors, embedding: T
         return f"no ONNX artifacts of {'float32' if twin else 'the same recipe'} tell which layers lose most"
     try:
         layers = QuantisedLayers.read(*(Path(bundle.files(one)["model"]) for one in (plain, twin)))
+        _, golden, _ = bundle.golden()
+        seen = np.concatenate([tensor[None], golden[: LOOKED_AT - 1]])
+        own = None if twin is artifact else own_graph(layers, twin, seen[0], embedding)
+        return own or fault_words(Int8Faults(layers).find(seen)) or rounding_words(layers, seen)
     except EdgeRecallError as error:
         return f"its layers cannot be looked at: {error}"
-    _, golden, _ = bundle.golden()
-    seen = np.concatenate([tensor[None], golden[: LOOKED_AT - 1]])
-    faults = Int8Faults(layers).find(seen)
-    if faults:
-        more = f"; and {len(faults) - 1} more, the next in '{faults[1].layer}'" if faults[1:] else ""
-        return f"fault in '{faults[0].layer}': {faults[0].text}{more}"
-    if twin is not artifact:
-        own, float_ = (embed(model, tensor[None]) for model in (layers.quantised, layers.plain))
-        apart, lost = (1 - mean_cosine(one, own) for one in (embedding, float_))
-        if apart > max(lost, ROUNDING):
-            return (
-                f"its own graph: {twin.name}, of the same recipe, has cosine {1 - lost:.6f} with float32, and this"
-                f" {1 - apart:.6f} with {twin.name}"
-            )
+
+
+def fault_words(faults: list[Int8Fault]) -> str | None:
+    """The first, and how many more."""
+    if not faults:
+        return None
+    more = f"; and {len(faults) - 1} more, the next in '{faults[1].layer}'" if faults[1:] else ""
+    return f"{faults[0].what} in '{faults[0].layer}': {faults[0].text}{more}"
+
+
+def own_graph(layers: QuantisedLayers, twin: Artifact, tensor: Tensors, embedding: Tensors) -> str | None:
+    """What is said where an artifact differs from its ONNX twin more than that does from float32."""
+    quantised, plain = (embed(model, tensor[None]) for model in (layers.quantised, layers.plain))
+    apart, lost = (1 - mean_cosine(one, quantised) for one in (embedding, plain))
+    if apart <= max(lost, ROUNDING):
+        return None
+    return (
+        f"its own graph: {twin.name}, of the same recipe, has cosine {1 - lost:.6f} with float32, and this"
+        f" {1 - apart:.6f} with {twin.name}"
+    )
+
+
+def rounding_words(layers: QuantisedLayers, seen: Tensors) -> str:
+    """The layers that lose most."""
     cosine, losses = layers.losses(seen)
     first = ranked(losses)[:NAMED]
-    together = layers.cosine_with([one.name for one in first], seen)
-    told = whole(first, cosine, together)
+    told = whole(first, cosine, layers.cosine_with([one.name for one in first], seen))
     return f"rounding, of {len(losses)} layers most in {', '.join(map(words, first))}; {told}"
 
 

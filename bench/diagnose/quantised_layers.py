@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtimes.core.errors import InputError
+from ...runtimes.core.errors import InputError, RuntimeFailed
+from ...runtimes.core.text import one_line
 from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.verify import cosines
 from ...runtimes.graphs.onnx_inner import load
@@ -139,7 +140,7 @@ class QuantisedLayers:
             for index, (a, b) in enumerate(zip(left, right, strict=True)):
                 signal[index] += np.square(a, dtype=np.float64).sum()
                 error[index] += np.square(a.astype(np.float64) - b).sum()
-        found = 10 * np.log10(signal / np.maximum(error, np.maximum(NO_NOISE * signal, 1e-300)))
+        found = 10 * np.log10(np.maximum(signal, 1e-300) / np.maximum(error, np.maximum(NO_NOISE * signal, 1e-300)))
         return dict(zip(names, found.tolist(), strict=True))
 
 
@@ -159,7 +160,10 @@ def session(model: Any, outputs: Sequence[str] = ()) -> Any:
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in there)
         model = copy
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        raise RuntimeFailed(f"onnxruntime: {one_line(error)}") from error
 
 
 def embed(model: Any, tensors: Tensors) -> Tensors:

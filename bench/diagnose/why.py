@@ -16,7 +16,7 @@ from ...runtimes.embed.verify import TENSOR_TOLERANCE, cosines
 from ...runtimes.predictor.interface import Predictor
 from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.ops import Preprocess
-from .graphs import look_inside, unseen_fault
+from .graphs import look_inside, unseen_fault, wrong_graph
 from .input_faults import Workshop, find_cause, input_faults
 from .int8_loss import int8_words
 from .pixel_trace import explain, first_difference, trace
@@ -236,6 +236,9 @@ def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | 
         note("graph", f"{EQUAL} {what}" + (f", although {unseen}" if unseen else ""))
     elif quantised := [side for side in (b, a) if side.artifact is not None and side.artifact.quantisation == "int8"]:
         note("graph", what)
+        for side in (a, b):
+            if side not in quantised and (found := wrong_graph(side, b if side is a else a, tensor)):
+                note("graph", found, f"graph differs ({found})")
         for side in quantised:
             assert side.artifact is not None
             found = int8_words(side.bundle, side.artifact, tensor, first if side is a else second)

@@ -68,7 +68,7 @@ class Gates(Frozen):
         limit = self.cosine_limit(row.lowered)
         if row.cosine_min is not None and not row.cosine_min >= limit:
             row.fail("parity", f"cosine fell to {row.cosine_min:.6f}, allowed {limit:g}")
-        elif limit == -1 and row.cosine_min is not None and row.recall1 is None:
+        elif self.min_cosine is None and row.lowered and row.cosine_min is not None and row.recall1 is None:
             row.doubt(
                 f"recall judges rows of lower precision, and these images have no labels: cosine fell to"
                 f" {row.cosine_min:.6f}; give a labelled list, or --min-cosine",

@@ -86,7 +86,7 @@ def run_quantiser(step: str, work: Work, source: Path, target: Path, recipe: Int
         arguments += [written, work.tensors]
         if step == "qdq" and work.known is not None:
             symmetric = recipe.calibration != "percentile" and recipe.activations == "int8"
-            name = [recipe.calibration, f"{recipe.percentile:g}", "symmetric" if symmetric else "both"]
+            name = [recipe.calibration, f"{recipe.percentile:.12g}", "symmetric" if symmetric else "both"]
             arguments.append(work.known / f"ranges-{'-'.join(name)}.json")
     run_step(own_step(step, answer, *arguments), {**os.environ, **SILENT}, label=f"quantising ({step})")
     told = Told(**json.loads(answer.read_text(encoding="utf-8")))

@@ -6,6 +6,7 @@ means of the inputs measured on the calibration's images.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,25 @@ from ...runtimes.graphs.onnx_qdq import HEAVY, QdqGraph
 Means = dict[str, NDArray[np.float64]]
 
 
-def correct_biases(plain: Any, quantised: Any, means: Means) -> int:
-    """Moves the int32 biases of a QDQ model; how many. plain: the float model that it was made from, whose operators
-    have the same names. means: of the inputs of `corrected_inputs`, of each channel.
+def correct_biases(plain: Any, quantised: Any, means: Means) -> None:
+    """Moves the int32 biases of a QDQ model. plain: the float model that it was made from, whose operators have the
+    same names. means: of the inputs of `corrected_inputs`, of each channel.
+
+    Left as they are: layers without a bias or with one that others share, and products that are scaled (Gemm).
     """
     graph = QdqGraph(quantised)
     floats = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
     twins = {node.name: node for node in plain.graph.node if node.op_type in HEAVY}
     stored = {tensor.name: tensor for tensor in quantised.graph.initializer}
-    done = 0
+    uses = Counter(name for node in quantised.graph.node for name in node.input)
     for node in quantised.graph.node:
         twin = twins.get(node.name)
         if twin is None or len(node.input) < 3 or twin.input[0] not in means or twin.input[1] not in floats:
             continue
         weights, bias = graph.held(node.input[1]), graph.held(node.input[2])
-        if weights is None or bias is None:
+        shared = bias is not None and (uses[bias.name] > 1 or uses[node.input[2]] > 1)
+        scaled = any(attributes(twin).get(name, 1.0) != 1.0 for name in ("alpha", "beta"))
+        if weights is None or bias is None or shared or scaled:
             continue
         lost = floats[twin.input[1]].astype(np.float64) - weights.values
         shift = moved_mean(twin, lost, means[twin.input[0]])
@@ -40,8 +45,6 @@ def correct_biases(plain: Any, quantised: Any, means: Means) -> int:
         ends = np.iinfo(np.int32)
         corrected = np.clip(integers, ends.min, ends.max).astype(np.int32)
         stored[bias.name].CopyFrom(numpy_helper.from_array(corrected, bias.name))
-        done += 1
-    return done
 
 
 def corrected_inputs(plain: Any) -> list[str]:

@@ -101,15 +101,15 @@ def leave_output(model: Any) -> None:
         rounding = makers.get(last.input[0]) if last.op_type == "DequantizeLinear" else None
         if rounding is None or rounding.op_type != "QuantizeLinear":
             continue
-        inner = rounding.input[0]
+        inner, scales = rounding.input[0], {*last.input[1:], *rounding.input[1:]}
         model.graph.node.remove(last)
         model.graph.node.remove(rounding)
         for node in model.graph.node:
             for names in (node.input, node.output):
                 names[:] = [output.name if name == inner else name for name in names]
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in [one for one in model.graph.initializer if one.name not in used]:
-        model.graph.initializer.remove(tensor)
+        scales -= {name for node in model.graph.node for name in node.input}
+        for tensor in [one for one in model.graph.initializer if one.name in scales]:
+            model.graph.initializer.remove(tensor)
 
 
 def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:

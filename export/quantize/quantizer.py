@@ -14,7 +14,7 @@ import numpy as np
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact, Skipped
 from ...runtimes.core.errors import EdgeRecallError, InputError, UnsoundModel
-from ...runtimes.core.files import atomic_folder
+from ...runtimes.core.files import atomic_folder, refuse_to_replace
 from ..context import DiskFull, FormatFailed
 from ..exporter import Report, checked
 from .artifacts import CALIBRATED, QUANTISED, Work, make_quantised
@@ -57,9 +57,7 @@ def quantize_bundle(
     bundle.check()
     golden = bundle.golden()
     calibration = calibrate() if calibrate is not None else None
-    in_place = target.resolve() == bundle.root.resolve()
-    if bundle.root.resolve() in target.resolve().parents:
-        raise InputError(f"--out {target}: expected a folder outside of the bundle {bundle.root}")
+    in_place = check_target(bundle, target)
     with (
         atomic_folder(target, MANIFEST if in_place else None) as folder,
         tempfile.TemporaryDirectory(prefix="edgerecall-") as scratch,
@@ -94,21 +92,36 @@ def quantize_bundle(
             report(name, None, artifact.unchecked)
         for one in raced.skipped if raced else ():
             skipped[one.name] = one
-            if (earlier := artifacts.pop(one.name, None)) is not None:
-                shutil.rmtree(folder / earlier.name)
+            gone = artifacts.pop(one.name, None)
+            for file in gone.files if gone is not None else ():
+                (folder / file.path).unlink()
         if not made and raced is None:
             reason = skipped[names[-1]].reason if names[-1] in skipped else "see above"
             raise InputError(f"no artifact could be made: {names[-1]}: {reason}")
         told = bundle.manifest.source.get("quantised")
         commands = {**(told if isinstance(told, dict) else {}), **dict.fromkeys(made, command)}
-        update = {
-            "artifacts": tuple(artifacts.values()),
-            "skipped": tuple(skipped.values()),
-            "source": {**bundle.manifest.source, "quantised": commands, **({"race": raced.note} if raced else {})},
+        source = {
+            **bundle.manifest.source,
+            "quantised": {name: commands[name] for name in commands if name in artifacts},
         }
+        source.pop("race", None)  # it is of the artifacts as they were
+        if raced is not None:
+            source["race"] = raced.note
+        update = {"artifacts": tuple(artifacts.values()), "skipped": tuple(skipped.values()), "source": source}
         Bundle(folder, bundle.manifest.model_copy(update=update)).save()
         Bundle.open(folder).check()
     return Bundle.open(target)
+
+
+def check_target(bundle: Bundle, target: Path) -> bool:
+    """Whether the bundle is written in its own place; InputError where it cannot be written to `target`."""
+    if target.resolve() == bundle.root.resolve():
+        return True
+    if bundle.root.resolve() in target.resolve().parents:
+        raise InputError(f"--out {target}: expected a folder outside of the bundle {bundle.root}")
+    if target.exists():
+        refuse_to_replace(target, None)
+    return False
 
 
 def check_request(bundle: Bundle, names: Sequence[str], calibrated: bool, replace: bool) -> None:

@@ -49,7 +49,7 @@ class Int8Recipe(Frozen):
         kept = f", in float: {', '.join(self.keep)}" if self.keep else ""
         if self.scheme == "nncf":
             return f"NNCF{kept}"
-        how = f"percentile {self.percentile:g}" if self.calibration == "percentile" else self.calibration
+        how = f"percentile {self.percentile:.12g}" if self.calibration == "percentile" else self.calibration
         channels = "per channel" if self.per_channel else "per tensor"
         bits = ", weights of 7 bits" if self.reduce_range else ""
         biases = ", biases corrected" if self.bias_correction else ""

@@ -9,10 +9,14 @@ from typing import Literal
 from ...bench.schema.recommendation import compare_rows, per_image_ms
 from ...bench.schema.rows import SOUND, GateVerdict, Row, Status
 from ...bench.schema.statistics import Interval
+from ...runtimes.predictor.precision import precision_problem
 
 AS_IS = "float32"  # the name of a runtime's float32 artifact, computed in float32
 FIGURES = ("recall1", "mixed1", "map", "mixed_map")  # changes that gates judge
 Standing = Literal["holds", "undecided", "fails", "none"]
+
+
+STANDINGS: dict[str, Standing] = {"ok": "holds", "undecided": "undecided", "parity": "fails"}
 
 
 @dataclass
@@ -43,10 +47,8 @@ class Entry:
 
     @property
     def standing(self) -> Standing:
-        """Of its gates: none where it did not run as asked."""
-        if self.status == "parity":
-            return "fails" if self.changes else "none"
-        return {"ok": "holds", "undecided": "undecided"}.get(self.status, "none")  # type: ignore[return-value]
+        """Of its gates: none where it did not run, or not as asked."""
+        return STANDINGS.get(self.status, "none")
 
     @property
     def worst(self) -> float:
@@ -60,7 +62,9 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """Its figures, for `skipped`."""
+        """Its figures, for `skipped`; why there are none."""
+        if self.standing == "none" or self.speed is None:
+            return f"{self.name}: {self.reason or 'not measured'}"
         figures = ", ".join(f"{SHOWN[key]} {change.value:+.4f}" for key, change in self.changes.items())
         return f"{self.name}: {self.times:.2f} times as fast as float32; {figures}"
 
@@ -71,7 +75,7 @@ SHOWN = {"recall1": "recall@1", "mixed1": "mixed recall@1", "map": "mAP", "mixed
 def entry(name: str, row: Row, plain: Row | None, artifact: str | None = None, folder: str | None = None) -> Entry:
     """From a bench row. plain: the runtime's float32 row of the same run."""
     speed = None
-    if plain is row:
+    if plain is row and row.round_medians_ns:
         speed = Interval(1.0, 1.0, 1.0)
     elif plain is not None and row.round_medians_ns and plain.round_medians_ns:
         found = compare_rows(row, plain)
@@ -83,6 +87,10 @@ def entry(name: str, row: Row, plain: Row | None, artifact: str | None = None, f
     status, reason = row.status, row.reason
     if status in SOUND and row.meaningless:
         status, reason = "failed", row.meaningless
+    if row.measured and (
+        wrong := precision_problem(row.quantisation, row.requested_precision, row.precision or "unknown")
+    ):
+        status, reason = "request", wrong
     return Entry(
         name=name,
         runtime=row.runtime,
@@ -121,11 +129,12 @@ def front(entries: Sequence[Entry]) -> list[Entry]:
 
 @dataclass(frozen=True)
 class Choice:
-    """For one artifact: the entry to ship, or None and why not; either way in a sentence."""
+    """For one artifact: the entry to ship, or None and why not; either way in a sentence. ran: whether any did."""
 
     artifact: str
     entry: Entry | None
     sentence: str
+    ran: bool = True
 
 
 def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[str, float]) -> Choice:
@@ -141,9 +150,11 @@ def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[
         return holding or [one for one in some if one.standing == "undecided" and within(one, allowed)]
 
     own = [one for one in entries if one.artifact == artifact]
-    ran = [one for one in own if one.standing != "none"]
+    ran = [one for one in own if one.standing != "none" and one.speed is not None]
     if not ran:
-        return Choice(artifact, None, next((one.reason for one in own if one.reason), "nothing was raced") or "")
+        why = next((one.reason for one in own if one.standing == "none" and one.reason), None)
+        unpaired = f"{runtime} has no float32 row here to compare its speed with" if own else "nothing was raced"
+        return Choice(artifact, None, why or unpaired, ran=False)
     good = kept(ran)
     if not good:
         best = max(ran, key=lambda one: one.worst)

@@ -32,6 +32,7 @@ SAMPLES, ROUNDS, SECONDS = 100, 10, 10.0
 SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
 SHARES = (0.1, 0.25)  # of the heavy layers, the most sensitive, that are left in float
 AS_GIVEN = "as given"
+QDQ_FROM, QDQ_ARTIFACT = "onnxruntime", "onnx-int8"
 NEEDED = (AS_IS, AS_GIVEN)  # whatever time there is
 Progress = Callable[[str, float], None]
 
@@ -75,7 +76,7 @@ class Race:
         self.options, self.folder, self.command, self.progress = options, folder, command, progress
         self.int8 = [name for name in options.names if name in CALIBRATED]
         self.entries: list[Entry] = []
-        self.raced: dict[str, Int8Recipe] = {}  # by its text
+        self.raced: set[tuple[str, Int8Recipe]] = set()  # for which artifact
         self.left: list[str] = []  # heats that there was no time for
         self.done, self.planned, self.title = 0, 2 + (6 + len(SHARES) if self.int8 else 0), AS_IS
         self.begun = time.monotonic()
@@ -83,9 +84,12 @@ class Race:
     def run(self) -> list[Entry]:
         """All heats."""
         plain = self.folder / "float"
+        runtimes = {QUANTISED[name].runtime for name in self.options.names}
         if not plain.is_dir():
-            copy_float(self.bundle, plain, {QUANTISED[name].runtime for name in self.options.names})
+            # QDQ starts from ONNX, whichever runtime it is for.
+            copy_float(self.bundle, plain, runtimes | ({QDQ_FROM} if self.int8 else set()))
         self.plain = Bundle.open(plain)
+        self.runtimes = tuple(name for name in self.plain.runtimes() if name in runtimes)
         self._heat(AS_IS, self._as_is)
         halves = [name for name in self.options.names if name not in CALIBRATED]
         if halves:
@@ -115,10 +119,9 @@ class Race:
         return dict.fromkeys(self.int8, recipe)
 
     def _recipe(self, title: str, recipes: dict[str, Int8Recipe | None]) -> None:
-        if all(one is None or one.text() in self.raced for one in recipes.values()):
-            return
-        if self._heat(title, lambda: self._made(title, recipes)):
-            self.raced |= {one.text(): one for one in recipes.values() if one is not None}
+        new = {name: one for name, one in recipes.items() if one is not None and (name, one) not in self.raced}
+        if new and self._heat(title, lambda: self._made(title, dict(new))):
+            self.raced |= set(new.items())
 
     def _best(self, base: Int8Recipe) -> Int8Recipe:
         """Of the QDQ recipes so far the one whose worst loss, averaged over runtimes, is least."""
@@ -127,23 +130,25 @@ class Race:
             own = [one.worst for one in self.entries if one.recipe == recipe.text() and one.standing != "none"]
             return sum(own) / len(own) if own else -2.0
 
-        return max((one for one in self.raced.values() if one.scheme == "qdq"), key=loss, default=base)
+        tried = dict.fromkeys(
+            one for _, one in sorted(self.raced, key=lambda pair: pair[1].text()) if one.scheme == "qdq"
+        )
+        return max(tried, key=loss, default=base)
 
     def _sensitive(self, recipe: Int8Recipe, share: float) -> list[str]:
         """The layers to keep in float: those that bring the embeddings nearest to the float model's."""
-        made = next(
-            (one.folder for one in self.entries if one.recipe == recipe.text() and one.artifact == "onnx-int8"), None
-        )
-        if made is None or self.calibration is None or self._late("most sensitive in float"):
-            return []
+        made = next((one.folder for one in self.entries if one.recipe == recipe.text() and one.folder), None)
         path = self.folder / "sensitivity.json"
+        if made is None or (not path.is_file() and self._late("most sensitive in float")):
+            return []
         if not path.is_file():
             models = [
                 model_file(Bundle.open(folder), quantisation)
                 for folder, quantisation in ((self.folder / "float", "fp32"), (self.folder / made, "int8"))
             ]
             layers = QuantisedLayers.read(*models)
-            tensors = self.calibration.tensors[:: max(len(self.calibration.tensors) // SENSITIVE_IMAGES, 1)]
+            tensors = self._calibrated().tensors
+            tensors = tensors[:: max(len(tensors) // SENSITIVE_IMAGES, 1)]
             left = iter(range(len(layers.layers)))
             told = lambda: self._tell(f"layer {next(left) + 1} of {len(layers.layers)} in float")  # noqa: E731
             _, losses = layers.losses(tensors[:SENSITIVE_IMAGES], told)
@@ -153,9 +158,9 @@ class Race:
 
     def _as_is(self) -> list[Entry]:
         """The float32 artifacts, and each runtime when it is asked to compute in less."""
-        result = self._bench(self.plain, BenchOptions(runtimes=self.plain.runtimes(), quantisation=("fp32",)))
+        result = self._bench(self.plain, BenchOptions(runtimes=self.runtimes, quantisation=("fp32",)))
         found = [entry(AS_IS, row, row) for row in result.rows]
-        for runtime in self.plain.runtimes():
+        for runtime in self.runtimes:
             for precision in backend(runtime).executions[1:]:
                 result = self._bench(self.plain, BenchOptions((runtime,), ("fp32",), precision=("fp32", precision)))
                 plain, row = result.rows
@@ -169,15 +174,18 @@ class Race:
         found: list[Entry] = []
 
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
-            if problem is not None:
+            if problem is not None and name in recipes:
                 found.append(Entry(title, QUANTISED[name].runtime, name, status="failed", reason=problem))
 
         given = {name: one for name, one in recipes.items() if one is not None}
+        if any(one.scheme == "qdq" for one in given.values()) and QDQ_ARTIFACT not in given:
+            # Its layers can be looked at.
+            given[QDQ_ARTIFACT] = next(one for one in given.values() if one.scheme == "qdq")
         try:
             made = quantize_bundle(
                 self.plain,
                 self.folder / folder,
-                list(recipes),
+                list(given or recipes),
                 self._calibrated if given else None,
                 RecipeFile.model_validate(given),
                 self.command,
@@ -191,6 +199,8 @@ class Race:
                 raise
             return found  # which say why none could be made
         names = {artifact.name for artifact in made.manifest.artifacts} & recipes.keys()
+        if not names:
+            return found
         runtimes = tuple(dict.fromkeys(QUANTISED[name].runtime for name in recipes if name in names))
         lowered = QUANTISED[next(iter(names))].quantisation
         result = self._bench(made, BenchOptions(runtimes, ("fp32", lowered)))
@@ -214,7 +224,10 @@ class Race:
             seconds=SECONDS,
             gates=self.options.gates,
         )
-        return run_bench(bundle, self.images, options, self.command, self._tell)
+        result = run_bench(bundle, self.images, options, self.command, self._tell)
+        if result.problem is not None:
+            raise InputError(f"the race cannot be judged: {result.problem}")
+        return result
 
     def _tell(self, what: str, share: float = 0.0) -> None:
         self.progress(f"{self.title}: {what}", min((self.done + share) / self.planned, 1.0))
@@ -246,6 +259,17 @@ class Race:
         self.entries += found
         self._tell("done")
         return True
+
+
+def require_float(bundle: Bundle, options: RaceOptions) -> None:
+    """InputError where the bundle has no float32 artifact of a runtime to race in."""
+    there = {one.runtime for one in bundle.manifest.artifacts if one.quantisation == "fp32"}
+    for name in options.names:
+        if QUANTISED[name].runtime not in there:
+            raise InputError(
+                f"{name}: {bundle.root} has no float32 artifact of {QUANTISED[name].runtime} to race beside: leave it"
+                " out of --artifacts, or export that format"
+            )
 
 
 def slug(title: str) -> str:

@@ -85,7 +85,10 @@ def summary(race: Race, chosen: Sequence[Choice], images: ImageSet, machine: dic
         },
         "machine": machine["cpu"],
         "threads": race.options.threads,
-        "raced": [f"{one.runtime}, {one.standing}: {one.line}" for one in race.entries],
+        "raced": [
+            f"{one.runtime}, {one.line}" + ("" if one.standing == "none" else f"; {one.standing}")
+            for one in race.entries
+        ],
         "not_raced": race.left,
         "chosen": {choice.artifact: choice.sentence for choice in chosen},
     }

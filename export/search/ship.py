@@ -27,10 +27,11 @@ def ship(
 ) -> Bundle:
     """Writes the race's bundle to `target` with the artifacts that were chosen, and what was not in `skipped`."""
     won = {choice.artifact: choice.entry for choice in chosen if choice.entry is not None}
+    there = {artifact.name for artifact in race.bundle.manifest.artifacts}
     lost = tuple(
         Skipped(name=choice.artifact, runtime=QUANTISED[choice.artifact].runtime, reason=choice.sentence)
         for choice in chosen
-        if choice.entry is None
+        if choice.entry is None and (choice.ran or choice.artifact not in there)  # what did not run says nothing
     )
 
     def make(name: str, work: Work) -> Artifact:

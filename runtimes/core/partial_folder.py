@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,19 @@ class PartialFolder:
                     " command, or leave out --resume to begin again"
                 )
             return
-        if self.folder.is_dir() and path.is_file():  # only what this class made is removed
-            shutil.rmtree(self.folder)
+        if path.is_file():  # only what this class made is removed
+            self.remove()
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise InputError(f"{self.folder} holds something else than an interrupted run: move it away")
         write_text(path, text)
 
     @property
     def begun(self) -> bool:
         """Whether there is anything to go on with."""
-        return any(path.name != REQUEST for path in self.folder.glob("*"))
+        return any(path.name != REQUEST for path in self.folder.glob("*.json"))
 
     def remove(self) -> None:
-        """When the result is written, or there is nothing to keep."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """When the result is written, or there is nothing to keep. At once: no half of it is ever gone on with."""
+        if self.folder.is_dir():
+            gone = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent))
+            shutil.rmtree(self.folder.replace(gone), ignore_errors=True)

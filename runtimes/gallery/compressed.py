@@ -29,7 +29,7 @@ class CompressedGallery:
     centre: float32 `(dim,)`, the mean of the embeddings to come, or of some like them; see `fit`. Rows, less it, are
     rotated at random by `seed` and quantised number by number (near Gao and Long, "RaBitQ", 2024). A search finds by
     the Hamming distance of the signs, over all rows, and ranks the nearest by all bits against the float32 query.
-    Thread-safe but for `add`, which refuses while a search runs.
+    Thread-safe but for `add`, which refuses while another thread uses the gallery.
     """
 
     def __init__(self, centre: Rows, bits: int = 3, seed: int = 0) -> None:
@@ -47,7 +47,11 @@ class CompressedGallery:
         return cls(sample.mean(axis=0, dtype=np.float64).astype(np.float32), bits, seed)
 
     def add(self, rows: Rows) -> None:
-        """Appends rows, float32 `(n, dim)`. InputError on values that are not finite."""
+        """Appends rows, float32 `(n, dim)`. InputError on values that are not finite; the gallery is then unchanged."""
+        self._check(rows, "rows")
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise InputError(f"gallery: row {bad[0]} has a value that is not finite")
         for start in range(0, len(rows), BLOCK):
             self._gallery.add(self._rotated(rows[start : start + BLOCK]))
 
@@ -57,7 +61,14 @@ class CompressedGallery:
         """The best `k` rows of each query, float32 `(n, dim)`, and their similarities, both `(n, k)`; -1 and -inf where
         there are fewer. candidates: more find more of what float32 would, and take longer.
         """
+        self._check(queries, "queries")
+        if candidates < 1:
+            raise InputError(f"search: expected candidates of 1 or more, got {candidates}")
         return self._gallery.search(self._rotated(queries), k, candidates, threads)
+
+    def _check(self, rows: Rows, what: str) -> None:
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise InputError(f"{what}: expected an array of shape (n, {self.dim}), got {rows.shape}")
 
     def _rotated(self, rows: Rows) -> Rows:
         return np.ascontiguousarray(rows.astype(np.float32, copy=False) @ self._rotation)

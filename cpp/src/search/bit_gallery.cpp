@@ -101,7 +101,6 @@ void BitGallery::add(const float* rows, size_t count) {
   const size_t total = size_ + count, planes = static_cast<size_t>(bits_ - 1);
   signs_.resize((total + kernels::kBlockRows - 1) / kernels::kBlockRows * kernels::kBlockRows * words_);
   levels_.resize(total * planes * words_);
-  rows_.reserve(total);
   for (size_t row = 0; row < count; ++row) add_one(rows + row * dim_);
 }
 

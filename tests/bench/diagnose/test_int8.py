@@ -112,7 +112,9 @@ def test_activation_range(quantised: Path, tmp_path: Path, number: int, factor: 
         return str(node.name)
 
     layer, answer = planted(quantised, tmp_path, edit)
-    assert f"fault in '{layer}': the range of what it is fed" in answer.cause and told in answer.cause, answer.cause
+    assert f"unfit range in '{layer}': the range of what it is fed" in answer.cause and told in answer.cause, (
+        answer.cause
+    )
 
 
 def test_one_wrong_bias(quantised: Path, tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_calibrated_on_another_preprocessing(quantised: Path, tmp_path: Path) ->
     seal_again(bundle)
     first = onnx.load(str(model_path(bundle))).graph.node
     layer = next(node.name for node in first if node.op_type == "Conv")
-    assert f"fault in '{layer}': the range of what it is fed" in ask(bundle).cause
+    assert f"unfit range in '{layer}': the range of what it is fed" in ask(bundle).cause
 
 
 def test_another_network(quantised: Path, tmp_path: Path) -> None:

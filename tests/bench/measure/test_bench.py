@@ -174,6 +174,44 @@ def test_the_mixed_gallery_is_gated() -> None:
     assert row.status == "parity" and "recall@1 in the baseline's gallery fell by" in str(row.reason)
 
 
+@pytest.mark.parametrize(
+    ("given", "lowered", "labelled", "status"),
+    [
+        (None, False, True, "parity"),  # 0.999 by default
+        (None, True, True, "ok"),  # recall judges
+        (None, True, False, "undecided"),  # and cannot
+        (None, False, False, "parity"),
+        (0.999, True, True, "parity"),
+        (-1.0, False, False, "ok"),
+        (-1.0, True, False, "ok"),
+    ],
+)
+@pytest.mark.parametrize("how", [{"quantisation": "int8"}, {"requested_precision": "bf16"}])
+def test_what_the_cosine_gate_is_for(
+    given: float | None, lowered: bool, labelled: bool, status: str, how: dict[str, str]
+) -> None:
+    row = Row("x", **(how if lowered else {}))
+    row.cosine_min, row.recall1 = 0.95, 0.9 if labelled else None
+    Gates(min_cosine=given).check(row)
+    assert row.status == status and (status != "undecided" or "have no labels" in str(row.reason))
+
+
+def test_the_mixed_gallerys_map_is_gated_and_every_verdict_kept() -> None:
+    """Turned alike, embeddings keep their own mAP and lose the baseline's."""
+    x, labels = clustered(0.2)
+    row = Row("x")
+    judge(row, Embedded("x", np.ascontiguousarray(np.roll(x, 1, axis=1)), labels), Embedded("base", x, labels))
+    assert row.mean_ap is not None and row.mixed_map is not None and row.mixed_map < row.mean_ap - 0.3
+    Gates(min_cosine=-1.0, max_recall_drop=1.0, max_map_drop=0.2).check(row)
+    assert row.status == "parity" and "mAP in the baseline's gallery fell by" in str(row.reason)
+    assert {one.gate: one.decision for one in row.verdicts} == {
+        "recall@1": "holds",
+        "recall@1 in the baseline's gallery": "holds",
+        "mAP": "holds",
+        "mAP in the baseline's gallery": "fails",
+    }
+
+
 def test_a_gain_in_recall_breaks_no_gate() -> None:
     good, labels = clustered(0.05)
     bad = good + 0.3 * np.random.default_rng(0).standard_normal(good.shape).astype(np.float32)

@@ -34,14 +34,14 @@ def embedded(classes: int, noise: float = 0.0, seed: int = 1) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
-def stopped_after(noise: float, gates: Gates, classes: int = 160) -> tuple[int, str] | None:
+def stopped_after(noise: float, gates: Gates, classes: int = 160, lowered: bool = False) -> tuple[int, str] | None:
     """After how many images, and why, a row with noise stops."""
     labels = np.repeat(np.arange(classes), 6)[np.random.default_rng(2).permutation(6 * classes)]
     place = np.argsort(np.argsort(labels, kind="stable"), kind="stable")  # embeddings in the labels' order
     early = EarlyStop(Embedded("base", embedded(classes)[place], labels), gates)
     row = embedded(classes, noise)[place]
     for look in early.looks:
-        if problem := early.problem(row[early.order[:look]]):
+        if problem := early.problem(row[early.order[:look]], lowered):
             return look, problem
     return None
 
@@ -73,6 +73,8 @@ def test_a_sound_row_never_stops() -> None:
 def test_one_image_below_the_cosine_is_enough() -> None:
     found = stopped_after(0.5, Gates(min_cosine=0.999))
     assert found is not None and found[0] == 120 and "cosine fell to" in found[1]
+    assert stopped_after(0.5, Gates(max_recall_drop=0.5)) == found
+    assert stopped_after(0.5, Gates(max_recall_drop=0.5), lowered=True) is None  # recall judges it
 
 
 def test_looking_on_the_way_keeps_the_error_rates() -> None:

@@ -87,8 +87,23 @@ def test_float32_is_a_rival_whatever_its_gates_say() -> None:
 def test_one_that_never_ran() -> None:
     failed = Entry("int8", "onnxruntime", "onnx-int8", status="failed", reason="no such operator")
     assert chosen(failed) == (None, "no such operator") and failed.standing == "none"
-    refused = Entry("bf16", "onnxruntime", status="parity", reason="asked for bf16, runs fp32")
-    assert refused.standing == "none" and refused not in front([refused])
+    row = Row(
+        "openvino", requested_precision="bf16", precision="fp32", status="parity", reason="asked for bf16, runs fp32"
+    )
+    row.set_change("recall1", Interval(0.0, 0.0, 0.0))
+    refused = entry("bf16", row, Row("openvino"))
+    assert refused.changes and refused.standing == "none" and refused not in front([refused])
+    assert refused.line == "bf16: asked for bf16, runs fp32"
+
+
+def test_without_a_float32_row_no_int8_ships() -> None:
+    alone = int8("int8", 2.0, 0.0)
+    alone.speed = None
+    found = choose("onnx-int8", "onnxruntime", [alone], ALLOWED)
+    assert found.entry is None and not found.ran and "no float32 row here" in found.sentence
+    assert entry("float32", Row("x", status="missing"), Row("x")).speed is None
+    missing = Row("x", status="missing", reason="no such package")
+    assert entry("float32", missing, missing).speed is None
 
 
 def test_the_front() -> None:

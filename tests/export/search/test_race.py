@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from edgerecall.bench.schema.gates import Gates
 from edgerecall.export.quantize.calibration import calibration_files, read_calibration
 from edgerecall.export.quantize.recipes import Int8Recipe, RecipeFile
 from edgerecall.export.search import race as racing
+from edgerecall.export.search.entries import Choice
 from edgerecall.export.search.race import Race, RaceOptions, keeping, varied
 from edgerecall.export.search.ship import choices, ship
 from edgerecall.runtimes.bundle.bundle import Bundle
@@ -75,12 +78,12 @@ def test_every_heat_and_what_ships(
     out = ship(first, chosen, tmp_path / "out", lambda *_: None, {"images": 36}, False)
     names = [one.name for one in out.manifest.artifacts]
     assert names[: len(bundle.manifest.artifacts)] == [one.name for one in bundle.manifest.artifacts]
-    if chosen[0].entry is None:  # int8 is seldom faster for so small a network
+    if chosen[0].entry is None and chosen[0].ran:  # int8 is seldom faster for so small a network
         (left,) = [one for one in out.manifest.skipped if one.name == "onnx-int8"]
         assert "not surely faster" in left.reason and "times as fast as float32" in left.reason
     # Whichever is faster here: the fastest int8 ships byte for byte where it is chosen.
     winner = max((one for one in first.entries if one.artifact), key=lambda one: one.times)
-    forced = [type(chosen[0])("onnx-int8", winner, winner.line)]
+    forced = [Choice("onnx-int8", winner, winner.line)]
     out = ship(first, forced, tmp_path / "forced", lambda *_: None, {"images": 36}, False)
     made, raced = (
         next(one for one in manifest.artifacts if one.name == "onnx-int8").files[0].sha256
@@ -106,17 +109,73 @@ def test_the_command(real_bundle: Path, data: Path, lists: Path, edgerecall: Run
     listed = ("--validate-list", lists / "val_list.txt")
     refused = edgerecall("quantize", bundle, *given, "--validate-list", data / "test_list.txt")
     assert refused.returncode == 2 and "never on a test's" in refused.stderr
+    bad = edgerecall("quantize", bundle, *given, *listed, "--minutes", "0", "--out", bundle / "inside")
+    assert bad.returncode == 2 and "outside of the bundle" in bad.stderr
     result = edgerecall("quantize", bundle, *given, *listed, "--minutes", "0", "--json", out, env={"COLUMNS": "250"})
     assert result.returncode == 0, result.stdout + result.stderr
     assert "not raced for want of time: int8 activations, minmax, nncf" in result.stdout
     found = json.loads(out.read_text())
     assert [one["name"] for one in found["entries"]][:1] == ["float32"] and found["entries"][-1]["name"] == "as given"
+    assert found["entries"][-1]["recipe"] == Int8Recipe().text() and found["entries"][-1]["speed"]["value"] > 0
     assert not bundle.with_name("bundle.partial").exists()
     manifest = Bundle.open(bundle).manifest
     made = {one.name for one in (*manifest.artifacts, *manifest.skipped)}
-    assert "openvino-int8" in made and manifest.source["race"]["images"] == 36
-    again = edgerecall("quantize", bundle, *given, *listed, "--resume")
-    assert again.returncode == (2 if "openvino-int8" in {one.name for one in manifest.artifacts} else 0)
+    assert "openvino-int8" in made and "onnx-int8" not in made and manifest.source["race"]["images"] == 36
+
+
+def test_interrupted_and_gone_on_with(
+    real_bundle: Path, data: Path, lists: Path, edgerecall: Run, tmp_path: Path
+) -> None:
+    bundle, out = tmp_path / "bundle", tmp_path / "race.json"
+    shutil.copytree(real_bundle, bundle)
+    command = [*(sys.executable, "-m", "edgerecall", "quantize", bundle, "--calibrate", data)]
+    command += ["--list", lists / "train_list.txt", "--validate", data, "--validate-list", lists / "val_list.txt"]
+    command += ["--artifacts", "onnx-int8", "--max-recall-drop", "1", "--max-map-drop", "1", "--json", out]
+    before = sorted(path for path in bundle.rglob("*"))
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "racing: int8 activations" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.read()
+    assert process.returncode != 0 and "repeat the command with --resume to go on" in said
+    assert sorted(path for path in bundle.rglob("*")) == before
+    kept = bundle.with_name("bundle.partial") / "as-given.json"
+    stamp = kept.stat().st_mtime_ns
+    words = [str(word) for word in command[3:]]
+    other = edgerecall(*[word.replace("onnx-int8", "openvino-int8") for word in words], "--resume")
+    assert other.returncode == 2 and "other options, bundle, images or versions" in other.stderr
+    assert kept.stat().st_mtime_ns == stamp
+    done = edgerecall(*words, "--minutes", "0", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "racing: int8 activations" not in done.stderr and not kept.exists()
+    assert [one["name"] for one in json.loads(out.read_text())["entries"]] == ["float32", "as given"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_one_that_loses_leaves_the_bundle(real_bundle: Path, tmp_path: Path, force: bool) -> None:
+    """Its files go, but where it never ran."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(real_bundle, folder)
+    (folder / "onnx-int8").mkdir()
+    (folder / "onnx-int8" / "model.onnx").write_bytes((folder / "onnx" / "model.onnx").read_bytes())
+    manifest = json.loads((folder / "bundle.json").read_text())
+    twin = next(one for one in manifest["artifacts"] if one["name"] == "onnx")
+    file = {**twin["files"][0], "path": "onnx-int8/model.onnx"}
+    manifest["artifacts"].append({**twin, "name": "onnx-int8", "quantisation": "int8", "files": [file]})
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    images = ImageSet.find(real_bundle / "golden")
+    options = RaceOptions(("onnx-int8",), RecipeFile(), LOOSE)
+    race = Race(Bundle.open(folder), None, images, options, tmp_path / "race", "tests", lambda *_: None)
+    lost = Choice("onnx-int8", None, "slower", ran=force)
+    made = ship(race, [lost], tmp_path / "out", lambda *_: None, {}, True)
+    names = {one.name for one in made.manifest.artifacts}
+    assert ("onnx-int8" in names) is not force
+    assert [one.reason for one in made.manifest.skipped if one.name == "onnx-int8"] == (["slower"] if force else [])
+    assert (tmp_path / "out" / "onnx-int8" / "model.onnx").exists() is not force
 
 
 def test_variants_of_a_recipe() -> None:

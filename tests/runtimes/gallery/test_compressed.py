@@ -28,8 +28,8 @@ def stored(rows: Rows, centre: Rows, bits: int) -> NDArray[np.float64]:
     """What a gallery holds of its rows, centre left out."""
     levels = np.asarray(LEVELS[bits], np.float32)
     less = rows - centre
-    spread = np.sqrt((less.astype(np.float64) ** 2).mean(axis=1, keepdims=True))
-    sizes = np.divide(np.abs(less), spread, out=np.zeros_like(less), where=spread > 0, casting="unsafe")
+    spread = np.sqrt(((rows.astype(np.float64) - centre) ** 2).mean(axis=1, keepdims=True))
+    sizes = np.divide(np.abs(less), spread, out=np.zeros(less.shape), where=spread > 0).astype(np.float32)
     held = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, sizes)].astype(np.float64)
     factor = (np.abs(less) * held).sum(axis=1, keepdims=True) / (held**2).sum(axis=1, keepdims=True)
     return np.where(less > 0, held, -held) * factor.astype(np.float32)
@@ -134,7 +134,18 @@ def test_what_it_refuses() -> None:
     bad[1, 3] = np.nan
     with pytest.raises(InputError, match="row 1"):
         gallery.add(bad)
+    many = np.zeros((20_000, 8), np.float32)
+    many[18_000, 0] = np.inf
+    with pytest.raises(InputError, match="row 18000"):
+        gallery.add(many)
     assert len(gallery) == 0
+    for wrong in (np.zeros((2, 7), np.float32), np.zeros((0, 3), np.float32), np.zeros(8, np.float32)):
+        with pytest.raises(InputError, match=r"rows: expected an array of shape \(n, 8\), got"):
+            gallery.add(wrong)
+        with pytest.raises(InputError, match=r"queries: expected an array of shape \(n, 8\), got"):
+            gallery.search(wrong, 1)
+    with pytest.raises(InputError, match="candidates of 1 or more, got -1"):
+        gallery.search(np.zeros((1, 8), np.float32), 1, candidates=-1)
     with pytest.raises(InputError, match="k of 1 or more"):
         gallery.search(np.zeros((1, 8), np.float32), 0)
 
