@@ -126,7 +126,8 @@ def test_a_bench_stops_the_row_that_fails_and_measures_the_other(
             ).astype(np.float32)
 
     monkeypatch.setattr(RowRunner, "encode", noisy)
-    result = bench(fake_bundle(), data, sequential=True, together=together)
+    gates = Gates(min_cosine=0.999)  # of fp32 alone by default
+    result = bench(fake_bundle(), data, sequential=True, together=together, gates=gates)
     sound, stopped = result.rows
     assert (sound.status, sound.stopped_after, result.baseline) == ("ok", None, sound.name)
     assert (stopped.status, stopped.stopped_after) == ("parity", 6) and taken == {"fp32": 36, "bf16": 6}
