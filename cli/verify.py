@@ -21,7 +21,7 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
     from rich.table import Table
 
     from ..runtimes.bundle.bundle import Bundle
-    from ..runtimes.bundle.manifest import host_target
+    from ..runtimes.bundle.manifest import host_target, machine_names
     from ..runtimes.core.errors import BundleError
     from ..runtimes.embed.verify import verify_all, verify_pixels
     from ..runtimes.predictor.interface import RunOptions
@@ -66,7 +66,7 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
                 )
             advance(1)
     for artifact in opened.manifest.artifacts if runtime == "all" else ():
-        if not artifact.runs_on(host_target()):
+        if not artifact.runs_on(*machine_names(host_target())):
             told = f"unchecked: it runs on {', '.join(artifact.targets)}"
             table.add_row(artifact.runtime, artifact.name, "-", "-", "-", "-", "-", told)
     for name, reason in not_made.items():

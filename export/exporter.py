@@ -26,6 +26,7 @@ from ..runtimes.bundle.manifest import (
     Skipped,
     describe_file,
     host_target,
+    machine_names,
 )
 from ..runtimes.bundle.spec import Spec
 from ..runtimes.core.errors import EdgeRecallError, ImageError, InputError, ParityError, UnsoundModel
@@ -222,7 +223,7 @@ def checked(
     artifact: Artifact, bundle: Bundle, tensors: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> Artifact:
     """The artifact with its check, or with the reason why it cannot be checked on this machine."""
-    if not artifact.runs_on(host_target()):
+    if not artifact.runs_on(*machine_names(host_target())):
         reason = f"it runs on {', '.join(artifact.targets)}, this machine is {host_target()}"
         return artifact.model_copy(update={"unchecked": reason})
     return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.bundle.manifest import Artifact, Quantisation, Recipe, describe_file
+from ...runtimes.bundle.manifest import VNNI, Artifact, Quantisation, Recipe, describe_file
 from ..context import FormatFailed, own_step, run_step
 from .recipes import Int8Recipe, RecipeFile
 
@@ -30,6 +30,8 @@ QUANTISED = {
     "openvino-fp16": Quantised("openvino", "fp16", "model.xml"),
     "openvino-int8": Quantised("openvino", "int8", "model.xml"),
 }
+# Machines that add products of 8-bit weights and activations without overflow.
+EIGHT_BITS = (f"x86_64{VNNI}", "aarch64", "armv7l")
 SILENT = {"NNCF_CI": "1"}  # else NNCF tells its makers of each use
 CALIBRATED = tuple(name for name, entry in QUANTISED.items() if entry.quantisation == "int8")
 
@@ -124,7 +126,7 @@ def make_quantised(name: str, work: Work) -> Artifact:
     return Artifact(
         name=name,
         runtime=entry.runtime,
-        targets=("any",),
+        targets=EIGHT_BITS if recipe is not None and recipe.scheme == "qdq" and not recipe.reduce_range else ("any",),
         quantisation=entry.quantisation,
         recipe=Recipe(
             scheme="weights in float16" if recipe is None else recipe.text(),

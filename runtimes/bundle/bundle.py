@@ -23,6 +23,7 @@ from .manifest import (
     File,
     Manifest,
     host_target,
+    machine_names,
 )
 from .spec import Spec
 
@@ -101,11 +102,11 @@ class Bundle:
 
     def artifacts_for(self, runtime: str) -> list[Artifact]:
         """Those that a runtime can use on this machine, in the manifest's order."""
-        here, described = host_target(), backend(runtime)
+        here, described = machine_names(host_target()), backend(runtime)
         return [
             artifact
             for artifact in self.manifest.artifacts
-            if artifact.runtime == described.artifacts and artifact.runs_on(here)
+            if artifact.runtime == described.artifacts and artifact.runs_on(*here)
         ]
 
     def quantisations(self, runtime: str) -> tuple[str, ...]:
@@ -131,7 +132,14 @@ class Bundle:
 
     def _none_for(self, described: Backend, quantisation: str | None, fitting: list[Artifact]) -> str:
         wanted = f"{quantisation} artifact" if quantisation and fitting else "artifact"
-        if fitting:
+        others = [
+            f"{one.name} is for {', '.join(one.targets)}"
+            for one in self.manifest.artifacts
+            if one.runtime == described.artifacts and quantisation in (None, one.quantisation) and one not in fitting
+        ]
+        if others:
+            why = "; ".join(others)
+        elif fitting:
             why = f"it has {', '.join(f'{one.name} ({one.quantisation})' for one in fitting)}"
         else:
             reasons = [s.reason for s in self.manifest.skipped if s.runtime == described.artifacts]

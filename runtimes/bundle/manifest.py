@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..core.config import Frozen, explain
 from ..core.contract import CONTRACT
+from ..core.cpus import has_vnni
 from ..core.errors import BundleError
 from ..core.files import sha256
 from ..core.json_text import parse_json
@@ -87,9 +88,9 @@ class Artifact(Frozen):
     check: Check | None = None
     unchecked: str | None = None
 
-    def runs_on(self, machine: str) -> bool:
-        """Whether a machine of this architecture can load it."""
-        return machine in self.targets or "any" in self.targets
+    def runs_on(self, *machine: str) -> bool:
+        """Whether a machine of this architecture, or one of these names (`machine_names`), can load it."""
+        return not {*machine, "any"}.isdisjoint(self.targets)
 
     @property
     def size_bytes(self) -> int:
@@ -167,6 +168,14 @@ def of_format_1(data: dict[str, Any]) -> dict[str, Any]:
         for one in artifacts
     ]
     return {**data, "artifacts": renamed}
+
+
+VNNI = "+vnni"  # in an artifact's targets, behind an architecture: only its CPUs that have these instructions
+
+
+def machine_names(machine: str) -> tuple[str, ...]:
+    """What artifacts may call this machine, of this architecture: with what its CPU has too."""
+    return (machine, machine + VNNI) if machine == "x86_64" and has_vnni() else (machine,)
 
 
 def host_target() -> str:

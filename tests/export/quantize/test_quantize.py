@@ -21,6 +21,7 @@ from PIL import Image
 
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.bundle.manifest import Artifact
+from edgerecall.runtimes.core.cpus import has_vnni
 from edgerecall.runtimes.core.errors import ParityError
 
 pytestmark = pytest.mark.runtime
@@ -351,6 +352,20 @@ def test_optimised_kernels_agree_with_plain_ones(quantised: Path) -> None:
     # Overflow is in every image; a number that lies between two steps may round either way in one.
     off = np.abs(outputs[0] - outputs[1]).max(axis=1) / np.abs(outputs[1]).max()
     assert np.median(off) < 0.05 and off.max() < 0.25, off
+
+
+def test_eight_bits_are_for_machines_where_they_do_not_overflow(
+    real_bundle: Path, data: Path, edgerecall: Run, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"onnx-int8": {"reduce_range": False, "calibration": "minmax"}}))
+    given = ("--recipe", recipe, "--artifacts", "onnx-int8", "--out", tmp_path / "bundle")
+    made = edgerecall("quantize", real_bundle, "--calibrate", data, *given)
+    assert made.returncode == 0, made.stderr
+    found = artifacts(tmp_path / "bundle")["onnx-int8"]
+    assert found.targets == ("x86_64+vnni", "aarch64", "armv7l")
+    assert (found.check is not None) is has_vnni() and (found.unchecked is None) is has_vnni()
+    assert ("unchecked: it runs on x86_64+vnni" in made.stderr) is not has_vnni()
 
 
 def test_the_embedding_itself_is_not_rounded(quantised: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgerecall.runtimes.bundle import bundle as bundle_module
+from edgerecall.runtimes.bundle import manifest as manifest_module
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.bundle.manifest import MANIFEST, Artifact, Recipe, describe_file, json_schema
 from edgerecall.runtimes.bundle.upgrade import upgrade
@@ -194,8 +195,28 @@ def test_artifacts_are_chosen_by_machine(root: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(bundle_module, "host_target", lambda machine=machine: machine)
         assert bundle.artifact("lite").name == name and bundle.artifact("onnxruntime").name == "onnx"
     monkeypatch.setattr(bundle_module, "host_target", lambda: "riscv64")
-    with pytest.raises(BundleError, match="no artifact for runtime 'lite' on riscv64"):
+    with pytest.raises(
+        BundleError, match="no artifact for runtime 'lite' on riscv64; lite-x86 is for x86_64; lite-arm"
+    ):
         bundle.artifact("lite")
+
+
+@pytest.mark.parametrize(
+    ("machine", "vnni", "there"), [("x86_64", True, True), ("x86_64", False, False), ("aarch64", False, True)]
+)
+def test_eight_bits_only_where_they_do_not_overflow(
+    fake_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, machine: str, vnni: bool, there: bool
+) -> None:
+    bundle = fake_bundle()
+    (plain,) = bundle.manifest.artifacts
+    int8 = plain.model_copy(update={"name": "int8", "quantisation": "int8", "targets": ("x86_64+vnni", "aarch64")})
+    bundle = Bundle(bundle.root, bundle.manifest.model_copy(update={"artifacts": (plain, int8)}))
+    monkeypatch.setattr(bundle_module, "host_target", lambda: machine)
+    monkeypatch.setattr(manifest_module, "has_vnni", lambda: vnni)
+    assert ("int8" in {one.name for one in bundle.artifacts_for("fake")}) is there
+    if not there:
+        with pytest.raises(BundleError, match=r"no int8 artifact .* on x86_64; int8 is for x86_64\+vnni, aarch64"):
+            bundle.artifact("fake", quantisation="int8")
 
 
 def test_no_artifact_for_a_runtime(fake_bundle: Make) -> None:
