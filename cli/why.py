@@ -21,6 +21,10 @@ SIDE_HELP = "RUNTIME, RUNTIME:PRECISION, RUNTIME:int8, sealed, tensor=FILE.npy o
 @click.option("--b-preprocess", type=FILE)
 @click.option("--b-bundle", type=FILE, help="Another bundle for side b.")
 @click.option("--b-image", type=FILE, help="Another file of the image for side b.")
+@click.option("--images", type=FILE, help="Labelled images: recall of an int8 side with its worst layers in float.")
+@click.option(
+    "--list", "listed", type=FILE, help="Their list, paths relative to --images; by default its test_list.txt."
+)
 def command(
     bundle: Path,
     image: Path | None,
@@ -30,6 +34,8 @@ def command(
     b_preprocess: Path | None,
     b_bundle: Path | None,
     b_image: Path | None,
+    images: Path | None,
+    listed: Path | None,
 ) -> int:
     """Why two sides embed an image differently: the first stage where they part, ending in one sentence.
 
@@ -39,7 +45,9 @@ def command(
 
     from ..bench.diagnose.sides import SideRequest
     from ..bench.diagnose.why import why
+    from ..bench.measure.image_set import ImageSet
     from ..runtimes.bundle.bundle import Bundle
+    from ..runtimes.core.errors import InputError
     from ..runtimes.preprocess.transform_ops import read_preprocess
 
     first = SideRequest(a, read_preprocess(a_preprocess) if a_preprocess else None)
@@ -49,7 +57,12 @@ def command(
         Bundle.open(b_bundle) if b_bundle else None,
         b_image,
     )
-    answer = why(Bundle.open(bundle), image, first, second)
+    if listed is not None and images is None:
+        raise InputError("--list is of --images' folder: give --images DIR")
+    found = ImageSet.find(images, listed) if images is not None else None
+    if found is not None and found.labels is None:
+        raise InputError(f"--images {images}: expected a test_list.txt in it, for labels: or give --list")
+    answer = why(Bundle.open(bundle), image, first, second, found)
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("stage")
     table.add_column(f"{a} against {b}", overflow="fold")

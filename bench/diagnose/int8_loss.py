@@ -9,19 +9,27 @@ from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import Artifact
-from ...runtimes.core.errors import EdgeRecallError
+from ...runtimes.core.errors import EdgeRecallError, InputError
+from ...runtimes.embed.model import l2_normalize
+from ...runtimes.preprocess.ops import Preprocess
+from ..measure.image_set import ImageSet
+from ..measure.tensor_cache import TensorCache
+from ..retrieval.metrics import retrieval_scores
 from .int8_faults import Int8Fault, Int8Faults
-from .quantised_layers import LayerLoss, QuantisedLayers, embed, mean_cosine, ranked
+from .quantised_layers import LayerLoss, QuantisedLayers, embed, mean_cosine, ranked, session
 
 FORMAT = "onnxruntime"  # whose artifacts can be read here, layer by layer
+BATCH = 8  # images in memory at a time
 LOOKED_AT, NAMED = 4, 3  # golden images; layers
 ROUNDING = 1e-4  # by which the cosine of two runtimes of one int8 graph may fall short of 1
 Tensors = NDArray[np.float32]
 
 
-def int8_words(bundle: Bundle, artifact: Artifact, tensor: Tensors, embedding: Tensors) -> str:
+def int8_words(
+    bundle: Bundle, artifact: Artifact, tensor: Tensors, embedding: Tensors, images: ImageSet | None = None
+) -> str:
     """What makes it differ. tensor: float32 `(3, H, W)`, looked at beside golden ones; embedding: what it gave for it,
-    `(1, D)`.
+    `(1, D)`. images: labelled, for recall with the worst layers in float.
 
     An artifact of OpenVINO is explained by the ONNX one of the same recipe, which it was made from.
     """
@@ -34,7 +42,7 @@ def int8_words(bundle: Bundle, artifact: Artifact, tensor: Tensors, embedding: T
         _, golden, _ = bundle.golden()
         seen = np.concatenate([tensor[None], golden[: LOOKED_AT - 1]])
         own = None if twin is artifact else own_graph(layers, twin, seen[0], embedding)
-        return own or fault_words(Int8Faults(layers).find(seen)) or rounding_words(layers, seen)
+        return own or fault_words(Int8Faults(layers).find(seen)) or rounding_words(layers, seen, bundle, images)
     except EdgeRecallError as error:
         return f"its layers cannot be looked at: {error}"
 
@@ -59,12 +67,39 @@ def own_graph(layers: QuantisedLayers, twin: Artifact, tensor: Tensors, embeddin
     )
 
 
-def rounding_words(layers: QuantisedLayers, seen: Tensors) -> str:
+def rounding_words(layers: QuantisedLayers, seen: Tensors, bundle: Bundle, images: ImageSet | None) -> str:
     """The layers that lose most."""
     cosine, losses = layers.losses(seen)
     first = ranked(losses)[:NAMED]
     told = whole(first, cosine, layers.cosine_with([one.name for one in first], seen))
+    if images is not None:
+        told += f"; {recall_words(layers, [one.name for one in first], bundle.spec.preprocess, images)}"
     return f"rounding, of {len(losses)} layers most in {', '.join(map(words, first))}; {told}"
+
+
+def recall_words(layers: QuantisedLayers, names: list[str], preprocess: Preprocess, images: ImageSet) -> str:
+    """recall@1 of the float model, of the int8 one, and of that with its worst layers in float. InputError without
+    labels.
+    """
+    if images.labels is None:
+        raise InputError("recall with layers in float takes images with labels: give a list")
+    models = (layers.plain, layers.quantised, layers.in_float(names[:1]), layers.in_float(names))
+    runners = [session(model) for model in models]
+    given = runners[0].get_inputs()[0].name
+    found: list[list[Tensors]] = [[] for _ in runners]
+    cache = TensorCache(images.paths, preprocess, lambda share: None)
+    try:
+        for tensors in cache.batches(BATCH):
+            for own, runner in zip(found, runners, strict=True):
+                own += [runner.run(None, {given: one[None]})[0] for one in tensors]
+        labels = images.labels[cache.kept]
+    finally:
+        cache.close()
+    recall = [retrieval_scores(l2_normalize(np.concatenate(own)), labels, ks=(1,)).recall[1] for own in found]
+    return (
+        f"recall@1 of {len(labels)} images {recall[0]:.4f} in float32, {recall[1]:.4f} in int8,"
+        f" {recall[2]:.4f} with the first in float, {recall[3]:.4f} with these"
+    )
 
 
 def readable_twin(bundle: Bundle, artifact: Artifact) -> Artifact | None:

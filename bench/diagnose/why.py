@@ -16,6 +16,7 @@ from ...runtimes.embed.verify import TENSOR_TOLERANCE, cosines
 from ...runtimes.predictor.interface import Predictor
 from ...runtimes.preprocess.comparison import difference
 from ...runtimes.preprocess.ops import Preprocess
+from ..measure.image_set import ImageSet
 from .graphs import look_inside, unseen_fault, wrong_graph
 from .input_faults import Workshop, find_cause, input_faults
 from .int8_loss import int8_words
@@ -85,9 +86,10 @@ def explain_side(side: Side, other: Side) -> Unsaid | None:
     return Unsaid(side.preprocess, cause.name, cause.error, cause.error <= enough)
 
 
-def why(bundle: Bundle, image: Path | None, a: SideRequest, b: SideRequest) -> Answer:
+def why(bundle: Bundle, image: Path | None, a: SideRequest, b: SideRequest, images: ImageSet | None = None) -> Answer:
     """Follows both sides from the bytes to the embedding. image: when None the golden one where the two runtimes, or
-    the runtime and what is sealed, differ most.
+    the runtime and what is sealed, differ most. images: labelled ones, on which recall is told of an int8 side with its
+    worst layers in float.
 
     Before the sides themselves, the bundle: where its preprocessing no longer gives its sealed tensors, that is the
     cause.
@@ -105,7 +107,7 @@ def why(bundle: Bundle, image: Path | None, a: SideRequest, b: SideRequest) -> A
         runners = (a.open(bundle, stack), b.open(bundle, stack))
         path = image or most_different(bundle, (a, b), runners)
         left, right = (load_side(side, bundle, path, runner) for side, runner in zip((a, b), runners, strict=True))
-        return compare(left, right)
+        return compare(left, right, images)
 
 
 def most_different(
@@ -126,7 +128,7 @@ def worst_golden(bundle: Bundle) -> Path | None:
     return paths[int(errors.argmax())] if errors.max() > TENSOR_TOLERANCE else None
 
 
-def compare(a: Side, b: Side) -> Answer:
+def compare(a: Side, b: Side, images: ImageSet | None = None) -> Answer:
     """Stage by stage."""
     emb_a, emb_b = embedding_of(a, b), embedding_of(b, a)
     answer = Answer(float(cosines(emb_a, emb_b)[0]))
@@ -142,7 +144,7 @@ def compare(a: Side, b: Side) -> Answer:
     else:
         note("bytes", EQUAL)
     compare_pixels(a, b, note)
-    left, unseen = compare_graphs(a, b, note, search=not causes)
+    left, unseen = compare_graphs(a, b, note, not causes, images)
     note_end(max_error(emb_b, emb_a, a.is_file or b.is_file), answer, causes, left)
     if unseen and not answer.differs:
         answer.cause = f"no difference beyond the tolerance: cosine {answer.cosine:.7f}, although {unseen}"
@@ -214,7 +216,9 @@ def on_equal_pixels(a: Side, b: Side) -> tuple[Tensor, Tensor, Tensor] | None:
     return None
 
 
-def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | None, str | None]:
+def compare_graphs(
+    a: Side, b: Side, note: Note, search: bool, images: ImageSet | None = None
+) -> tuple[float | None, str | None]:
     """Precision, then the graph on one and the same tensor; the cosine that is left there, and an operator at fault
     that the embedding does not show, for which it looks where `search` says so.
     """
@@ -241,7 +245,7 @@ def compare_graphs(a: Side, b: Side, note: Note, search: bool) -> tuple[float | 
                 note("graph", found, f"graph differs ({found})")
         for side in quantised:
             assert side.artifact is not None
-            found = int8_words(side.bundle, side.artifact, tensor, first if side is a else second)
+            found = int8_words(side.bundle, side.artifact, tensor, first if side is a else second, images)
             note("int8", found, f"int8 differs ({side.name}: {found})")
     elif other_precision:  # which is why
         note("graph", what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from edgerecall.bench.diagnose.int8_faults import Int8Faults
 from edgerecall.bench.diagnose.quantised_layers import QuantisedLayers, embed, ranked
 from edgerecall.bench.diagnose.sides import SideRequest
 from edgerecall.bench.diagnose.why import Answer, why
+from edgerecall.bench.measure.image_set import ImageSet
+from edgerecall.bench.retrieval.metrics import retrieval_scores
 from edgerecall.export.quantize.onnx_int8 import quantize_onnx
 from edgerecall.export.quantize.recipes import Int8Recipe
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.preprocess.pipeline import preprocess_bytes
 
 pytestmark = pytest.mark.runtime
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,6 +90,26 @@ def test_rounding_alone_is_no_fault(quantised: Path) -> None:
     assert " dB), " in answer.cause and "with the first in float" in answer.cause
     other = ask(quantised, "openvino:int8")
     assert "rounding, of" in other.cause and other.cosine < 0.99999
+
+
+def test_recall_with_the_worst_layers_in_float(
+    quantised: Path, data: Path, edgerecall: Run, one_line: Callable[..., None]
+) -> None:
+    given = ("why", quantised, "--b", "onnxruntime:int8")
+    told = edgerecall(*given, "--images", data)
+    assert told.returncode == 1
+    found = re.search(
+        r"recall@1 of 36 images ([\d.]+) in float32, ([\d.]+) in int8, ([\d.]+) with the first", told.stdout
+    )
+    assert found is not None, told.stdout
+    bundle, images = Bundle.open(quantised), ImageSet.find(data)
+    assert images.labels is not None
+    layers = QuantisedLayers.read(model_path(quantised, "onnx"), model_path(quantised))
+    tensors = np.stack([preprocess_bytes(path.read_bytes(), bundle.spec.preprocess, "x") for path in images.paths])
+    for model, text in ((layers.plain, found[1]), (layers.quantised, found[2])):
+        assert f"{retrieval_scores(embed(model, tensors), images.labels).recall[1]:.4f}" == text
+    one_line(edgerecall(*given, "--list", data / "test_list.txt"), 2, "--list is of --images' folder")
+    one_line(edgerecall(*given, "--images", quantised / "golden"), 2, "expected a test_list.txt in it")
 
 
 @pytest.mark.parametrize("number", [0, 3, 9])
