@@ -48,7 +48,7 @@ using Floats = hn::CappedTag<float, 16>;
 using Bits = hn::RebindToUnsigned<Floats>;
 
 /// Which of a word's bits from `shift` on are set.
-HWY_INLINE hn::MFromD<Floats> bits_at(std::uint64_t word, std::size_t shift, hn::VFromD<Bits> each) {
+HWY_INLINE auto bits_at(std::uint64_t word, std::size_t shift, hn::VFromD<Bits> each) {
   const Bits d;
   const auto bits = hn::And(hn::Set(d, static_cast<std::uint32_t>(word >> shift)), each);
   return hn::RebindMask(Floats(), hn::Ne(bits, hn::Zero(d)));
