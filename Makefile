@@ -134,6 +134,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/search.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compressed.py --rows 200000
 	$(BIN)/python benchmarks/xbm_loss.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/overhead.py

@@ -245,14 +245,16 @@ Storage storage_of(const std::string& name) {
   throw InputError("storage: expected float32, float16 or int8, got '" + name + "'");
 }
 
-void py_add(Gallery& gallery, const Rows& rows) {
+template <typename Any>
+void py_add(Any& gallery, const Rows& rows) {
   if (checked_dim(rows, "rows") != gallery.dim()) throw InputError("rows: expected the gallery's dim");
   const py::gil_scoped_release release;
   gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
 }
 
-py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads,
-                    const py::object& progress) {
+/// Rows and similarities of each query, as a search of `own...` gives them.
+template <typename Any, typename... Own>
+py::tuple searched(const Any& gallery, const Rows& queries, py::ssize_t k, const py::object& progress, Own... own) {
   if (checked_dim(queries, "queries") != gallery.dim()) throw InputError("queries: expected the gallery's dim");
   if (k < 1) throw InputError("search: expected k of 1 or more");
   py::array_t<std::int64_t> rows({queries.shape(0), k});
@@ -260,10 +262,15 @@ py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, 
   std::int64_t* row_data = rows.mutable_data();
   float* similarity_data = similarities.mutable_data();
   interruptible([&] {
-    gallery.search(queries.data(), static_cast<std::size_t>(queries.shape(0)), static_cast<std::size_t>(k), threads,
+    gallery.search(queries.data(), static_cast<std::size_t>(queries.shape(0)), static_cast<std::size_t>(k), own...,
                    row_data, similarity_data, progress_to(progress));
   });
   return py::make_tuple(rows, similarities);
+}
+
+py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads,
+                    const py::object& progress) {
+  return searched(gallery, queries, k, progress, threads);
 }
 
 std::unique_ptr<BitGallery> py_bit_gallery(const Rows& centre, int bits) {
@@ -271,25 +278,9 @@ std::unique_ptr<BitGallery> py_bit_gallery(const Rows& centre, int bits) {
   return std::make_unique<BitGallery>(static_cast<std::size_t>(centre.shape(0)), bits, centre.data());
 }
 
-void py_add_bits(BitGallery& gallery, const Rows& rows) {
-  if (checked_dim(rows, "rows") != gallery.dim()) throw InputError("rows: expected the gallery's dim");
-  const py::gil_scoped_release release;
-  gallery.add(rows.data(), static_cast<std::size_t>(rows.shape(0)));
-}
-
 py::tuple py_search_bits(const BitGallery& gallery, const Rows& queries, py::ssize_t k, std::size_t candidates,
                          int threads, const py::object& progress) {
-  if (checked_dim(queries, "queries") != gallery.dim()) throw InputError("queries: expected the gallery's dim");
-  if (k < 1) throw InputError("search: expected k of 1 or more");
-  py::array_t<std::int64_t> rows({queries.shape(0), k});
-  py::array_t<float> similarities({queries.shape(0), k});
-  std::int64_t* row_data = rows.mutable_data();
-  float* similarity_data = similarities.mutable_data();
-  interruptible([&] {
-    gallery.search(queries.data(), static_cast<std::size_t>(queries.shape(0)), static_cast<std::size_t>(k), candidates,
-                   threads, row_data, similarity_data, progress_to(progress));
-  });
-  return py::make_tuple(rows, similarities);
+  return searched(gallery, queries, k, progress, candidates, threads);
 }
 
 std::unique_ptr<Predictor> py_open(const std::string& runtime, const Files& files, const std::string& input_name,
@@ -380,7 +371,7 @@ PYBIND11_MODULE(_native, module) {
              return std::make_unique<Gallery>(dim, storage_of(storage));
            }),
            py::arg("dim"), py::arg("storage") = "float32")
-      .def("add", &py_add, py::arg("rows").noconvert())
+      .def("add", &py_add<Gallery>, py::arg("rows").noconvert())
       .def("search", &py_search, py::arg("queries").noconvert(), py::arg("k"), py::arg("threads") = 1,
            py::arg("progress") = py::none())
       .def("__len__", &Gallery::size)
@@ -389,7 +380,7 @@ PYBIND11_MODULE(_native, module) {
 
   py::class_<BitGallery>(module, "BitGallery")
       .def(py::init(&py_bit_gallery), py::arg("centre").noconvert(), py::arg("bits"))
-      .def("add", &py_add_bits, py::arg("rows").noconvert())
+      .def("add", &py_add<BitGallery>, py::arg("rows").noconvert())
       .def("search", &py_search_bits, py::arg("queries").noconvert(), py::arg("k"), py::arg("candidates"),
            py::arg("threads") = 1, py::arg("progress") = py::none())
       .def("__len__", &BitGallery::size)
