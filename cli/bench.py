@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import command_line, console
+from .console import command_line, console, kept_for_resume, share_bar
 
 FILE = click.Path(path_type=Path)
 
@@ -121,24 +121,8 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
             "preprocess": repr(preprocess),
         }
         state = ResumeStore(given["json_file"], request, given["resume"])
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    target = console(stderr=True)
-    columns = (TextColumn("{task.description:<36}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=target, disable=not target.is_terminal, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def progress(what: str, share: float) -> None:
-            bar.update(task, description=what, completed=share)
-
-        try:
-            result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
-        except BaseException:
-            if state and state.begun:
-                click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
-            elif state:
-                state.remove()
-            raise
+    with share_bar(36) as progress, kept_for_resume(state):
+        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
     tables.terminal(result, console())
     writers = (
         ("json_file", BenchResult.to_json),

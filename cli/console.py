@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..runtimes.core.files import write_error
+from ..runtimes.core.partial_folder import PartialFolder
 
 WIDE = 200
 
@@ -68,6 +70,32 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return prefix + record.getMessage()
+
+
+@contextmanager
+def share_bar(width: int) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error; yields a function that is told what goes on, and the share of all that is done.
+
+    width: of the words.
+    """
+    target = console(stderr=True)
+    columns = (TextColumn(f"{{task.description:<{width}}}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=target, disable=not target.is_terminal, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+@contextmanager
+def kept_for_resume(state: PartialFolder | None) -> Iterator[None]:
+    """Says where an interrupted command's work is kept, or removes the folder where there is none."""
+    try:
+        yield
+    except BaseException:
+        if state is not None and state.begun:
+            click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
+        elif state is not None:
+            state.remove()
+        raise
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def add_lower(bundle: Any, lowered: list[str], calibrate: Path | None, count: in
     from ..export.quantize.artifacts import QUANTISED
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.core.errors import InputError
-    from .quantize import quantize, reader
+    from .quantize import Job, quantize, reader
 
     there = {artifact.runtime for artifact in bundle.manifest.artifacts}
     names = [name for name, one in QUANTISED.items() if one.quantisation in lowered and one.runtime in there]
@@ -159,7 +159,7 @@ def add_lower(bundle: Any, lowered: list[str], calibrate: Path | None, count: in
         return 1
     images = reader(bundle, calibrate, None, count, logger) if calibrate is not None else None
     try:
-        return quantize(bundle, bundle.root, names, images, load_recipes(None), logger, False)
+        return quantize(Job(bundle, bundle.root, names, images, load_recipes(None), False), logger)
     except InputError as error:
         logger.error("%s: exported, and not quantised: %s", bundle.root, error)
         return 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .console import command_line, console, progress_bar, setup_logging
+from .console import command_line, console, kept_for_resume, progress_bar, setup_logging, share_bar
 
 PATH = click.Path(path_type=Path)
 
@@ -80,12 +81,10 @@ def command(
     check_request(opened, names, calibrate is not None, given["force"])
     target = given["out"] or bundle
     check_target(opened, target)
-
     needed = any(name in CALIBRATED for name in names)
     images = reader(opened, calibrate, listed, given["calibrate_count"], logger) if needed else None
-    if given["validate"] is not None:
-        return race(opened, target, names, images, recipes, logger, given)
-    return quantize(opened, target, names, images, recipes, logger, given["force"])
+    job = Job(opened, target, names, images, recipes, given["force"])
+    return quantize(job, logger) if given["validate"] is None else race(job, logger, given)
 
 
 def reader(
@@ -106,20 +105,26 @@ def reader(
     return read
 
 
-def quantize(
-    bundle: Any,
-    target: Path,
-    names: list[str],
-    images: Callable[[], Any] | None,
-    recipes: Any,
-    logger: logging.Logger,
-    force: bool,
-) -> int:
+@dataclass(frozen=True)
+class Job:
+    """Artifacts to add to a bundle. target: where it is written. images: reads the calibration's; None where none are
+    needed. force: also those that it has.
+    """
+
+    bundle: Any
+    target: Path
+    names: list[str]
+    images: Callable[[], Any] | None
+    recipes: Any
+    force: bool
+
+
+def quantize(job: Job, logger: logging.Logger) -> int:
     """Makes the artifacts by the recipes."""
     from ..export.quantize.quantizer import quantize_bundle
 
     failed = []
-    with progress_bar("quantising", len(names)) as advance:
+    with progress_bar("quantising", len(job.names)) as advance:
 
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem:
@@ -129,8 +134,10 @@ def quantize(
                 logger.info("%s: made%s", name, f", unchecked: {unchecked}" if unchecked else "")
             advance(1)
 
-        made = quantize_bundle(bundle, target, names, images, recipes, command_line(), report, force)
-    show(made, names)
+        made = quantize_bundle(
+            job.bundle, job.target, job.names, job.images, job.recipes, command_line(), report, job.force
+        )
+    show(made, job.names)
     return 1 if failed else 0
 
 
@@ -144,20 +151,10 @@ def show(made: Any, names: list[str]) -> None:
             target.print(f"{artifact.name}: {artifact.recipe.scheme}, {size:.2f} MB{cosine}", soft_wrap=True)
 
 
-def race(
-    bundle: Any,
-    target: Path,
-    names: list[str],
-    images: Callable[[], Any] | None,
-    recipes: Any,
-    logger: logging.Logger,
-    given: dict[str, Any],
-) -> int:
+def race(job: Job, logger: logging.Logger, given: dict[str, Any]) -> int:
     """Races recipes and adds those that win."""
     import json
     from dataclasses import asdict
-
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from ..bench.measure.machine import describe_machine
     from ..bench.schema.gates import Gates
@@ -171,58 +168,47 @@ def race(
 
     recall, mean_ap = (0.005 if given[name] is None else given[name] for name in ("max_recall_drop", "max_map_drop"))
     gates = Gates(min_cosine=-1, max_recall_drop=recall, max_map_drop=mean_ap)
-    options = RaceOptions(tuple(names), recipes, gates, given["threads"] or 1, given["minutes"])
-    require_float(bundle, options)
+    options = RaceOptions(tuple(job.names), job.recipes, gates, given["threads"] or 1, given["minutes"])
+    require_float(job.bundle, options)
     scored = validation_images(given["validate"], given["validate_list"])
-    calibration = images() if images is not None else None
+    calibration = job.images() if job.images is not None else None
     if calibration is not None:
         require_apart(scored, calibration)
     machine = describe_machine()
     request = {
-        "bundle_sha256": sha256(bundle.root / "bundle.json"),
+        "bundle_sha256": sha256(job.bundle.root / "bundle.json"),
         "calibration": list(calibration.hashes) if calibration is not None else [],
         "validation_sha256": scored.sha256(range(len(scored.paths)), True),
-        "options": [names, recipes.model_dump(mode="json"), gates.model_dump(mode="json"), options.threads],
+        "options": [job.names, job.recipes.model_dump(mode="json"), gates.model_dump(mode="json"), options.threads],
         "machine": [machine["cpu"], machine["cores"], tool_versions()],
     }
-    state = PartialFolder(target.resolve(), request, given["resume"])
-    terminal = console(stderr=True)
-    columns = (TextColumn("{task.description:<60}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=terminal, disable=not terminal.is_terminal, transient=True) as bar:
-        task, last = bar.add_task("starting", total=1.0), [""]
+    state = PartialFolder(job.target.resolve(), request, given["resume"])
+    last, failed = "", dict[str, str]()
+
+    def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
+        if problem:
+            failed[name] = problem
+
+    with share_bar(60) as show_share, kept_for_resume(state):
 
         def progress(what: str, share: float) -> None:
+            nonlocal last
             title = what.partition(":")[0]
-            if title != last[0]:
-                last[0] = title
+            if title != last:
+                last = title
                 logger.info("racing: %s", title)
-            bar.update(task, description=what, completed=share)
+            show_share(what, share)
 
-        try:
-            run = Race(bundle, calibration, scored, options, state.folder, command_line(), progress)
-            run.run()
-            chosen = choices(run)
-            note = summary(run, chosen, scored, machine)
-            if given["json_file"] is not None:
-                whole = {**note, "entries": [asdict(one) for one in run.entries]}
-                write_text(given["json_file"], json.dumps(whole, indent=1) + "\n")
-            failed: dict[str, str] = {}
-            shipped = ship(
-                run,
-                chosen,
-                target,
-                lambda name, why, *_: failed.update({name: why} if why else {}),
-                note,
-                given["force"],
-            )
-        except BaseException:
-            if state.begun:
-                click.echo(f"kept in {state.folder}: repeat the command with --resume to go on", err=True)
-            else:
-                state.remove()
-            raise
+        run = Race(job.bundle, calibration, scored, options, state.folder, command_line(), progress)
+        run.run()
+        chosen = choices(run)
+        note = summary(run, chosen, scored, machine)
+        if given["json_file"] is not None:
+            whole = {**note, "entries": [asdict(one) for one in run.entries]}
+            write_text(given["json_file"], json.dumps(whole, indent=1) + "\n")
+        shipped = ship(run, chosen, job.target, report, note, job.force)
     print_race(run, chosen, console())
-    show(shipped, names)
+    show(shipped, job.names)
     for name, why in failed.items():
         logger.warning("%s: left out: %s", name, why)
     if failed:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtimes.graphs.onnx_inner import attributes
 from ...runtimes.graphs.onnx_qdq import QdqGraph, Scale
 from .quantised_layers import QuantisedLayers, Tensors, session
 
@@ -70,7 +71,7 @@ class Int8Faults:
         if weights is None or fed is None or plain is None or plain.shape != weights.values.shape:
             return np.zeros(1)
         lost = np.abs(plain - weights.values)
-        if node.op_type != "Conv" and next((one.i for one in node.attribute if one.name == "transB"), 0) == 0:
+        if node.op_type != "Conv" and not attributes(node).get("transB", 0):
             lost = lost.T
         return np.asarray(lost.reshape(len(lost), -1).sum(axis=1) * max(map(abs, fed.ends)))
 

@@ -14,7 +14,7 @@ from ...runtimes.core.errors import InputError, RuntimeFailed
 from ...runtimes.core.text import one_line
 from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.verify import cosines
-from ...runtimes.graphs.onnx_inner import load
+from ...runtimes.graphs.onnx_inner import load, showing
 from ...runtimes.graphs.onnx_qdq import HEAVY
 
 Tensors = NDArray[np.float32]
@@ -152,13 +152,7 @@ def session(model: Any, outputs: Sequence[str] = ()) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     if outputs:
-        import onnx
-
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        there = {one.name for one in copy.graph.output}
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in there)
-        model = copy
+        model = showing(model, outputs)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

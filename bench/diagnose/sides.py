@@ -96,6 +96,11 @@ class Side:
     artifact: Artifact | None = None
 
     @property
+    def is_int8(self) -> bool:
+        """Whether it runs an int8 artifact."""
+        return self.artifact is not None and self.artifact.quantisation == "int8"
+
+    @property
     def is_file(self) -> bool:
         """Whether an application gave its embedding, L2-normalised or not."""
         return self.name.startswith(EMBEDDING_FILE)

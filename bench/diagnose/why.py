@@ -238,15 +238,15 @@ def compare_graphs(
     if error <= ALLOWED:
         unseen = unseen_fault(a, b, tensor) if search and not other_precision else None
         note("graph", f"{EQUAL} {what}" + (f", although {unseen}" if unseen else ""))
-    elif quantised := [side for side in (b, a) if side.artifact is not None and side.artifact.quantisation == "int8"]:
+    elif a.is_int8 or b.is_int8:
         note("graph", what)
-        for side in (a, b):
-            if side not in quantised and (found := wrong_graph(side, b if side is a else a, tensor)):
+        for side, other in ((a, b), (b, a)):
+            if not side.is_int8 and (found := wrong_graph(side, other, tensor)):
                 note("graph", found, f"graph differs ({found})")
-        for side in quantised:
-            assert side.artifact is not None
-            found = int8_words(side.bundle, side.artifact, tensor, first if side is a else second, images)
-            note("int8", found, f"int8 differs ({side.name}: {found})")
+        for side, own in ((b, second), (a, first)):
+            if side.is_int8 and side.artifact is not None:
+                found = int8_words(side.bundle, side.artifact, tensor, own, images)
+                note("int8", found, f"int8 differs ({side.name}: {found})")
     elif other_precision:  # which is why
         note("graph", what)
     else:

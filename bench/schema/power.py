@@ -29,9 +29,12 @@ class Judgement:
 def decide(change: Interval, allowed: float, queries: int) -> Judgement:
     """A change of a share, with its interval, against an allowed drop of `allowed`, found by `queries` queries.
 
-    It holds where the whole interval keeps the limit, and fails where the whole breaks it. The half-width falls with
-    the root of the number of queries; so many decide that it is no wider than the distance to the limit.
+    It holds where the whole interval keeps the limit, and fails where the whole breaks it; a limit of 0 is judged by
+    these queries alone. The half-width falls with the root of the number of queries; so many decide that it is no wider
+    than the distance to the limit.
     """
+    if allowed == 0:
+        return Judgement("fails" if change.value < 0 else "holds")
     if change.low is None or change.high is None:
         return Judgement("undecided")
     if change.low >= -allowed:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .rows import LOCAL, BenchResult, Row, Speed
-from .statistics import paired_ratio
+from .statistics import Interval, paired_ratio
 
 
 def per_image_ms(row: Row) -> float:
@@ -16,12 +16,17 @@ def per_image_ms(row: Row) -> float:
     return row.latency_p50_ms / row.batch
 
 
+def times_as_fast(row: Row, other: Row) -> Interval:
+    """How many times as fast a row is as another that was timed in turns with it, by image; below 1: slower."""
+    rounds = min(len(row.round_medians_ns), len(other.round_medians_ns))
+    own, its = (np.asarray(one.round_medians_ns[:rounds]) / one.batch for one in (row, other))
+    return paired_ratio(its, own)
+
+
 def compare_rows(a: Row, b: Row) -> Speed:
     """Two rows that were timed in turns, the slower against the faster."""
     slow, fast = sorted((a, b), key=per_image_ms, reverse=True)
-    rounds = min(len(slow.round_medians_ns), len(fast.round_medians_ns))
-    times = [np.asarray(row.round_medians_ns[:rounds]) / row.batch for row in (slow, fast)]
-    found = paired_ratio(times[0], times[1])
+    found = times_as_fast(fast, slow)
     return Speed(slow.name, fast.name, found.value, found.low, found.high)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ...runtimes.graphs.onnx_fold import attributes
+from ...runtimes.graphs.onnx_inner import attributes
 from ...runtimes.graphs.onnx_qdq import HEAVY, QdqGraph
 
 Means = dict[str, NDArray[np.float64]]

@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ...runtimes.core.files import write_text
-from ...runtimes.graphs.onnx_fold import attributes, folded
+from ...runtimes.graphs.onnx_fold import folded
+from ...runtimes.graphs.onnx_inner import attributes, showing
 from ...runtimes.graphs.onnx_qdq import HEAVY
 from .bias_correction import correct_biases, corrected_inputs
 from .recipes import Int8Recipe, Layer, kept_layers
@@ -118,11 +119,8 @@ def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]
 
     (given,) = (one.name for one in model.graph.input)
     inner = [name for name in names if name != given]
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    there = {one.name for one in shown.graph.output}
-    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in there)
-    runner = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    shown = showing(model, inner).SerializeToString()
+    runner = onnxruntime.InferenceSession(shown, providers=["CPUExecutionProvider"])
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     for tensor in tensors:
         values = dict(zip(inner, runner.run(inner, {given: tensor[None]}), strict=True))

@@ -47,13 +47,14 @@ def quantize_bundle(
 ) -> Bundle:
     """Writes `bundle` with the artifacts `names` (of `QUANTISED`) to `target`, which may be where it lies; opens it.
 
-    calibrate: reads the images, for int8. replace: artifacts of these names that are there already; one that fails
-    leaves the earlier one as it was. raced: artifacts that are made already, and those that are not to be. An artifact
-    that cannot be made or gives garbage is listed in `skipped`. InputError where none could be made; the bundle is as
-    it was then. Other files in its folder stay in it. known: a folder that keeps ranges for further calls with the same
-    images.
+    calibrate: reads the images, for int8 that is not made already. replace: artifacts of these names that are there;
+    one that fails leaves the earlier one as it was. raced: artifacts that are made already, and those that are not to
+    be. An artifact that cannot be made or gives garbage is listed in `skipped`. InputError where none could be made;
+    the bundle is as it was then. Other files in its folder stay in it. known: a folder that keeps ranges for further
+    calls with the same images.
     """
-    check_request(bundle, names, calibrate is not None, replace)
+    calibrated = calibrate is not None if raced is None else any(name in CALIBRATED for name in names)
+    check_request(bundle, names, calibrated, replace)
     bundle.check()
     golden = bundle.golden()
     calibration = calibrate() if calibrate is not None else None

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...bench.schema.recommendation import compare_rows, per_image_ms
+from ...bench.schema.recommendation import times_as_fast
 from ...bench.schema.rows import SOUND, GateVerdict, Row, Status
 from ...bench.schema.statistics import Interval
 from ...runtimes.predictor.precision import precision_problem
 
 AS_IS = "float32"  # the name of a runtime's float32 artifact, computed in float32
-FIGURES = ("recall1", "mixed1", "map", "mixed_map")  # changes that gates judge
+SHOWN = {"recall1": "recall@1", "mixed1": "mixed recall@1", "map": "mAP", "mixed_map": "mixed mAP"}
+FIGURES = tuple(SHOWN)  # changes that gates judge
 Standing = Literal["holds", "undecided", "fails", "none"]
-
-
 STANDINGS: dict[str, Standing] = {"ok": "holds", "undecided": "undecided", "parity": "fails"}
 
 
@@ -69,20 +68,10 @@ class Entry:
         return f"{self.name}: {self.times:.2f} times as fast as float32; {figures}"
 
 
-SHOWN = {"recall1": "recall@1", "mixed1": "mixed recall@1", "map": "mAP", "mixed_map": "mixed mAP"}
-
-
 def entry(name: str, row: Row, plain: Row | None, artifact: str | None = None, folder: str | None = None) -> Entry:
     """From a bench row. plain: the runtime's float32 row of the same run."""
-    speed = None
-    if plain is row and row.round_medians_ns:
-        speed = Interval(1.0, 1.0, 1.0)
-    elif plain is not None and row.round_medians_ns and plain.round_medians_ns:
-        found = compare_rows(row, plain)
-        speed = Interval(found.ratio, found.low, found.high)
-        if per_image_ms(row) > per_image_ms(plain):
-            low, high = (None if end is None else 1 / end for end in (found.high, found.low))
-            speed = Interval(1 / found.ratio, low, high)
+    paired = plain is not None and row.round_medians_ns and plain.round_medians_ns
+    speed = times_as_fast(row, plain) if plain is not None and paired else None
     changes = {key: change for key in FIGURES if (change := row.change(key)) is not None}
     status, reason = row.status, row.reason
     if status in SOUND and row.meaningless:
@@ -176,7 +165,7 @@ def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[
 
 def within(one: Entry, allowed: dict[str, float]) -> bool:
     """Whether it keeps the limits on these images, whatever others may say."""
-    return all(change.value >= -allowed[key] for key, change in one.changes.items())
+    return all(one.changes[key].value >= -drop for key, drop in allowed.items() if key in one.changes)
 
 
 def surely(one: Entry) -> float:

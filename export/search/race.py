@@ -49,13 +49,6 @@ class RaceOptions:
     threads: int = 1
     minutes: float | None = None
 
-    @property
-    def allowed(self) -> dict[str, float]:
-        """The drop of each figure that gates judge."""
-        recall, mean_ap = self.gates.max_recall_drop, self.gates.max_map_drop
-        assert mean_ap is not None
-        return {"recall1": recall, "mixed1": recall, "map": mean_ap, "mixed_map": mean_ap}
-
 
 class Race:
     """One race. folder: keeps each heat's bundle and entries, so that an interrupted race goes on. progress(what, share

@@ -11,7 +11,6 @@ from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import Artifact, Skipped
 from ..exporter import Report
 from ..quantize.artifacts import QUANTISED, Work
-from ..quantize.calibration import Calibration
 from ..quantize.quantizer import Raced, quantize_bundle
 from .entries import Choice, Entry, choose
 from .race import Race
@@ -19,7 +18,9 @@ from .race import Race
 
 def choices(race: Race) -> list[Choice]:
     """For each artifact that may be made."""
-    return [choose(name, QUANTISED[name].runtime, race.entries, race.options.allowed) for name in race.options.names]
+    return [
+        choose(name, QUANTISED[name].runtime, race.entries, race.options.gates.drops) for name in race.options.names
+    ]
 
 
 def ship(
@@ -37,15 +38,11 @@ def ship(
     def make(name: str, work: Work) -> Artifact:
         return raced_artifact(race.folder, won[name], work.made)
 
-    def calibration() -> Calibration:
-        assert race.calibration is not None
-        return race.calibration
-
     return quantize_bundle(
         race.bundle,
         target,
         list(won),
-        calibration if any(name in race.int8 for name in won) else None,
+        None,
         race.options.recipes,
         race.command,
         report,

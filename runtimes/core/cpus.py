@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def has_vnni() -> bool:
     """Whether this x86 CPU adds products of 8-bit numbers in 32 bits; False where the system does not tell."""
     try:

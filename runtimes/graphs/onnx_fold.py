@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from .onnx_inner import attributes
+
 LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 FOLDED = {*MOVES, "Add", "Concat", "Div", "Gather", "Mul", "Neg", "Pow", "Shape", "Slice", "Sqrt", "Sub"}
@@ -74,11 +76,6 @@ class Graph:
         self.graph.input.extend(kept)
         onnx.checker.check_model(self.model, full_check=True)
         return self.model
-
-
-def attributes(node: Any) -> dict[str, Any]:
-    """An operator's attributes by name."""
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
 
 
 def drop_identities(graph: Graph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,24 @@ def described(graph: Any) -> list[InnerTensor]:
             if output:
                 found.append(InnerTensor(output, node.op_type, np.empty(0), operator, inputs, tuple(constants)))
     return found
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """An operator's attributes by name."""
+    from onnx import helper
+
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+
+
+def showing(model: Any, names: Iterable[str]) -> Any:
+    """A copy of the model that gives these tensors too."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {one.name for one in copy.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    return copy
 
 
 def opened_up(model: Any, tensors: list[InnerTensor], given: Mapping[str, NDArray[Any]]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .onnx_inner import attributes
+
 HEAVY = ("Conv", "Gemm", "MatMul")  # operators that multiply by weights
 ENDS: dict[Any, tuple[int, int]] = {np.uint8: (0, 255), np.int8: (-128, 127), np.int32: (-(1 << 31), (1 << 31) - 1)}
 
@@ -60,7 +62,7 @@ class QdqGraph:
         given = self.constants[names[1]] if len(names) > 1 and names[1] else np.zeros(1, np.uint8)
         if given.dtype.type not in ENDS:
             return None
-        axis = next((one.i for one in node.attribute if one.name == "axis"), 1)
+        axis = attributes(node).get("axis", 1)
         scale = np.atleast_1d(self.constants[names[0]].astype(np.float64))
         return Scale(scale, np.atleast_1d(given.astype(np.float64)), axis, given.dtype.type)
 

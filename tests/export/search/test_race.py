@@ -63,7 +63,7 @@ def test_every_heat_and_what_ships(
     assert len(titles) == 7 and all(title.endswith("most sensitive in float") for title in titles[5:])
     # So small a network, hardly trained, may fall to chance.
     ran = [one for one in first.entries if one.standing == "holds" or "chance" in str(one.reason)]
-    assert ran == first.entries and all(one.changes.keys() == options.allowed.keys() and one.speed for one in ran)
+    assert ran == first.entries and all(one.changes.keys() == options.gates.drops.keys() and one.speed for one in ran)
     kept = {one.name: Bundle.open(tmp_path / "race" / str(one.folder)).manifest for one in first.entries if one.folder}
     recipes = {name: next(a for a in made.artifacts if a.name == "onnx-int8").recipe for name, made in kept.items()}
     assert len({recipe.scheme for recipe in recipes.values() if recipe}) == 7
