@@ -128,6 +128,7 @@ class WorkerPredictor(Predictor):
         inside = predictor_class(described)
         self.compiles_per_batch, self.feeds_inner = inside.compiles_per_batch, inside.feeds_inner
         self._lock = threading.Lock()
+        self._ended = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         environment = {k: v for k, v in os.environ.items() if k not in SCRUBBED_VARIABLES}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -166,7 +167,7 @@ class WorkerPredictor(Predictor):
     @property
     def alive(self) -> bool:  # type: ignore[override]
         """Whether its process still runs."""
-        return self._process.poll() is None
+        return not self._ended and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -194,6 +195,8 @@ class WorkerPredictor(Predictor):
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise RuntimeFailed(f"{self.runtime}: its worker is closed")
+        if self._ended:
+            raise RuntimeFailed(self._exit_reason())
         deadline = time.monotonic() + allowed_s
         try:
             send(self._process.stdin, body, arrays, self._shared)  # type: ignore[arg-type]
@@ -201,6 +204,7 @@ class WorkerPredictor(Predictor):
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeFailed(self._exit_reason()) from error
         except BaseException:  # interrupted: a later call must not take this one's answer for its own
+            self._ended = True  # a killed process still answers for a moment, and its pipe for longer
             self._process.kill()
             raise
 

@@ -186,14 +186,16 @@ def test_an_interrupted_call_gives_nobody_its_answer(fake_bundle: Make, monkeypa
     _, tensors, _ = bundle.golden()
     with open_predictor(bundle, "fake", RunOptions(), worker=True) as predictor:
         assert isinstance(predictor, WorkerPredictor)
-        honest = predictor._read
+        honest, kill = predictor._read, predictor._process.kill
 
         def interrupted(*given: object) -> bytearray:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(predictor, "_read", interrupted)
+        monkeypatch.setattr(predictor._process, "kill", lambda: threading.Timer(0.3, kill).start())  # dies late
         with pytest.raises(KeyboardInterrupt):
             predictor.embed(tensors[:1])
+        assert not predictor.alive
         monkeypatch.setattr(predictor, "_read", honest)
         with pytest.raises(RuntimeFailed, match="ended by signal 9"):
             predictor.embed(tensors[1:2])
