@@ -108,6 +108,23 @@ def nncf(answer: str, source: str, target: str, recipe: str, tensors: str) -> No
     tell(answer, "nncf", quantize_ir(Path(source), np.load(tensors, mmap_mode="r"), read.keep, Path(target)))
 
 
+def ncnn_fp16(answer: str, source: str, target: str) -> None:
+    """ncnn -> ncnn with its weights as float16."""
+    from .quantize.ncnn_int8 import halve_ncnn
+
+    halve_ncnn(Path(source), Path(target))
+    tell(answer, "ncnn", [])
+
+
+def ncnn(answer: str, source: str, target: str, recipe: str, tensors: str) -> None:
+    """ncnn -> ncnn in int8."""
+    from .quantize.ncnn_int8 import quantize_ncnn
+    from .quantize.recipes import Int8Recipe
+
+    read = Int8Recipe.model_validate_json(Path(recipe).read_text(encoding="utf-8"))
+    tell(answer, "ncnn", quantize_ncnn(Path(source), np.load(tensors, mmap_mode="r"), read, Path(target)))
+
+
 def tell(answer: str, tool: str, kept: list[str]) -> None:
     """Writes what did it and what it left in float into the file `answer`."""
     version = importlib.import_module(tool).__version__
@@ -123,6 +140,8 @@ STEPS: dict[str, Callable[..., None]] = {
     "openvino_fp16": openvino_fp16,
     "qdq": qdq,
     "nncf": nncf,
+    "ncnn": ncnn,
+    "ncnn_fp16": ncnn_fp16,
 }
 
 

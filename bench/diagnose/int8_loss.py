@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import Artifact
 from ...runtimes.core.errors import EdgeRecallError, InputError
-from ...runtimes.embed.model import l2_normalize
 from ...runtimes.preprocess.ops import Preprocess
 from ..measure.image_set import ImageSet
 from ..measure.tensor_cache import TensorCache
 from ..retrieval.metrics import retrieval_scores
-from .int8_faults import Int8Fault, Int8Faults
-from .quantised_layers import LayerLoss, QuantisedLayers, embed, mean_cosine, ranked, session
+from .ncnn_layers import NcnnLayers
+from .qdq_layers import QdqLayers
+from .quantised_layers import Int8Fault, LayerLoss, QuantisedLayers, mean_cosine, ranked
 
-FORMAT = "onnxruntime"  # whose artifacts can be read here, layer by layer
+# Whose artifacts can be read here, layer by layer; the others' by their ONNX twin.
+READERS: dict[str, type[QdqLayers] | type[NcnnLayers]] = {"onnxruntime": QdqLayers, "ncnn": NcnnLayers}
+TWINS = "onnxruntime"
 BATCH = 8  # images in memory at a time
 LOOKED_AT, NAMED = 4, 3  # golden images; layers
 ROUNDING = 1e-4  # by which the cosine of two runtimes of one int8 graph may fall short of 1
@@ -34,15 +36,17 @@ def int8_words(
     An artifact of OpenVINO is explained by the ONNX one of the same recipe, which it was made from.
     """
     twin = readable_twin(bundle, artifact)
-    plain = next((a for a in bundle.manifest.artifacts if (a.runtime, a.quantisation) == (FORMAT, "fp32")), None)
-    if twin is None or plain is None:
-        return f"no ONNX artifacts of {'float32' if twin else 'the same recipe'} tell which layers lose most"
+    if twin is None:
+        return "no ONNX artifact of the same recipe tells which layers lose most"
+    plain = next((a for a in bundle.manifest.artifacts if (a.runtime, a.quantisation) == (twin.runtime, "fp32")), None)
+    if plain is None:
+        return f"no float32 artifact of {twin.runtime} tells which layers lose most"
     try:
-        layers = QuantisedLayers.read(*(Path(bundle.files(one)["model"]) for one in (plain, twin)))
+        layers = READERS[twin.runtime].read(*(Path(bundle.files(one)["model"]) for one in (plain, twin)))
         _, golden, _ = bundle.golden()
         seen = np.concatenate([tensor[None], golden[: LOOKED_AT - 1]])
         own = None if twin is artifact else own_graph(layers, twin, seen[0], embedding)
-        return own or fault_words(Int8Faults(layers).find(seen)) or rounding_words(layers, seen, bundle, images)
+        return own or fault_words(layers.faults(seen)) or rounding_words(layers, seen, bundle, images)
     except EdgeRecallError as error:
         return f"its layers cannot be looked at: {error}"
 
@@ -57,7 +61,7 @@ def fault_words(faults: list[Int8Fault]) -> str | None:
 
 def own_graph(layers: QuantisedLayers, twin: Artifact, tensor: Tensors, embedding: Tensors) -> str | None:
     """What is said where an artifact differs from its ONNX twin more than that does from float32."""
-    quantised, plain = (embed(model, tensor[None]) for model in (layers.quantised, layers.plain))
+    quantised, plain = (layers.runner(model)(tensor[None]) for model in (layers.quantised, layers.plain))
     apart, lost = (1 - mean_cosine(one, quantised) for one in (embedding, plain))
     if apart <= max(lost, ROUNDING):
         return None
@@ -84,18 +88,17 @@ def recall_words(layers: QuantisedLayers, names: list[str], preprocess: Preproce
     if images.labels is None:
         raise InputError("recall with layers in float takes images with labels: give a list")
     models = (layers.plain, layers.quantised, layers.in_float(names[:1]), layers.in_float(names))
-    runners = [session(model) for model in models]
-    given = runners[0].get_inputs()[0].name
+    runners = [layers.runner(model) for model in models]
     found: list[list[Tensors]] = [[] for _ in runners]
     cache = TensorCache(images.paths, preprocess, lambda share: None)
     try:
         for tensors in cache.batches(BATCH):
             for own, runner in zip(found, runners, strict=True):
-                own += [runner.run(None, {given: one[None]})[0] for one in tensors]
+                own.append(runner(tensors))
         labels = images.labels[cache.kept]
     finally:
         cache.close()
-    recall = [retrieval_scores(l2_normalize(np.concatenate(own)), labels, ks=(1,)).recall[1] for own in found]
+    recall = [retrieval_scores(np.concatenate(own), labels, ks=(1,)).recall[1] for own in found]
     return (
         f"recall@1 of {len(labels)} images {recall[0]:.4f} in float32, {recall[1]:.4f} in int8,"
         f" {recall[2]:.4f} with the first in float, {recall[3]:.4f} with these"
@@ -103,11 +106,11 @@ def recall_words(layers: QuantisedLayers, names: list[str], preprocess: Preproce
 
 
 def readable_twin(bundle: Bundle, artifact: Artifact) -> Artifact | None:
-    """The artifact itself where it is ONNX, else the ONNX one of the same recipe."""
-    if artifact.runtime == FORMAT:
+    """The artifact itself where it can be read, else the ONNX one of the same recipe."""
+    if artifact.runtime in READERS:
         return artifact
     return next(
-        (a for a in bundle.manifest.artifacts if a.runtime == FORMAT and a.recipe == artifact.recipe is not None), None
+        (a for a in bundle.manifest.artifacts if a.runtime == TWINS and a.recipe == artifact.recipe is not None), None
     )
 
 

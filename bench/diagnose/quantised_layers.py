@@ -1,24 +1,24 @@
-"""What each layer of an int8 ONNX model loses: its signal-to-noise ratio, and the model with it left in float."""
+"""What each layer of an int8 model loses: its signal-to-noise ratio, and the model with it left in float."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtimes.core.errors import InputError, RuntimeFailed
-from ...runtimes.core.text import one_line
-from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.verify import cosines
-from ...runtimes.graphs.onnx_inner import load, showing
-from ...runtimes.graphs.onnx_qdq import HEAVY
 
 Tensors = NDArray[np.float32]
+Runner = Callable[[Tensors], Tensors]
 NO_NOISE = 1e-20  # relative power of the error, below which there is none: 200 dB
+# Of an int8 model's constants and ranges.
+STEPS = 1.05  # of a weight's scale, that its value may be off; rounding takes half of one
+CUT_OFF = 0.01  # share of an activation's values beyond its range; calibration by percentile leaves a hundredth of it
+UNUSED = 64  # times as wide as its values need: six of eight bits are lost; outliers make ranges some times too wide
 
 
 @dataclass(frozen=True)
@@ -33,138 +33,119 @@ class LayerLoss:
     cosine: float
 
 
-class QuantisedLayers:
-    """A QDQ model beside the folded float model that it was made from, whose operators have the same names.
+@dataclass(frozen=True)
+class Int8Fault:
+    """layer: the operator. what: "fault" for constants, "unfit range" for activations. text: with its figures."""
 
-    layers: operators that multiply by weights, in both, with other inputs, by name: the float one and the other.
-    InputError where there is none.
+    layer: str
+    what: str
+    text: str
+
+
+class QuantisedLayers(ABC):
+    """An int8 model beside the float model that it was made from.
+
+    plain, quantised: the models. kinds: the type of each quantised layer, in the graph's order.
     """
 
-    def __init__(self, plain: Any, quantised: Any) -> None:
-        self.plain, self.quantised = plain, quantised
-        self.makers = {name: node for node in plain.graph.node for name in node.output}
-        self.made = {name: node for node in quantised.graph.node for name in node.output}
-        self.weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-        floats = {node.name: node for node in plain.graph.node}
-        given = {*self.made, *self.weights, *(one.name for one in quantised.graph.input), ""}
-        self.layers: dict[str, tuple[Any, Any]] = {}
-        for node in quantised.graph.node:
-            twin = floats.get(node.name)
-            if twin is None or node.op_type not in HEAVY or twin.op_type != node.op_type:
-                continue
-            if list(twin.input) != list(node.input) and given.issuperset(twin.input):
-                self.layers[node.name] = twin, node
-        if not self.layers:
-            raise InputError("the two ONNX models have no quantised layer in common: they are not of one network")
+    plain: Any
+    quantised: Any
+    kinds: dict[str, str]
 
-    @classmethod
-    def read(cls, plain: Path, quantised: Path) -> QuantisedLayers:
-        """plain: the float artifact, which is folded as the quantiser does."""
-        from ...runtimes.graphs.onnx_fold import folded
+    @abstractmethod
+    def runner(self, model: Any) -> Runner:
+        """Gives a model's embeddings, L2-normalised `(n, D)`, for float32 `(n, 3, H, W)`."""
 
-        return cls(folded(load(str(plain))), load(str(quantised)))
-
+    @abstractmethod
     def in_float(self, names: Sequence[str]) -> Any:
-        """The QDQ model with these layers computed in float, from unrounded weights and inputs."""
-        import onnx
+        """The int8 model with these layers computed in float, from unrounded weights and inputs."""
 
-        model = onnx.ModelProto()
-        model.CopyFrom(self.quantised)
-        del model.graph.node[:]
-        floats: dict[str, str] = {}  # the float model's constants, under names of their own
+    @abstractmethod
+    def signal_to_noise(self, tensors: Tensors) -> dict[str, float]:
+        """Of each layer's output in dB, over all images together."""
 
-        def constant(name: str) -> str:
-            if name not in self.weights:
-                return name
-            if name not in floats:
-                floats[name] = f"{name}::float"
-                tensor = model.graph.initializer.add()
-                tensor.CopyFrom(self.weights[name])
-                tensor.name = floats[name]
-            return floats[name]
-
-        for node in self.quantised.graph.node:
-            if node.name in names:
-                changed, twin = onnx.NodeProto(), self.layers[node.name][0]
-                changed.CopyFrom(node)
-                changed.input[:] = [constant(name) for name in twin.input]
-                for place, name in enumerate(twin.input):
-                    if (clip := self.left_to_rounding(name)) is not None:
-                        clip.input[:] = [name, *map(constant, clip.input[1:])]
-                        clip.name = clip.output[0] = changed.input[place] = f"{name}::clipped for {node.name}"
-                        model.graph.node.append(clip)
-                node = changed
-            model.graph.node.append(node)
-        return model
-
-    def left_to_rounding(self, name: str) -> Any:
-        """A copy of the Relu or Clip that makes a tensor in the float model and that the quantiser left out, since
-        rounding into the tensor's range clips too; None for any other tensor.
-        """
-        import onnx
-
-        maker, own = self.makers.get(name), self.made.get(name)
-        if maker is None or own is None or maker.op_type not in ("Relu", "Clip") or own.op_type == maker.op_type:
-            return None
-        copy = onnx.NodeProto()
-        copy.CopyFrom(maker)
-        return copy
+    @abstractmethod
+    def faults(self, tensors: Tensors) -> list[Int8Fault]:
+        """What is wrong beyond rounding, in the graph's order. tensors: what activations are seen on."""
 
     def losses(self, tensors: Tensors, on_layer: Callable[[], None] = lambda: None) -> tuple[float, list[LayerLoss]]:
         """The int8 model's mean cosine with the float model's embeddings, and each layer's loss in the graph's order.
 
         tensors: float32 `(n, 3, H, W)`. on_layer: called after each.
         """
-        truth = embed(self.plain, tensors)
+        truth = self.runner(self.plain)(tensors)
         noise = self.signal_to_noise(tensors)
         found = []
-        for name, (twin, _) in self.layers.items():
-            kept = embed(self.in_float([name]), tensors)
-            found.append(LayerLoss(name, twin.op_type, noise[name], mean_cosine(kept, truth)))
+        for name, kind in self.kinds.items():
+            kept = self.runner(self.in_float([name]))(tensors)
+            found.append(LayerLoss(name, kind, noise[name], mean_cosine(kept, truth)))
             on_layer()
-        return mean_cosine(embed(self.quantised, tensors), truth), found
+        return mean_cosine(self.runner(self.quantised)(tensors), truth), found
 
     def cosine_with(self, names: Sequence[str], tensors: Tensors) -> float:
         """The mean cosine with the float model's embeddings, were these layers in float."""
-        return mean_cosine(embed(self.in_float(names), tensors), embed(self.plain, tensors))
-
-    def signal_to_noise(self, tensors: Tensors) -> dict[str, float]:
-        """Of each layer's output, before what follows it, in dB, over all images together."""
-        names = list(self.layers)
-        outputs = [[pair[side].output[0] for pair in self.layers.values()] for side in (0, 1)]
-        runners = [session(model, own) for model, own in zip((self.plain, self.quantised), outputs, strict=True)]
-        given = runners[0].get_inputs()[0].name
-        signal, error = np.zeros(len(names)), np.zeros(len(names))
-        for one in tensors:
-            left, right = (runner.run(own, {given: one[None]}) for runner, own in zip(runners, outputs, strict=True))
-            for index, (a, b) in enumerate(zip(left, right, strict=True)):
-                signal[index] += np.square(a, dtype=np.float64).sum()
-                error[index] += np.square(a.astype(np.float64) - b).sum()
-        found = 10 * np.log10(np.maximum(signal, 1e-300) / np.maximum(error, np.maximum(NO_NOISE * signal, 1e-300)))
-        return dict(zip(names, found.tolist(), strict=True))
+        return mean_cosine(self.runner(self.in_float(names))(tensors), self.runner(self.plain)(tensors))
 
 
-def session(model: Any, outputs: Sequence[str] = ()) -> Any:
-    """An ONNX Runtime session of one thread; with `outputs` nothing is fused, so that each tensor is there."""
-    import onnxruntime
+class Noise:
+    """The power of signals and of their errors, added up by name."""
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    if outputs:
-        model = showing(model, outputs)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no class in common
-        raise RuntimeFailed(f"onnxruntime: {one_line(error)}") from error
+    def __init__(self, names: Sequence[str]) -> None:
+        self.signal, self.error = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+
+    def add(self, name: str, plain: Tensors, rounded: Tensors) -> None:
+        """One image's."""
+        self.signal[name] += float(np.square(plain, dtype=np.float64).sum())
+        self.error[name] += float(np.square(plain.astype(np.float64) - rounded).sum())
+
+    def ratios(self) -> dict[str, float]:
+        """In dB, by name."""
+        return {
+            name: 10 * float(np.log10(max(signal, 1e-300) / max(self.error[name], NO_NOISE * signal, 1e-300)))
+            for name, signal in self.signal.items()
+        }
 
 
-def embed(model: Any, tensors: Tensors) -> Tensors:
-    """Its embeddings, L2-normalised `(n, D)`."""
-    runner = session(model)
-    (given,) = runner.get_inputs()
-    return l2_normalize(np.concatenate([runner.run(None, {given.name: one[None]})[0] for one in tensors]))
+class Reach:
+    """What of values fed to layers lies beyond the ranges that int8 has for them. ends: by key, the lowest and the
+    highest value; names: of the tensor, where that is not the key.
+    """
+
+    def __init__(self, ends: dict[str, tuple[float, float]], names: dict[str, str] | None = None) -> None:
+        self.ends, self.names = ends, names or {}
+        self.beyond, self.count, self.largest = dict.fromkeys(ends, 0), dict.fromkeys(ends, 0), dict.fromkeys(ends, 0.0)
+
+    def see(self, name: str, array: Tensors) -> None:
+        """One image's."""
+        low, high = self.ends[name]
+        step = (high - low) / 255  # by which rounding may pass an end
+        self.beyond[name] += int(((array < low - step) | (array > high + step)).sum())
+        self.largest[name] = max(self.largest[name], float(np.abs(array).max()))
+        self.count[name] += array.size
+
+    def fault(self, name: str, layer: str) -> Int8Fault | None:
+        """None where the range fits. layer: that is fed it."""
+        low, high = self.ends[name]
+        share, largest = self.beyond[name] / max(self.count[name], 1), self.largest[name]
+        reach = f"the range of what it is fed, '{self.names.get(name, name)}', is {low:.4g} to {high:.4g} in int8"
+        if share > CUT_OFF:
+            text = f"{reach}, and {share:.1%} of its values lie beyond, up to {largest:.4g}"
+            return Int8Fault(layer, "unfit range", text)
+        if max(-low, high) > UNUSED * largest > 0:
+            return Int8Fault(layer, "unfit range", f"{reach}, and its values reach no further than {largest:.4g}")
+        return None
+
+
+def wrong_constant(what: str, held: NDArray[Any], wanted: NDArray[Any], allowed: NDArray[Any]) -> str | None:
+    """The element of a constant that is furthest off, in multiples of what is allowed; None where all are within."""
+    off = np.abs(held - wanted) / np.maximum(allowed, 1e-300)
+    if float(off.max()) <= 1:
+        return None
+    index = np.unravel_index(int(off.argmax()), off.shape)
+    count = int((off > 1).sum())
+    more = f" (and {count - 1} more of {off.size})" if count > 1 else ""
+    at = ", ".join(map(str, index))
+    return f"its {what}[{at}] is {held[index]:.4g} in int8 and {wanted[index]:.4g} in float{more}"
 
 
 def mean_cosine(a: Tensors, b: Tensors) -> float:

@@ -29,6 +29,8 @@ QUANTISED = {
     "onnx-int8": Quantised("onnxruntime", "int8", "model.onnx"),
     "openvino-fp16": Quantised("openvino", "fp16", "model.xml"),
     "openvino-int8": Quantised("openvino", "int8", "model.xml"),
+    "ncnn-fp16": Quantised("ncnn", "fp16", "model.param"),
+    "ncnn-int8": Quantised("ncnn", "int8", "model.param"),
 }
 # Machines that add products of 8-bit weights and activations without overflow.
 EIGHT_BITS = (f"x86_64{VNNI}", "aarch64", "armv7l")
@@ -114,15 +116,16 @@ def make_quantised(name: str, work: Work) -> Artifact:
     if recipe is None:
         step = name.replace("-", "_")
         told = run_quantiser(step, work, float_model(work.bundle, entry.runtime), target)
-    elif recipe.scheme == "nncf":
-        told = run_quantiser("nncf", work, float_model(work.bundle, entry.runtime), target, recipe)
+    elif recipe.scheme in ("nncf", "ncnn"):
+        told = run_quantiser(recipe.scheme, work, float_model(work.bundle, entry.runtime), target, recipe)
     else:
         graph, told = qdq_graph(work, recipe)
         if entry.runtime == "openvino":
             run_step(own_step("openvino", graph, target), label="OpenVINO's converter")
         else:
             shutil.copyfile(graph, target)
-    files = {"model": target, "weights": target.with_suffix(".bin")} if target.suffix == ".xml" else {"model": target}
+    weights = target.with_suffix(".bin")
+    files = {"model": target, **({"weights": weights} if weights.is_file() else {})}
     return Artifact(
         name=name,
         runtime=entry.runtime,

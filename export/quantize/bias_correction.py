@@ -17,6 +17,7 @@ from ...runtimes.graphs.onnx_inner import attributes
 from ...runtimes.graphs.onnx_qdq import HEAVY, QdqGraph
 
 Means = dict[str, NDArray[np.float64]]
+MEANS_OF = 64  # images; means of activations need fewer than the ends of their ranges
 
 
 def correct_biases(plain: Any, quantised: Any, means: Means) -> None:

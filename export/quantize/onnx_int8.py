@@ -15,11 +15,10 @@ from ...runtimes.core.files import write_text
 from ...runtimes.graphs.onnx_fold import folded
 from ...runtimes.graphs.onnx_inner import attributes, showing
 from ...runtimes.graphs.onnx_qdq import HEAVY
-from .bias_correction import correct_biases, corrected_inputs
+from .bias_correction import MEANS_OF, correct_biases, corrected_inputs
 from .recipes import Int8Recipe, Layer, kept_layers
 
 PIECE = 8  # images whose activations are held at a time
-MEANS_OF = 64  # images; means of activations need fewer than the ends of their ranges
 
 
 def layers(model: Any) -> list[Layer]:

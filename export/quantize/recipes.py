@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ...runtimes.core.config import Frozen, read_yaml, validate
 from ...runtimes.core.errors import InputError
@@ -18,15 +18,17 @@ KINDS = ("first", "last", "depthwise")
 class Int8Recipe(Frozen):
     """Int8 weights and activations.
 
-    scheme: `qdq`, ONNX Runtime's quantiser over the folded ONNX graph; `nncf`, NNCF's over OpenVINO's. activations:
-    unsigned with a zero point, or signed and symmetric (qdq). calibration: what of the activations seen becomes the
-    range; percentile: of them, for that method (qdq). per_channel: a scale for each channel of the weights.
-    reduce_range: weights of 7 bits, without which ONNX Runtime's sums of products overflow on x86 CPUs that have no
-    VNNI (qdq). bias_correction: biases take back what the rounding of weights does to the means (qdq).
-    keep: layers left in float: names in the folded graph, operator types, or `first`, `last`, `depthwise`.
+    scheme: `qdq`, ONNX Runtime's quantiser over the folded ONNX graph; `nncf`, NNCF's over OpenVINO's; `ncnn`, for its
+    kernels. activations: unsigned with a zero point, or signed and symmetric (qdq; ncnn's are always that).
+    calibration: what of the activations seen becomes the range; percentile: of them, for that method (not nncf).
+    per_channel: a scale for each channel of the weights (not nncf). reduce_range: weights of fewer bits: 7 in qdq,
+    without which ONNX Runtime's sums of products overflow on x86 CPUs that have no VNNI; 6 in those convolutions that
+    ncnn computes by Winograd's transform, without which they are computed otherwise. bias_correction: biases take back
+    what the rounding of weights does to the means (not nncf). keep: layers left in float: names in the folded graph
+    or, for its own schemes, in the runtime's, operator types, or `first`, `last`, `depthwise`.
     """
 
-    scheme: Literal["qdq", "nncf"] = "qdq"
+    scheme: Literal["qdq", "nncf", "ncnn"] = "qdq"
     activations: Literal["uint8", "int8"] = "uint8"
     calibration: Literal["minmax", "percentile", "entropy"] = "percentile"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
@@ -40,6 +42,8 @@ class Int8Recipe(Frozen):
         given = self.model_fields_set - {"scheme", "keep"}
         if self.scheme == "nncf" and given:
             raise ValueError(f"scheme nncf takes keep alone, not {', '.join(sorted(given))}")
+        if self.scheme == "ncnn" and self.activations != "int8" and "activations" in given:
+            raise ValueError("scheme ncnn has activations int8 alone")
         if self.calibration != "percentile" and "percentile" in given:
             raise ValueError(f"percentile is of that calibration, {self.calibration} has none")
         return self
@@ -51,8 +55,11 @@ class Int8Recipe(Frozen):
             return f"NNCF{kept}"
         how = f"percentile {self.percentile:.12g}" if self.calibration == "percentile" else self.calibration
         channels = "per channel" if self.per_channel else "per tensor"
-        bits = ", weights of 7 bits" if self.reduce_range else ""
         biases = ", biases corrected" if self.bias_correction else ""
+        if self.scheme == "ncnn":
+            bits = ", Winograd's weights of 6 bits" if self.reduce_range else ", no Winograd"
+            return f"ncnn, int8, {channels}{bits}, {how}{biases}{kept}"
+        bits = ", weights of 7 bits" if self.reduce_range else ""
         return f"QDQ, {self.activations}, {channels}{bits}, {how}{biases}{kept}"
 
 
@@ -85,16 +92,29 @@ def kept_layers(layers: Sequence[Layer], keep: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def for_ncnn(given: Any) -> Any:
+    """A recipe as the file has it, with the only scheme there is for ncnn where it names none."""
+    return {"scheme": "ncnn", **given} if isinstance(given, dict) else given
+
+
 class RecipeFile(Frozen):
     """Recipes by artifact."""
 
     onnx_int8: Annotated[Int8Recipe, Field(alias="onnx-int8")] = Int8Recipe()
     openvino_int8: Annotated[Int8Recipe, Field(alias="openvino-int8")] = Int8Recipe()
+    ncnn_int8: Annotated[Int8Recipe, BeforeValidator(for_ncnn), Field(alias="ncnn-int8")] = Int8Recipe(scheme="ncnn")
 
     @model_validator(mode="after")
-    def nncf_is_openvinos(self) -> RecipeFile:
+    def schemes_fit(self) -> RecipeFile:
         if self.onnx_int8.scheme == "nncf":
             raise ValueError("onnx-int8: scheme nncf is for openvino-int8: its ONNX runs slower than float32")
+        for name, recipe, fitting in (
+            ("onnx-int8", self.onnx_int8, ("qdq",)),
+            ("openvino-int8", self.openvino_int8, ("qdq", "nncf")),
+            ("ncnn-int8", self.ncnn_int8, ("ncnn",)),
+        ):
+            if recipe.scheme not in fitting:
+                raise ValueError(f"{name}: expected scheme {' or '.join(fitting)}, got '{recipe.scheme}'")
         return self
 
     def of(self, artifact: str) -> Int8Recipe | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...bench.diagnose.quantised_layers import QuantisedLayers, ranked
+from ...bench.diagnose.ncnn_layers import NcnnLayers
+from ...bench.diagnose.qdq_layers import QdqLayers
+from ...bench.diagnose.quantised_layers import ranked
 from ...bench.measure.image_set import ImageSet
 from ...bench.measure.runner import run_bench
 from ...bench.schema.gates import Gates
@@ -33,6 +35,8 @@ SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
 SHARES = (0.1, 0.25)  # of the heavy layers, the most sensitive, that are left in float
 AS_GIVEN = "as given"
 QDQ_FROM, QDQ_ARTIFACT = "onnxruntime", "onnx-int8"
+# What can be looked at layer by layer: how, and whose float32 and int8 artifacts.
+LAYERS = {"qdq": (QdqLayers.read, QDQ_FROM), "ncnn": (NcnnLayers.read, "ncnn")}
 NEEDED = (AS_IS, AS_GIVEN)  # whatever time there is
 Progress = Callable[[str, float], None]
 
@@ -94,56 +98,63 @@ class Race:
     def _int8(self) -> None:
         own = {name: self.options.recipes.of(name) for name in self.int8}
         self._recipe(AS_GIVEN, own)
-        base = next((one for one in own.values() if one is not None and one.scheme == "qdq"), Int8Recipe())
-        other = "int8" if base.activations == "uint8" else "uint8"
-        self._recipe(f"{other} activations", self._everywhere(varied(base, activations=other)))
-        calibration = "minmax" if base.calibration != "minmax" else "percentile"
-        self._recipe(calibration, self._everywhere(varied(base, calibration=calibration)))
+        bases = base_recipes(own)
+        first = next(iter(bases.values()))
+        other = "int8" if first.activations == "uint8" else "uint8"
+        changed = {scheme: varied(base, activations=other) for scheme, base in bases.items()}
+        self._recipe(f"{other} activations", self._everywhere(changed))
+        calibration = "minmax" if first.calibration != "minmax" else "percentile"
+        changed = {scheme: varied(base, calibration=calibration) for scheme, base in bases.items()}
+        self._recipe(calibration, self._everywhere(changed))
         if "openvino-int8" in self.int8:
-            self._recipe("nncf", {"openvino-int8": varied(base, scheme="nncf")})
-        best = self._best(base)
-        self._recipe("first and last in float", self._everywhere(keeping(best, ("first", "last"))))
-        self._recipe("depthwise in float", self._everywhere(keeping(best, ("depthwise",))))
+            self._recipe("nncf", {"openvino-int8": varied(first, scheme="nncf")})
+        best = {scheme: self._best(scheme, base) for scheme, base in bases.items()}
+        for title, words in (("first and last", ("first", "last")), ("depthwise", ("depthwise",))):
+            kept = {scheme: keeping(recipe, words) for scheme, recipe in best.items()}
+            self._recipe(f"{title} in float", self._everywhere(kept))
         for share in SHARES:
-            if names := self._sensitive(best, share):
-                self._recipe(f"{len(names)} most sensitive in float", self._everywhere(keeping(best, names)))
+            names = {scheme: self._sensitive(scheme, recipe, share) for scheme, recipe in best.items()}
+            kept = {scheme: keeping(best[scheme], own) for scheme, own in names.items() if own}
+            self._recipe(f"{share:.0%} most sensitive in float".replace("%", " %"), self._everywhere(kept))
 
-    def _everywhere(self, recipe: Int8Recipe) -> dict[str, Int8Recipe | None]:
-        return dict.fromkeys(self.int8, recipe)
+    def _everywhere(self, recipes: dict[str, Int8Recipe]) -> dict[str, Int8Recipe | None]:
+        """recipes: by scheme."""
+        return {name: recipes.get(scheme_of(name)) for name in self.int8}
 
     def _recipe(self, title: str, recipes: dict[str, Int8Recipe | None]) -> None:
         new = {name: one for name, one in recipes.items() if one is not None and (name, one) not in self.raced}
         if new and self._heat(title, lambda: self._made(title, dict(new))):
             self.raced |= set(new.items())
 
-    def _best(self, base: Int8Recipe) -> Int8Recipe:
-        """Of the QDQ recipes so far the one whose worst loss, averaged over runtimes, is least."""
+    def _best(self, scheme: str, base: Int8Recipe) -> Int8Recipe:
+        """Of a scheme's recipes so far the one whose worst loss, averaged over runtimes, is least."""
 
         def loss(recipe: Int8Recipe) -> float:
             own = [one.worst for one in self.entries if one.recipe == recipe.text() and one.standing != "none"]
             return sum(own) / len(own) if own else -2.0
 
         tried = dict.fromkeys(
-            one for _, one in sorted(self.raced, key=lambda pair: pair[1].text()) if one.scheme == "qdq"
+            one for _, one in sorted(self.raced, key=lambda pair: pair[1].text()) if one.scheme == scheme
         )
         return max(tried, key=loss, default=base)
 
-    def _sensitive(self, recipe: Int8Recipe, share: float) -> list[str]:
+    def _sensitive(self, scheme: str, recipe: Int8Recipe, share: float) -> list[str]:
         """The layers to keep in float: those that bring the embeddings nearest to the float model's."""
+        read, runtime = LAYERS[scheme]
         made = next((one.folder for one in self.entries if one.recipe == recipe.text() and one.folder), None)
-        path = self.folder / "sensitivity.json"
+        path = self.folder / f"sensitivity-{scheme}.json"
         if made is None or (not path.is_file() and self._late("most sensitive in float")):
             return []
         if not path.is_file():
             models = [
-                model_file(Bundle.open(folder), quantisation)
+                model_file(Bundle.open(folder), runtime, quantisation)
                 for folder, quantisation in ((self.folder / "float", "fp32"), (self.folder / made, "int8"))
             ]
-            layers = QuantisedLayers.read(*models)
+            layers = read(*models)
             tensors = self._calibrated().tensors
             tensors = tensors[:: max(len(tensors) // SENSITIVE_IMAGES, 1)]
-            left = iter(range(len(layers.layers)))
-            told = lambda: self._tell(f"layer {next(left) + 1} of {len(layers.layers)} in float")  # noqa: E731
+            left = iter(range(len(layers.kinds)))
+            told = lambda: self._tell(f"layer {next(left) + 1} of {len(layers.kinds)} in float")  # noqa: E731
             _, losses = layers.losses(tensors[:SENSITIVE_IMAGES], told)
             write_text(path, json.dumps([asdict(one) for one in ranked(losses)], indent=1))
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -275,6 +286,8 @@ def varied(recipe: Int8Recipe, **changes: object) -> Int8Recipe:
     given = {name: getattr(recipe, name) for name in recipe.model_fields_set} | changes
     if given.get("scheme") == "nncf":
         given = {name: given[name] for name in ("scheme", "keep") if name in given}
+    if given.get("scheme") == "ncnn":
+        given.pop("activations", None)
     if given.get("calibration", "percentile") != "percentile":
         given.pop("percentile", None)
     return Int8Recipe.model_validate(given)
@@ -285,9 +298,23 @@ def keeping(recipe: Int8Recipe, names: Sequence[str]) -> Int8Recipe:
     return varied(recipe, keep=tuple(dict.fromkeys((*recipe.keep, *names))))
 
 
-def model_file(bundle: Bundle, quantisation: str) -> Path:
-    """The ONNX model of this quantisation, hashed."""
-    return Path(bundle.files(bundle.artifact("onnxruntime", quantisation=quantisation))["model"])
+def scheme_of(name: str) -> str:
+    """That is raced for an artifact, beside NNCF's."""
+    return "ncnn" if QUANTISED[name].runtime == "ncnn" else "qdq"
+
+
+def base_recipes(own: dict[str, Int8Recipe | None]) -> dict[str, Int8Recipe]:
+    """What to vary, by scheme: an artifact's own recipe where it is of that scheme."""
+    found: dict[str, Int8Recipe] = {}
+    for scheme in dict.fromkeys(map(scheme_of, own)):
+        given = (recipe for recipe in own.values() if recipe is not None and recipe.scheme == scheme)
+        found[scheme] = next(given, Int8Recipe.model_validate({"scheme": scheme}))
+    return found
+
+
+def model_file(bundle: Bundle, runtime: str, quantisation: str) -> Path:
+    """The model of this quantisation, hashed."""
+    return Path(bundle.files(bundle.artifact(runtime, quantisation=quantisation))["model"])
 
 
 def copy_float(bundle: Bundle, target: Path, runtimes: set[str]) -> None:

@@ -64,6 +64,7 @@ BACKENDS = (
         None,
         title="ncnn, from C++",
         file_format="`.param` and `.bin`",
+        quantisations=("fp32", "fp16", "int8"),
         executions=("fp32", "fp16", "bf16"),
         order=130,
     ),

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
+from ..graphs.ncnn_model import read_layers
 from ..predictor.backend import Backend
 from ..predictor.interface import InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.precision import executed_name
 
 PACKAGE = Package("ncnn", "ncnn", "ncnn")
 BACKENDS = (
@@ -23,6 +25,7 @@ BACKENDS = (
         package=PACKAGE,
         file_format="`.param` and `.bin`",
         executions=("fp32", "bf16"),
+        quantisations=("fp32", "fp16", "int8"),
         order=40,
     ),
 )
@@ -52,7 +55,10 @@ class NcnnPredictor(Predictor):
         if self._net.load_param(files["model"]) != 0 or self._net.load_model(files["weights"]) != 0:
             raise RuntimeFailed("ncnn cannot load the model")
         self._ends = (self._net.input_names()[0], self._net.output_names()[0])
-        self.info = RuntimeInfo("ncnn", ncnn.__version__, options.precision, wanted.num_threads)
+        # It tells nothing of what it computes; layers with int8 weights it refuses, or computes so.
+        int8 = ["int8"] if any(layer.is_int8 for layer in read_layers(self._param)) else []
+        precision = executed_name([options.precision, *int8])
+        self.info = RuntimeInfo("ncnn", ncnn.__version__, precision, wanted.num_threads)
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         rows = []

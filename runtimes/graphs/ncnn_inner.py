@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed
 from ..predictor.interface import InnerTensor
-
-HEADER_LINES = 2  # the magic number; how many layers and blobs
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A line of the `.param` file."""
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def read_layers(path: Path) -> list[Layer]:
-    """The layers in order. RuntimeFailed when it is not ncnn's text."""
-    found = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines()[HEADER_LINES:]:
-            if words := line.split():
-                count, made = int(words[2]), int(words[3])
-                blobs = words[4 : 4 + count + made]
-                found.append(Layer(words[0], words[1], tuple(blobs[:count]), tuple(blobs[count:])))
-    except (OSError, ValueError, IndexError) as error:
-        raise RuntimeFailed(f"{path}: expected ncnn's layers, a line each: {error}") from error
-    return found
+from .ncnn_model import Layer, read_layers
 
 
 def run_layer(net: Any, mat: Any, layer: Layer, blobs: Mapping[str, NDArray[Any]], count: int) -> list[NDArray[Any]]:

@@ -2,6 +2,7 @@
 #include <ncnn/cpu.h>
 #include <ncnn/net.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -29,6 +30,10 @@ class NcnnPredictor : public Predictor {
     if (net_.input_indexes().size() != 1 || net_.output_indexes().size() != 1)
       throw RuntimeFailed("ncnn: expected a model with one input and one output");
     info_.threads = wanted.num_threads;
+    // It tells nothing of what it computes; layers with int8 weights it refuses, or computes so.
+    const auto& layers = net_.layers();
+    if (std::any_of(layers.begin(), layers.end(), [](const ncnn::Layer* one) { return one->support_int8_storage; }))
+      info_.precision += "+int8";
   }
 
  private:

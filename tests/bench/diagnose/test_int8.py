@@ -15,8 +15,8 @@ import pytest
 from onnx import numpy_helper
 from planted import seal_again
 
-from edgerecall.bench.diagnose.int8_faults import Int8Faults
-from edgerecall.bench.diagnose.quantised_layers import QuantisedLayers, embed, ranked
+from edgerecall.bench.diagnose.qdq_layers import QdqLayers
+from edgerecall.bench.diagnose.quantised_layers import ranked
 from edgerecall.bench.diagnose.sides import SideRequest
 from edgerecall.bench.diagnose.why import Answer, why
 from edgerecall.bench.measure.image_set import ImageSet
@@ -104,10 +104,10 @@ def test_recall_with_the_worst_layers_in_float(
     assert found is not None, told.stdout
     bundle, images = Bundle.open(quantised), ImageSet.find(data)
     assert images.labels is not None
-    layers = QuantisedLayers.read(model_path(quantised, "onnx"), model_path(quantised))
+    layers = QdqLayers.read(model_path(quantised, "onnx"), model_path(quantised))
     tensors = np.stack([preprocess_bytes(path.read_bytes(), bundle.spec.preprocess, "x") for path in images.paths])
     for model, text in ((layers.plain, found[1]), (layers.quantised, found[2])):
-        assert f"{retrieval_scores(embed(model, tensors), images.labels).recall[1]:.4f}" == text
+        assert f"{retrieval_scores(layers.runner(model)(tensors), images.labels).recall[1]:.4f}" == text
     one_line(edgerecall(*given, "--list", data / "test_list.txt"), 2, "--list is of --images' folder")
     one_line(edgerecall(*given, "--images", quantised / "golden"), 2, "expected a test_list.txt in it")
 
@@ -170,20 +170,20 @@ def test_calibrated_on_another_preprocessing(quantised: Path, tmp_path: Path) ->
 
 
 def test_another_network(quantised: Path, tmp_path: Path) -> None:
-    layers = QuantisedLayers.read(model_path(quantised, "onnx"), model_path(quantised))
+    layers = QdqLayers.read(model_path(quantised, "onnx"), model_path(quantised))
     other = onnx.ModelProto()
     other.CopyFrom(layers.quantised)
     for node in other.graph.node:
         node.name = f"other {node.name}"
     with pytest.raises(InputError, match="no quantised layer in common"):
-        QuantisedLayers(layers.plain, other)
+        QdqLayers(layers.plain, other)
 
 
 def test_losses_are_those_of_the_layers(quantised: Path) -> None:
     """A layer in float has float's output where its input is float's; all of them give nearly the float embedding."""
-    layers = QuantisedLayers.read(model_path(quantised, "onnx"), model_path(quantised))
+    layers = QdqLayers.read(model_path(quantised, "onnx"), model_path(quantised))
     _, tensors, sealed = Bundle.open(quantised).golden()
-    assert not Int8Faults(layers).find(tensors)
+    assert not layers.faults(tensors)
     cosine, losses = layers.losses(tensors[:3])
     assert [one.name for one in losses] == list(layers.layers) and all(0 < one.sqnr_db < 80 for one in losses)
     best = ranked(losses)[0]
@@ -193,7 +193,7 @@ def test_losses_are_those_of_the_layers(quantised: Path) -> None:
     whole = layers.cosine_with(list(layers.layers), tensors[:3])
     assert whole > max(cosine, best.cosine)  # what is left are the ranges of the other operators
     unit = sealed[:3] / np.linalg.norm(sealed[:3], axis=1, keepdims=True)
-    assert np.abs(embed(layers.plain, tensors[:3]) - unit).max() < 1e-4
+    assert np.abs(layers.runner(layers.plain)(tensors[:3]) - unit).max() < 1e-4
 
 
 def test_words_after_the_runtime(quantised: Path) -> None:

@@ -132,7 +132,8 @@ def test_interrupted_and_gone_on_with(
     command += ["--list", lists / "train_list.txt", "--validate", data, "--validate-list", lists / "val_list.txt"]
     command += ["--artifacts", "onnx-int8", "--max-recall-drop", "1", "--max-map-drop", "1", "--json", out]
     before = sorted(path for path in bundle.rglob("*"))
-    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - a shell's job may not
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         assert process.stderr is not None
         said = ""
         while "racing: int8 activations" not in said:
