@@ -11,8 +11,7 @@ CTEST := $(BIN)/ctest
 FUZZ_SECONDS := 30
 # What the core is built with, where the system has no compiler or libraries of its own. zig has no address sanitizer.
 CORE = $(shell cat $(VENV)/edgerecall-cmake 2>/dev/null)
-SANITIZE = $(if $(findstring EDGERECALL_ZIG,$(CORE)),,-DEDGERECALL_SANITIZE=address$(comma)undefined)
-comma := ,
+SANITIZED = --preset sanitized $(CORE) $(if $(findstring EDGERECALL_ZIG,$(CORE)),-DEDGERECALL_SANITIZE=)
 CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
 .PHONY: demo photos test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
@@ -75,9 +74,9 @@ lint: setup
 	PYTHONPATH=build/flat $(BIN)/lint-imports --no-cache
 
 cpp-test: setup
-	$(CMAKE) -S . -B build/cpp -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) $(SANITIZE)
-	$(CMAKE) --build build/cpp --parallel
-	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/cpp --parallel 2 --output-on-failure
+	$(CMAKE) $(SANITIZED)
+	$(CMAKE) --build build/sanitized --parallel
+	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel 2 --output-on-failure
 
 pytest: setup
 	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
@@ -98,7 +97,7 @@ test-cpus: setup
 	    env $$setting $(BIN)/pytest -q -m "cpu_sensitive and $${one#*:}" || exit 1; done
 
 # The core once more: threads checked, by clang, and fuzzed. Needs clang 14.
-cpp-all: cpp-thread cpp-clang cpp-fuzz
+cpp-all: cpp-thread cpp-fuzz
 
 cpp-thread: setup
 	$(CMAKE) -S . -B build/thread -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) -DEDGERECALL_SANITIZE=thread
@@ -106,16 +105,14 @@ cpp-thread: setup
 	$(CTEST) --test-dir build/thread --output-on-failure
 
 cpp-clang: setup
-	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 $(CPP_TEST) -DEDGERECALL_BUILD_PYTHON=ON \
-	    -DPython_EXECUTABLE=$(abspath $(BIN))/python
+	$(CMAKE) -S . -B build/clang -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo $(CPP_TEST) \
+	    -DEDGERECALL_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python -DEDGERECALL_BUILD_FUZZERS=ON \
+	    -DEDGERECALL_SANITIZE=fuzzer-no-link,address,undefined
 	$(CMAKE) --build build/clang --parallel
-	$(CTEST) --test-dir build/clang --parallel 2 --output-on-failure
+	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/clang --parallel 2 --output-on-failure
 
-cpp-fuzz: setup
-	$(CMAKE) -S . -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DEDGERECALL_BUILD_FUZZERS=ON -DEDGERECALL_WERROR=ON -DEDGERECALL_SANITIZE=fuzzer-no-link,address,undefined
-	$(CMAKE) --build build/fuzz --parallel
-	cd build/fuzz && for target in decode preprocess manifest; do mkdir -p $$target-new && \
+cpp-fuzz: cpp-clang
+	cd build/clang && for target in decode preprocess manifest; do mkdir -p $$target-new && \
 	    UBSAN_OPTIONS=halt_on_error=1 ./$${target}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
 	    -dict=../../cpp/tests/fuzz/spec.dict -print_final_stats=1 -verbosity=0 $$target-new \
 	    ../../cpp/tests/fuzz/corpus/$$target || exit 1; done

@@ -75,6 +75,11 @@ class CrossBuild:
         cmake_build("building", place, self.logs / "build.log")
         return place / PROGRAM
 
+    @property
+    def core(self) -> Path:
+        """The library that the program is made of, once it is compiled."""
+        return self.build / "cmake" / "libedgerecall_core.a"
+
     @cached_property
     def compiler(self) -> list[str]:
         """CMake's options that choose the compiler and the libraries; what they name is made first."""

@@ -22,6 +22,7 @@ from edgerecall.cross.commands import run_logged
 from edgerecall.cross.licences import copy_licences
 from edgerecall.cross.packages import own_index
 from edgerecall.runtimes.core.errors import EdgeRecallError, InputError
+from edgerecall.runtimes.core.files import atomic_file
 from edgerecall.runtimes.core.targets import find_program, target_named
 from edgerecall.runtimes.sidecars.interpreters import by_uv, candidates
 
@@ -69,6 +70,7 @@ def make_wheel(build: CrossBuild, sdist: Path, version: str, python: str, includ
     machine = build.target.machine
     suffix = f".cpython-{version.replace('.', '')}-{machine}-linux-gnu.so"
     options = [*build.compiler, f"-DPYTHON_MODULE_EXTENSION={suffix}", f"-DPython_INCLUDE_DIR={include}"]
+    options.append(f"-DEDGERECALL_CORE_LIBRARY={build.core}")  # compiled once, for the program and every Python
     environment = {
         **packed,
         "CMAKE_ARGS": shlex.join(options),
@@ -99,15 +101,18 @@ def main() -> None:
     parser.add_argument("--machine", action="append", choices=["x86_64", "aarch64"], help="default: both")
     parser.add_argument("--python", action="append", choices=PYTHONS, help="default: every one that is found")
     options = parser.parse_args()
-    shutil.rmtree(WORK / "sdist", ignore_errors=True)
-    uv("sdist", "build", "--sdist", "--out-dir", WORK / "sdist")
-    (sdist,) = (WORK / "sdist").glob("*.tar.gz")
+    machines = options.machine or ("x86_64", "aarch64")
+    sources = WORK / "-".join(("sdist", *machines))  # two machines may be built for at once
+    shutil.rmtree(sources, ignore_errors=True)
+    uv(sources.name, "build", "--sdist", "--out-dir", sources)
+    (sdist,) = sources.glob("*.tar.gz")
     DIST.mkdir(exist_ok=True)
-    shutil.copyfile(sdist, DIST / sdist.name)
+    with atomic_file(DIST / sdist.name) as temporary:
+        shutil.copyfile(sdist, temporary)
     found = {version: find_python(version, bool(options.python)) for version in options.python or PYTHONS}
     if missing := [version for version in options.python or () if found[version] is None]:
         raise InputError(f"no CPython {', '.join(missing)} with headers here: install it, by 'uv python install', say")
-    for machine in options.machine or ("x86_64", "aarch64"):
+    for machine in machines:
         build = CrossBuild(ROOT, target_named(f"linux-{machine}-glibc2.28"), (), print)
         licences = WORK / f"licences-{machine}"
         shutil.rmtree(licences, ignore_errors=True)

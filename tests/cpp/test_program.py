@@ -34,10 +34,10 @@ def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_facto
     folder = tmp_path_factory.mktemp("program") / "unpacked"
     DeviceProgram(device_archive, None).unpack(folder)
     if request.param == "sanitized":
-        build = ["--build", "build/host-asan", "--parallel", "2", "--target", "edgerecall-device"]
-        for command in (["--preset", "host-asan"], build):
-            run_logged("host-asan", ["cmake", *command], folder.parent / "cmake.log", ROOT)
-        shutil.copyfile(ROOT / "build" / "host-asan" / "edgerecall-device", folder / "edgerecall-device")
+        build = ["--build", "build/sanitized", "--parallel", "2", "--target", "edgerecall-device"]
+        for command in (["--preset", "sanitized"], build):  # where 'make cpp-test' has it already
+            run_logged("sanitized", ["cmake", *command], folder.parent / "cmake.log", ROOT)
+        shutil.copyfile(ROOT / "build" / "sanitized" / "edgerecall-device", folder / "edgerecall-device")
         (folder / "edgerecall-device").chmod(0o755)
     # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.
     strict = {"UBSAN_OPTIONS": "halt_on_error=1", "TBB_ENABLE_SANITIZERS": "1"}
