@@ -127,40 +127,50 @@ class Choice:
 
 
 def choose(artifact: str, runtime: str, entries: Sequence[Entry], allowed: dict[str, float]) -> Choice:
-    """The fastest that holds and, of those as fast by its interval, the one that loses least. Where none holds, the
-    same of those undecided that keep the limits on these images. Never an int8 that is not surely faster than what the
-    runtime does so well without it.
+    """The fastest that holds and, of those as fast by its interval, the one that loses least. Where none holds that is
+    worth it, the same of those undecided that keep the limits on these images. Never an int8 that is not surely faster
+    than what the runtime does so well without it.
 
     allowed: the drop of each figure.
     """
-
-    def kept(some: Sequence[Entry]) -> list[Entry]:
-        holding = [one for one in some if one.standing == "holds"]
-        return holding or [one for one in some if one.standing == "undecided" and within(one, allowed)]
-
     own = [one for one in entries if one.artifact == artifact]
     ran = [one for one in own if one.standing != "none" and one.speed is not None]
     if not ran:
         why = next((one.reason for one in own if one.standing == "none" and one.reason), None)
         unpaired = f"{runtime} has no float32 row here to compare its speed with" if own else "nothing was raced"
         return Choice(artifact, None, why or unpaired, ran=False)
-    good = kept(ran)
-    if not good:
+    holding = [one for one in ran if one.standing == "holds"]
+    within_limits = [one for one in ran if one.standing == "undecided" and within(one, allowed)]
+    pools = [pool for pool in (holding, within_limits) if pool]
+    if not pools:
         best = max(ran, key=lambda one: one.worst)
         return Choice(artifact, None, f"no recipe kept the gates on the validation images; {best.line}")
-    fastest = max(good, key=lambda one: one.times)
-    best = max((one for one in good if one.times >= surely(fastest)), key=lambda one: one.worst)
     others = [one for one in entries if one.runtime == runtime and one.artifact != artifact]
-    rivals = [one for one in others if one.name == AS_IS or kept([one])]
+    rivals = [one for one in others if one.name == AS_IS or good(one, allowed)]
     bar = max(rivals, key=lambda one: one.times, default=None)
-    if best.quantisation == "int8" and bar is not None and surely(best) <= bar.times:
-        return Choice(
-            artifact,
-            None,
-            f"not surely faster than {bar.name} in {runtime} ({bar.times:.2f} times), which is as good; {best.line}",
-        )
-    doubts = "; ".join(one.text for one in best.verdicts if one.decision == "undecided")
-    return Choice(artifact, best, f"{best.line}; undecided: {doubts}" if best.standing == "undecided" else best.line)
+    for pool in pools:
+        best = best_of(pool)
+        if best.quantisation != "int8" or bar is None or surely(best) > bar.times:
+            doubts = "; ".join(one.text for one in best.verdicts if one.decision == "undecided")
+            return Choice(artifact, best, f"{best.line}; undecided: {doubts}" if doubts else best.line)
+    assert bar is not None
+    best = best_of([best_of(pool) for pool in pools])
+    return Choice(
+        artifact,
+        None,
+        f"not surely faster than {bar.name} in {runtime} ({bar.times:.2f} times), which is as good; {best.line}",
+    )
+
+
+def best_of(some: Sequence[Entry]) -> Entry:
+    """Of those as fast as the fastest, by its interval, the one that loses least."""
+    fastest = max(some, key=lambda one: one.times)
+    return max((one for one in some if one.times >= surely(fastest)), key=lambda one: one.worst)
+
+
+def good(one: Entry, allowed: dict[str, float]) -> bool:
+    """Whether its gates hold, or are undecided and kept on these images."""
+    return one.standing == "holds" or (one.standing == "undecided" and within(one, allowed))
 
 
 def within(one: Entry, allowed: dict[str, float]) -> bool:

@@ -28,7 +28,7 @@ from ..quantize.artifacts import CALIBRATED, QUANTISED
 from ..quantize.calibration import Calibration
 from ..quantize.quantizer import quantize_bundle
 from ..quantize.recipes import Int8Recipe, RecipeFile
-from .entries import AS_IS, Entry, entry
+from .entries import AS_IS, Entry, entry, surely, within
 
 SAMPLES, ROUNDS, SECONDS = 100, 10, 10.0
 SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
@@ -114,8 +114,23 @@ class Race:
             self._recipe(f"{title} in float", self._everywhere(kept))
         for share in SHARES:
             names = {scheme: self._sensitive(scheme, recipe, share) for scheme, recipe in best.items()}
-            kept = {scheme: keeping(best[scheme], own) for scheme, own in names.items() if own}
+            kept = {scheme: keeping(self._basis(best[scheme]), own) for scheme, own in names.items() if own}
             self._recipe(f"{share:.0%} most sensitive in float".replace("%", " %"), self._everywhere(kept))
+
+    def _basis(self, best: Int8Recipe) -> Int8Recipe:
+        """What further layers in float are added to: the recipe with depthwise ones so, where it is surely faster in
+        each runtime and keeps the limits on these images.
+        """
+        depthwise = keeping(best, ("depthwise",))
+        before, after = (
+            {one.runtime: one for one in self.entries if one.recipe == recipe.text() and one.standing != "none"}
+            for recipe in (best, depthwise)
+        )
+        drops = self.options.gates.drops
+        gains = [
+            surely(one) > before[name].times and within(one, drops) for name, one in after.items() if name in before
+        ]
+        return depthwise if gains and all(gains) else best
 
     def _everywhere(self, recipes: dict[str, Int8Recipe]) -> dict[str, Int8Recipe | None]:
         """recipes: by scheme."""

@@ -78,6 +78,16 @@ def test_lower_execution_precision_is_a_rival() -> None:
     assert chosen(int8("int8", 1.8, 0.0), bf16)[0] == "int8"
 
 
+def test_one_that_holds_but_is_not_worth_it_gives_way_to_an_undecided_one_that_is() -> None:
+    slow, doubted = int8("slow", 0.98, 0.0), int8("doubted", 1.5, 0.004, "undecided")
+    name, sentence = chosen(slow, doubted)
+    assert name == "doubted" and "undecided: mAP undecided" in sentence
+    assert chosen(slow, int8("doubted", 1.5, 0.02, "undecided"))[0] is None
+    assert chosen(int8("slow", 1.3, 0.0), doubted)[0] == "slow"
+    name, sentence = chosen(slow, int8("doubted", 1.05, 0.004, "undecided"))
+    assert name is None and "not surely faster than float32" in sentence
+
+
 def test_float32_is_a_rival_whatever_its_gates_say() -> None:
     """Another runtime's float32 row is the baseline's, and differs from it by rounding."""
     for status in ("undecided", "parity"):
