@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML config.")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
 @click.option("--resume", is_flag=True, help="Go on from output_dir/latest, if there is one.")
-@click.option("--quantize-aware", is_flag=True, help="Fine-tune trained weights so that int8 keeps more of recall.")
-def command(config_path: Path, overrides: tuple[str, ...], resume: bool, quantize_aware: bool) -> None:
+def command(config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """Train an embedding with cross-batch memory (XBM) on PaddlePaddle.
 
     Ctrl-C saves `latest` first; --resume goes on from it. Several GPUs: start it by
@@ -30,7 +29,7 @@ def command(config_path: Path, overrides: tuple[str, ...], resume: bool, quantiz
     from ..runtimes.predictor.registry import tool_versions
     from ..train.config.training import load_config
 
-    config = load_config(config_path, (*overrides, "Global.quantize_aware=True") if quantize_aware else overrides)
+    config = load_config(config_path, overrides)
     from ..train.report.recorder import StepReport
     from ..train.report.train_report import write_report
     from ..train.setup import tell

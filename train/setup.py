@@ -21,7 +21,6 @@ from .distributed import launched, start
 from .evaluate import eval_preprocess, exif_rule, read_list, same_images
 from .heads import build_head
 from .network import EmbeddingNetwork
-from .quantise_aware import quantise_aware
 from .state.checkpoint import (
     BACKBONE,
     HEAD,
@@ -99,10 +98,6 @@ def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any, str | Non
     starts = config.Arch.Backbone.pretrained or config.Global.pretrained_model or config.Global.checkpoints
     if config.Arch.Backbone.freeze_norm and not starts:
         logger.warning("Arch.Backbone.freeze_norm without pretrained weights: there are no statistics to keep")
-    if config.Global.quantize_aware:
-        if not starts:
-            raise InputError("quantisation-aware training goes on from trained weights: give Global.pretrained_model")
-        quantise_aware(network)
     head = None if config.Arch.Head is None else build_head(config.Arch.Head)
     if config.Global.pretrained_model is not None:
         path = weights_path(config.Global.pretrained_model)

@@ -166,8 +166,6 @@ class Trainer:
             f"training on {len(labels)} images of {len(np.unique(labels))} classes, seed {settings.seed}",
             self.config.Loss.name + (told if pairs is not None else ""),
         ]
-        if settings.quantize_aware:
-            parts.append("each layer rounds as int8 does")
         if self.world > 1:
             parts.append(f"{self.world} processes of {self.batch_size} images")
         if self.progress.step:
@@ -384,7 +382,6 @@ class Trainer:
 
     def _settings(self) -> dict[str, str]:
         found = flat("Optimizer", self.config.Optimizer)
-        found["Global.quantize_aware"] = str(self.config.Global.quantize_aware)
         for index, entry in enumerate(self.config.Loss.Train):
             found |= flat("Loss.Train" if index == 0 else f"Loss.Train.{index}", entry)
         return found

@@ -35,7 +35,6 @@ class GlobalSection(Frozen):
     eval_mode: "classification" evaluates the class head's accuracy on classes it was trained on. feature_binarize: an
     evaluation by retrieval makes -1 and 1 of each number of an embedding first, by its sign or by the nearer of 0 and
     1; bundles keep the numbers. retrieval_feature_from: "backbone" where there is no neck, which is then the same.
-    quantize_aware: train with what int8 makes of each layer (`quantise_aware`).
     use_dali, to_static and infer_imgs are accepted and change nothing here.
     """
 
@@ -62,7 +61,6 @@ class GlobalSection(Frozen):
     image_shape: tuple[Literal[3], Side, Side]
     save_inference_dir: Path = Path("./inference")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    quantize_aware: bool = False
     use_dali: bool = False
     to_static: bool = False
     feature_normalize: bool = True
