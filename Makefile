@@ -96,7 +96,7 @@ test-cpus: setup
 	@for one in $(CPU_SETTINGS); do setting="$$(echo "$${one%:*}" | tr + ' ')"; echo "== $$setting over tier $${one#*:}"; \
 	    env $$setting $(BIN)/pytest -q -m "cpu_sensitive and $${one#*:}" || exit 1; done
 
-# The core once more: threads checked, by clang, and fuzzed. Needs clang 14.
+# The core once more: threads checked, and by clang, sanitized and fuzzed. Needs clang 14.
 cpp-all: cpp-thread cpp-fuzz
 
 cpp-thread: setup

@@ -24,7 +24,7 @@ if(EDGERECALL_BUILD_DEVICE)
     target_link_options(edgerecall-device PRIVATE -static-libstdc++ -static-libgcc -Wl,-z,noseparate-code)
   endif()
   target_link_options(edgerecall-device PRIVATE -Wl,--gc-sections $<$<CONFIG:Release>:-s>)
-  if(NOT EDGERECALL_ZIG_TARGET MATCHES "gnu") # whose core goes into wheels too
+  if(NOT EDGERECALL_SANITIZE AND NOT EDGERECALL_ZIG_TARGET MATCHES "gnu") # whose core goes into wheels too
     set_target_properties(edgerecall-device edgerecall_predictors edgerecall_core PROPERTIES INTERPROCEDURAL_OPTIMIZATION ON)
   endif()
 endif()

@@ -9,6 +9,7 @@ source distribution and the wheels, checked by auditwheel, to dist/.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shlex
@@ -104,7 +105,10 @@ def main() -> None:
     machines = options.machine or ("x86_64", "aarch64")
     sources = WORK / "-".join(("sdist", *machines))  # two machines may be built for at once
     shutil.rmtree(sources, ignore_errors=True)
-    uv(sources.name, "build", "--sdist", "--out-dir", sources)
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "lock").open("w") as lock:  # setuptools writes into the checkout
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        uv(sources.name, "build", "--sdist", "--out-dir", sources)
     (sdist,) = sources.glob("*.tar.gz")
     DIST.mkdir(exist_ok=True)
     with atomic_file(DIST / sdist.name) as temporary:

@@ -123,7 +123,7 @@ def joined_faults(model: NcnnModel) -> Iterator[Int8Fault]:
     """Outputs that stay int8 in another scale than the next layer takes them in."""
     users = {layer.inputs[0]: place for place, layer in enumerate(model.layers) if layer.is_int8}
     for place, layer in enumerate(model.layers):
-        if not layer.is_int8 or layer.number(INT8_TERM) < REQUANTISED or layer.outputs[0] not in users:
+        if not layer.is_int8 or layer.number(INT8_TERM) <= REQUANTISED or layer.outputs[0] not in users:
             continue
         following = users[layer.outputs[0]]
         fed = Int8Layer.read(model.layers[following], model.weights[following]).fed

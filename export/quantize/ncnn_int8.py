@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtimes.core.errors import InputError
 from ...runtimes.graphs.ncnn_int8 import HIGHEST, join_int8, scale_count, with_term
 from ...runtimes.graphs.ncnn_model import INT8_KINDS, NcnnModel, Weights
 from ...runtimes.graphs.ncnn_model import Layer as Line
@@ -24,7 +25,11 @@ from .recipes import Int8Recipe, Layer, kept_layers
 DEPTHWISE = "ConvolutionDepthWise"
 BY_GROUP, BY_OUTPUT = 1, 2  # terms of int8
 FEATURES_OFF, NO_WINOGRAD = 31, 64  # the number of a param, and a bit of it
-WINOGRADS = 31  # highest weight whose Winograd transform fits 16 bits
+PAD_VALUE = "18"
+WINOGRADS = 31  # the highest weight there, as ncnn's own tool has it
+# By how much the transforms of F(4 x 4, 3 x 3) may make a sum of products larger (Lavin and Gray 2016; of the weights
+# 24 squared, as ncnn scales them), whose 32 bits then overflow.
+WINOGRAD_GROWTH, LARGEST_SUM = 576, 2**31 - 1
 SMALL = 64  # weights, below which halving is not worth it
 
 
@@ -34,9 +39,11 @@ def quantize_ncnn(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe
     """
     model = NcnnModel.read(source)
     kept = kept_layers(layers(model), recipe.keep)
-    chosen = {place: line for place, line in enumerate(model.layers) if line.kind in INT8_KINDS}
-    chosen = {place: line for place, line in chosen.items() if line.name not in kept and model.weights[place]}
     network = NcnnNetwork(source)
+    possible = computable(model, network, tensors[:1])
+    chosen = {place: line for place, line in possible.items() if line.name not in kept}
+    if not chosen:
+        raise InputError("recipe: every layer that ncnn computes in int8 is left in float: keep fewer")
     names = list(dict.fromkeys(line.inputs[0] for line in chosen.values()))
     ends = measured_ends(network, names, tensors, recipe)
     means = measured_means(network, ends, tensors) if recipe.bias_correction else {}
@@ -47,12 +54,33 @@ def quantize_ncnn(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe
         )
     join_int8(model)
     model.save(target)
-    return kept
+    heavy = [line.name for line in model.layers if line.kind in INT8_KINDS]
+    return [*kept, *(name for name in heavy if name not in kept and name not in {one.name for one in chosen.values()})]
 
 
 def layers(model: NcnnModel) -> list[Layer]:
     """The model's layers."""
     return [Layer(line.name, line.kind, line.kind in INT8_KINDS, line.kind == DEPTHWISE) for line in model.layers]
+
+
+def computable(model: NcnnModel, network: NcnnNetwork, tensor: NDArray[np.float32]) -> dict[int, Line]:
+    """The layers that ncnn computes rightly in int8, by place. tensor: one image.
+
+    Not so: convolutions in groups that are not depthwise (what x86's kernels leave of their output is not written),
+    those padded with another number than 0 (which is padded unscaled), and those fed a blob of other dimensions.
+    """
+    heavy = {place: line for place, line in enumerate(model.layers) if line.kind in INT8_KINDS and model.weights[place]}
+    (blobs,) = network.blobs(list(dict.fromkeys(line.inputs[0] for line in heavy.values())), tensor)
+
+    def fits(place: int, line: Line) -> bool:
+        given = blobs[line.inputs[0]]
+        if line.kind == "InnerProduct":
+            return given.ndim != 2
+        groups, outputs = line.number(7, 1), line.number(0)
+        alone = line.kind != DEPTHWISE or 1 < groups == outputs == len(given)
+        return given.ndim == 3 and alone and float(line.params.get(PAD_VALUE, "0")) == 0
+
+    return {place: line for place, line in heavy.items() if fits(place, line)}
 
 
 def halve_ncnn(source: Path, target: Path) -> None:
@@ -117,21 +145,26 @@ def quantised(
     """A layer in int8. end: of its input's range. means: of its input, where its bias is to be corrected."""
     rows = scale_count(line)
     values = weights[0].values.astype(np.float64).reshape(rows, -1)
-    winograd = is_winograds(line)
-    highest = WINOGRADS if winograd and recipe.reduce_range else HIGHEST
     largest = np.abs(values).max(axis=1)
     if not recipe.per_channel:
         largest[:] = largest.max()
-    scales = np.divide(highest, largest, out=np.zeros(rows), where=largest > 0).astype(np.float32)
+
+    def scales_to(highest: int) -> NDArray[np.float32]:  # dead outputs have one too: ncnn divides by it
+        return np.asarray(np.divide(highest, largest, out=np.ones(rows), where=largest > 0), np.float32)
+
+    scales, winograd = scales_to(HIGHEST), False
+    if is_winograds(line) and recipe.reduce_range:
+        sums = np.abs(rounding(values * scales_to(WINOGRADS)[:, None])).sum(axis=1)
+        winograd = bool(HIGHEST * sums.max() * WINOGRAD_GROWTH <= LARGEST_SUM)
+        scales = scales_to(WINOGRADS) if winograd else scales
     rounded = np.clip(rounding(values * scales[:, None]), -HIGHEST, HIGHEST)
     changed = with_term(line, BY_GROUP if line.kind == DEPTHWISE else BY_OUTPUT)
-    if winograd and not recipe.reduce_range:
+    if is_winograds(line) and not winograd:
         features = {str(FEATURES_OFF): str(line.number(FEATURES_OFF) | NO_WINOGRAD)}
         changed = replace(changed, params=changed.params | features)
     biases = list(weights[1:])
     if biases and means is not None:
-        back = np.divide(1.0, scales, out=np.zeros(rows), where=scales > 0)[:, None]
-        shift = output_mean(line, values, means.plain) - output_mean(line, rounded * back, means.rounded)
+        shift = output_mean(line, values, means.plain) - output_mean(line, rounded / scales[:, None], means.rounded)
         biases[0] = replace(biases[0], values=(biases[0].values + shift).astype(np.float32))
     fed = scale_to(end).reshape(1)
     made = [Weights(rounded.astype(np.int8).reshape(-1), True), *biases]

@@ -99,15 +99,18 @@ class Race:
         own = {name: self.options.recipes.of(name) for name in self.int8}
         self._recipe(AS_GIVEN, own)
         bases = base_recipes(own)
-        first = next(iter(bases.values()))
-        other = "int8" if first.activations == "uint8" else "uint8"
-        changed = {scheme: varied(base, activations=other) for scheme, base in bases.items()}
-        self._recipe(f"{other} activations", self._everywhere(changed))
-        calibration = "minmax" if first.calibration != "minmax" else "percentile"
-        changed = {scheme: varied(base, calibration=calibration) for scheme, base in bases.items()}
-        self._recipe(calibration, self._everywhere(changed))
-        if "openvino-int8" in self.int8:
-            self._recipe("nncf", {"openvino-int8": varied(first, scheme="nncf")})
+        if qdq := bases.get("qdq"):
+            other = "int8" if qdq.activations == "uint8" else "uint8"
+            self._recipe(f"{other} activations", self._everywhere({"qdq": varied(qdq, activations=other)}))
+        for calibration in ("minmax", "percentile"):
+            changed = {
+                scheme: varied(base, calibration=calibration)
+                for scheme, base in bases.items()
+                if (base.calibration == "minmax") != (calibration == "minmax")
+            }
+            self._recipe(calibration, self._everywhere(changed))
+        if qdq and "openvino-int8" in self.int8:
+            self._recipe("nncf", {"openvino-int8": varied(qdq, scheme="nncf")})
         best = {scheme: self._best(scheme, base) for scheme, base in bases.items()}
         for title, words in (("first and last", ("first", "last")), ("depthwise", ("depthwise",))):
             kept = {scheme: keeping(recipe, words) for scheme, recipe in best.items()}

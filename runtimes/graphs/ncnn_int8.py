@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import RuntimeFailed
 from .ncnn_model import INT8_TERM, REQUANTISED, Layer, NcnnModel, Weights
 
 HIGHEST = 127  # of int8, to both sides
@@ -15,8 +16,7 @@ HIGHEST = 127  # of int8, to both sides
 
 def scale_count(layer: Layer) -> int:
     """How many scales its weights have: one for each group or, undivided, for each output."""
-    groups = layer.number(7, 1) if layer.kind == "ConvolutionDepthWise" else 1
-    return groups if groups > 1 else layer.number(0)
+    return layer.number(7, 1) if layer.kind == "ConvolutionDepthWise" else layer.number(0)
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class Int8Layer:
 
     @classmethod
     def read(cls, layer: Layer, weights: Sequence[Weights]) -> Int8Layer:
-        """Of a layer that `is_int8`."""
+        """Of a layer that `is_int8`. RuntimeFailed where its weights are not so many outputs'."""
         values, *biases, scales, fed = [one.values for one in weights[: inner_scales(weights, layer)]]
         rows = scale_count(layer)
+        if rows < 1 or len(values) % rows:
+            raise RuntimeFailed(f"ncnn: layer {layer.name}: {len(values)} weights are not of {rows} outputs")
         spread = np.broadcast_to(scales, (rows,))  # ncnn takes one for all too
         return cls(values.reshape(rows, -1), spread, biases[0] if biases else None, float(fed[0]))
 

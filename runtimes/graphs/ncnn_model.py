@@ -99,9 +99,9 @@ Counts = list[tuple[int, bool]]  # how many numbers, and whether tagged
 
 def of_convolution(layer: Layer) -> Counts:
     """Weights, bias, and of int8 the scales of the weights, the input and, where it stays int8, the output."""
-    if layer.number(19):  # weights that are an input
+    if layer.number(28 if layer.kind.startswith("Deconvolution") else 19):  # weights that are an input
         return []
-    outputs, int8 = layer.number(0), layer.number(INT8_TERM)
+    outputs, int8 = layer.number(0), layer.number(INT8_TERM) if layer.kind in INT8_KINDS else 0
     by_group = layer.kind == "ConvolutionDepthWise" and int8
     scales = (layer.number(7, 1) if int8 % REQUANTISED == 1 else 1) if by_group else outputs
     counts = [(layer.number(6), True), *([(outputs, False)] if layer.number(5) else [])]
@@ -141,7 +141,10 @@ READERS: dict[str, Callable[[Layer], Counts]] = {
 
 def read_weights(path: Path, layers: Sequence[Layer]) -> list[list[Weights]]:
     """Each layer's. RuntimeFailed where the file does not hold just what the layers read."""
-    data, at = path.read_bytes(), 0
+    try:
+        data, at = path.read_bytes(), 0
+    except OSError as error:
+        raise RuntimeFailed(f"{path}: expected ncnn's weights beside its layers: {error.strerror}") from error
     found: list[list[Weights]] = []
     for layer in layers:
         own = []

@@ -14,10 +14,11 @@ import pytest
 
 from edgerecall.bench.measure.image_set import ImageSet
 from edgerecall.bench.schema.gates import Gates
+from edgerecall.bench.schema.statistics import Interval
 from edgerecall.export.quantize.calibration import calibration_files, read_calibration
 from edgerecall.export.quantize.recipes import Int8Recipe, RecipeFile
 from edgerecall.export.search import race as racing
-from edgerecall.export.search.entries import Choice
+from edgerecall.export.search.entries import Choice, Entry
 from edgerecall.export.search.race import Race, RaceOptions, keeping, varied
 from edgerecall.export.search.ship import choices, ship
 from edgerecall.runtimes.bundle.bundle import Bundle
@@ -185,3 +186,61 @@ def test_variants_of_a_recipe() -> None:
     assert varied(base, scheme="nncf") == Int8Recipe(scheme="nncf", keep=("Gemm",))
     assert varied(base, activations="int8").percentile == 99.9
     assert keeping(base, ("first", "Gemm")).keep == ("Gemm", "first")
+
+
+@pytest.mark.parametrize("names", [("onnx-int8", "ncnn-int8"), ("ncnn-int8", "openvino-int8", "onnx-int8")])
+def test_each_scheme_varies_its_own_recipe(
+    real_bundle: Path, tmp_path: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever order the artifacts are named."""
+    recipes = RecipeFile.model_validate(
+        {"onnx-int8": {"activations": "int8"}, "ncnn-int8": {"calibration": "minmax", "keep": ["first"]}}
+    )
+    race = Race(
+        Bundle.open(real_bundle),
+        None,
+        ImageSet.find(real_bundle / "golden"),
+        RaceOptions(names, recipes, LOOSE),
+        tmp_path,
+        "tests",
+        lambda *_: None,
+    )
+    heats: dict[str, dict[str, Int8Recipe | None]] = {}
+    monkeypatch.setattr(race, "_recipe", lambda title, made: heats.update({title: made}))
+    monkeypatch.setattr(race, "_sensitive", lambda *_: ["layer"])
+    race._int8()
+    base = Int8Recipe(activations="int8") if names[0] == "onnx-int8" else Int8Recipe()
+    own = Int8Recipe(scheme="ncnn", calibration="minmax", keep=("first",))
+    other = "uint8" if base.activations == "int8" else "int8"
+    assert heats[f"{other} activations"]["onnx-int8"] == varied(base, activations=other)
+    assert heats[f"{other} activations"]["ncnn-int8"] is None
+    assert heats["minmax"]["onnx-int8"] == varied(base, calibration="minmax") and heats["minmax"]["ncnn-int8"] is None
+    assert heats["percentile"]["ncnn-int8"] == varied(own, calibration="percentile")
+    assert heats["percentile"]["onnx-int8"] is None
+    assert heats["depthwise in float"]["ncnn-int8"] == keeping(own, ("depthwise",))
+    assert heats["25 % most sensitive in float"]["onnx-int8"] == keeping(base, ("layer",))
+    if "openvino-int8" in names:
+        assert heats["nncf"] == {"openvino-int8": Int8Recipe(scheme="nncf")}
+
+
+def test_layers_are_left_in_float_beside_depthwise_ones_where_that_is_faster(real_bundle: Path, tmp_path: Path) -> None:
+    images = ImageSet.find(real_bundle / "golden")
+    options = RaceOptions(("onnx-int8",), RecipeFile(), Gates(max_recall_drop=0.005, max_map_drop=0.005))
+    race = Race(Bundle.open(real_bundle), None, images, options, tmp_path, "tests", lambda *_: None)
+    best = Int8Recipe()
+    depthwise = keeping(best, ("depthwise",))
+
+    def entry(recipe: Int8Recipe, runtime: str, speed: float, loss: float = 0.0) -> Entry:
+        found = Entry("x", runtime, "onnx-int8", recipe=recipe.text(), speed=Interval(speed, speed - 0.1, speed + 0.1))
+        found.changes = {"map": Interval(-loss, -loss, -loss)}
+        return found
+
+    for entries, faster in (
+        ([entry(best, "a", 1.0), entry(depthwise, "a", 1.5)], True),
+        ([entry(best, "a", 1.0), entry(depthwise, "a", 1.05)], False),
+        ([entry(best, "a", 1.0), entry(depthwise, "a", 1.5, loss=0.02)], False),
+        ([entry(best, "a", 1.0), entry(best, "b", 2.0), entry(depthwise, "a", 1.5), entry(depthwise, "b", 1.0)], False),
+        ([entry(best, "a", 1.0)], False),
+    ):
+        race.entries = entries
+        assert race._basis(best) == (depthwise if faster else best)
