@@ -49,7 +49,7 @@ def test_artifacts_and_rows(quantised: Path, data: Path, edgerecall: Run, tmp_pa
         "fp16": "fp32",
         "int8": "fp32+int8",
     }
-    assert 0.9 < rows["int8"]["cosine_min"] < rows["fp16"]["cosine_min"]
+    assert 0.9 < rows["int8"]["cosine_mean"] < rows["fp16"]["cosine_mean"]
 
 
 def test_without_a_float_artifact(
