@@ -54,8 +54,8 @@ def quantize_ncnn(source: Path, tensors: NDArray[np.float32], recipe: Int8Recipe
         )
     join_int8(model)
     model.save(target)
-    heavy = [line.name for line in model.layers if line.kind in INT8_KINDS]
-    return [*kept, *(name for name in heavy if name not in kept and name not in {one.name for one in chosen.values()})]
+    left = [line.name for line in model.layers if line.kind in INT8_KINDS and not line.is_int8]
+    return list(dict.fromkeys([*kept, *left]))
 
 
 def layers(model: NcnnModel) -> list[Layer]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...bench.diagnose.ncnn_layers import NcnnLayers
-from ...bench.diagnose.qdq_layers import QdqLayers
+from ...bench.diagnose.int8_loss import READERS
 from ...bench.diagnose.quantised_layers import ranked
 from ...bench.measure.image_set import ImageSet
 from ...bench.measure.runner import run_bench
@@ -35,8 +34,7 @@ SENSITIVE_IMAGES = 16  # of the calibration's, that layers are ranked by
 SHARES = (0.1, 0.25)  # of the heavy layers, the most sensitive, that are left in float
 AS_GIVEN = "as given"
 QDQ_FROM, QDQ_ARTIFACT = "onnxruntime", "onnx-int8"
-# What can be looked at layer by layer: how, and whose float32 and int8 artifacts.
-LAYERS = {"qdq": (QdqLayers.read, QDQ_FROM), "ncnn": (NcnnLayers.read, "ncnn")}
+LOOKED_INTO = {"qdq": QDQ_FROM, "ncnn": "ncnn"}  # whose artifacts of a scheme are read layer by layer
 NEEDED = (AS_IS, AS_GIVEN)  # whatever time there is
 Progress = Callable[[str, float], None]
 
@@ -158,7 +156,7 @@ class Race:
 
     def _sensitive(self, scheme: str, recipe: Int8Recipe, share: float) -> list[str]:
         """The layers to keep in float: those that bring the embeddings nearest to the float model's."""
-        read, runtime = LAYERS[scheme]
+        runtime = LOOKED_INTO[scheme]
         made = next((one.folder for one in self.entries if one.recipe == recipe.text() and one.folder), None)
         path = self.folder / f"sensitivity-{scheme}.json"
         if made is None or (not path.is_file() and self._late("most sensitive in float")):
@@ -168,7 +166,7 @@ class Race:
                 model_file(Bundle.open(folder), runtime, quantisation)
                 for folder, quantisation in ((self.folder / "float", "fp32"), (self.folder / made, "int8"))
             ]
-            layers = read(*models)
+            layers = READERS[runtime].read(*models)
             tensors = self._calibrated().tensors
             tensors = tensors[:: max(len(tensors) // SENSITIVE_IMAGES, 1)]
             left = iter(range(len(layers.kinds)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
 from ..graphs.ncnn_model import read_layers
+from ..graphs.ncnn_network import open_net
 from ..predictor.backend import Backend
 from ..predictor.interface import InnerTensor, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 from ..predictor.precision import executed_name
@@ -45,20 +46,12 @@ class NcnnPredictor(Predictor):
         if options.precision == "fp16":
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
         self.io, self._mat, self._param = io, ncnn.Mat, Path(files["model"])
-        self._net = ncnn.Net()
-        wanted = self._net.opt
-        wanted.num_threads = options.threads
-        wanted.use_vulkan_compute = False
-        # All of these are on by default where the CPU has them.
-        wanted.use_fp16_packed = wanted.use_fp16_storage = wanted.use_fp16_arithmetic = False
-        wanted.use_bf16_storage = options.precision == "bf16"
-        if self._net.load_param(files["model"]) != 0 or self._net.load_model(files["weights"]) != 0:
-            raise RuntimeFailed("ncnn cannot load the model")
+        self._net = open_net(files["model"], files["weights"], options.threads, options.precision == "bf16")
         self._ends = (self._net.input_names()[0], self._net.output_names()[0])
         # It tells nothing of what it computes; layers with int8 weights it refuses, or computes so.
         int8 = ["int8"] if any(layer.is_int8 for layer in read_layers(self._param)) else []
         precision = executed_name([options.precision, *int8])
-        self.info = RuntimeInfo("ncnn", ncnn.__version__, precision, wanted.num_threads)
+        self.info = RuntimeInfo("ncnn", ncnn.__version__, precision, self._net.opt.num_threads)
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         rows = []

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed
 from .ncnn_model import read_layers
+
+
+def open_net(param: Path | str, weights: Path | str, threads: int = 1, bf16: bool = False) -> Any:
+    """ncnn's `Net` of the two files, on the CPU, in float32 or bf16 but for its int8 layers.
+
+    RuntimeFailed where they are no model.
+    """
+    import ncnn
+
+    net = ncnn.Net()
+    wanted = net.opt
+    wanted.num_threads = threads
+    wanted.use_vulkan_compute = False
+    # All of these are on by default where the CPU has them.
+    wanted.use_fp16_packed = wanted.use_fp16_storage = wanted.use_fp16_arithmetic = False
+    wanted.use_bf16_storage = bf16
+    if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
+        raise RuntimeFailed("ncnn cannot load the model")
+    return net
 
 
 class NcnnNetwork:
@@ -19,14 +39,8 @@ class NcnnNetwork:
         import ncnn
 
         layers = read_layers(param)
-        self.ncnn, self.net = ncnn, ncnn.Net()
+        self.ncnn, self.net = ncnn, open_net(param, param.with_suffix(".bin"))
         self.given = next((layer.outputs[0] for layer in layers if layer.kind == "Input"), "")
-        options = self.net.opt
-        options.num_threads, options.use_vulkan_compute = 1, False
-        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
-        options.use_bf16_storage = False
-        if self.net.load_param(str(param)) != 0 or self.net.load_model(str(param.with_suffix(".bin"))) != 0:
-            raise RuntimeFailed("ncnn cannot load the model")
         self.made = self.net.output_names()[0]
 
     def blobs(self, names: Sequence[str], tensors: NDArray[np.float32]) -> Iterator[dict[str, NDArray[np.float32]]]:
