@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from shared_folders import made_once, shared_place
 
 from edgerecall.runtimes.backends.fake_predictor import pooled_projection
 from edgerecall.runtimes.bundle.bundle import Bundle, write_vectors
@@ -102,9 +103,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated data set: 12 training and 6 test classes of 6 images."""
     from edgerecall.train.data.synth import SynthOptions, synthesise
 
-    folder = tmp_path_factory.mktemp("data") / "products"
-    synthesise(folder, SynthOptions(12, 6, 6, size=96, seed=5), "tests", lambda count: None)
-    return folder
+    def make(folder: Path) -> None:
+        synthesise(folder / "products", SynthOptions(12, 6, 6, size=96, seed=5), "tests", lambda count: None)
+
+    return made_once(tmp_path_factory, "data", make) / "products"
 
 
 def make_config(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -259,16 +261,17 @@ def fake_bundle(data: Path, tmp_path: Path) -> Callable[..., Bundle]:
 @pytest.fixture(scope="session")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.yaml and run/, trained by the command line until its embeddings spread."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = make_config(data, folder / "run")
-    config["DataLoader"]["Train"]["loader"]["num_workers"] = 2
-    config["Global"]["iter_per_epoch"] = 60
-    config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.003}
-    (folder / "train.yaml").write_text(yaml.safe_dump(config))
-    result = run_command("train", "-c", folder / "train.yaml")
-    assert result.returncode == 0, result.stderr
-    (folder / "stdout.txt").write_text(result.stdout)
-    return folder
+
+    def make(folder: Path) -> None:
+        config = make_config(data, folder / "run")
+        config["DataLoader"]["Train"]["loader"]["num_workers"] = 2
+        config["Global"]["iter_per_epoch"] = 60
+        config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.003}
+        (folder / "train.yaml").write_text(yaml.safe_dump(config))
+        result = run_command("train", "-c", folder / "train.yaml")
+        assert result.returncode == 0, result.stderr
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture(scope="session")
@@ -286,13 +289,15 @@ def lite_ready() -> None:
 
 
 @pytest.fixture(scope="session")
-def real_bundle(trained: Path) -> Iterator[Path]:
+def real_bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the trained network in every format, made by the command line; without Lite's where no sidecar is."""
-    target = trained / "bundle"
-    result = run_command("export", target, "-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest")
-    assert result.returncode == 0, result.stdout + result.stderr
-    (trained / "export.txt").write_text(result.stdout)
-    yield target
+
+    def make(folder: Path) -> None:
+        source = ("-c", trained / "train.yaml", "--checkpoint", trained / "run" / "latest")
+        result = run_command("export", folder / "bundle", *source)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    return made_once(tmp_path_factory, "real_bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -306,8 +311,7 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
     """Builds the stand-alone program for a target with runtimes, as a user does; its archive. Once, whichever of
     several test processes comes first.
     """
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    shared = shared_place(tmp_path_factory)
 
     def build(target: str, runtimes: str) -> Path:
         archive = ROOT / "dist" / f"edgerecall-device-{target}.tar.gz"

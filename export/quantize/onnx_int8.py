@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from ...runtimes.core.files import write_text
 from ...runtimes.graphs.onnx_fold import folded
-from ...runtimes.graphs.onnx_inner import attributes, showing
+from ...runtimes.graphs.onnx_inner import attributes, described, showing
 from ...runtimes.graphs.onnx_qdq import HEAVY
 from .bias_correction import MEANS_OF, correct_biases, corrected_inputs
+from .ranges import Ranges
 from .recipes import Int8Recipe, Layer, kept_layers
-
-PIECE = 8  # images whose activations are held at a time
 
 
 def layers(model: Any) -> list[Layer]:
@@ -30,23 +29,6 @@ def layers(model: Any) -> list[Layer]:
         depthwise = 1 < groups == shapes.get(node.input[1], (0,))[0] if groups > 1 else False
         found.append(Layer(node.name, node.op_type, node.op_type in HEAVY, depthwise))
     return found
-
-
-class Reader:
-    """Tensors for ONNX Runtime's calibration, some at a time: it keeps every activation of what it is given at once."""
-
-    def __init__(self, name: str, tensors: Iterable[NDArray[np.float32]]) -> None:
-        self.name, self.left = name, iter(tensors)
-
-    def pieces(self) -> Iterator[Reader]:
-        """Readers of a few images each."""
-        while piece := [tensor for _, tensor in zip(range(PIECE), self.left, strict=False)]:
-            yield Reader(self.name, piece)
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next image as a batch of one."""
-        tensor = next(self.left, None)
-        return None if tensor is None else {self.name: tensor[None]}
 
 
 def quantize_onnx(
@@ -65,7 +47,7 @@ def quantize_onnx(
     if known is not None and known.is_file():
         ranges = json.loads(known.read_text(encoding="utf-8"))
     else:
-        ranges = measured_ranges(model, tensors, recipe, target)
+        ranges = measured_ranges(model, tensors, recipe)
         if known is not None:
             write_text(known, json.dumps(ranges))
     symmetric = recipe.activations == "int8"
@@ -112,55 +94,46 @@ def leave_output(model: Any) -> None:
             model.graph.initializer.remove(tensor)
 
 
-def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """The mean of each channel of these tensors, `(channels,)`, over the images."""
+def shown_by(model: Any, names: Sequence[str]) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
+    """What runs the model for one image, float32 `(3, H, W)`, and gives these tensors."""
     import onnxruntime
 
     (given,) = (one.name for one in model.graph.input)
     inner = [name for name in names if name != given]
     shown = showing(model, inner).SerializeToString()
     runner = onnxruntime.InferenceSession(shown, providers=["CPUExecutionProvider"])
-    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
-    for tensor in tensors:
+
+    def run(tensor: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         values = dict(zip(inner, runner.run(inner, {given: tensor[None]}), strict=True))
-        for name in names:
-            array = values.get(name, tensor[None])
+        return {name: values.get(name, tensor[None]) for name in names}
+
+    return run
+
+
+def channel_means(model: Any, names: Sequence[str], tensors: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """The mean of each channel of these tensors, `(channels,)`, over the images."""
+    run, sums = shown_by(model, names), dict[str, Any](dict.fromkeys(names, 0.0))
+    for tensor in tensors:
+        for name, array in run(tensor).items():
             sums[name] = sums[name] + array.mean(axis=(0, *range(2, array.ndim)), dtype=np.float64)
     return {name: total / len(tensors) for name, total in sums.items()}
 
 
-def measured_ranges(
-    model: Any, tensors: NDArray[np.float32], recipe: Int8Recipe, target: Path
-) -> dict[str, tuple[float, float]]:
-    """Of every activation: the ends of its range, float32. target: files beside it are used meanwhile."""
-    from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import create_calibrator
-
-    plain, augmented = target.with_suffix(".folded.onnx"), target.with_suffix(".augmented.onnx")
-    onnx.save(model, str(plain))
-    method = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-        "entropy": CalibrationMethod.Entropy,
-    }[recipe.calibration]
-    # Of the sizes, not of both ends: hard-swish has its smallest values far more often than any other.
-    options: dict[str, Any] = {"symmetric": recipe.activations == "int8" or recipe.calibration == "percentile"}
-    if recipe.calibration == "percentile":
-        options["percentile"] = recipe.percentile
-    calibrator = create_calibrator(
-        plain, None, str(augmented), method, providers=["CPUExecutionProvider"], extra_options=options
-    )
-    for piece in Reader(model.graph.input[0].name, tensors).pieces():
-        calibrator.collect_data(piece)
-    found = calibrator.compute_data()
-    for left in (plain, augmented):
-        left.unlink(missing_ok=True)
-    return {name: (number(data.lowest), number(data.highest)) for name, data in found.items()}
-
-
-def number(array: Any) -> float:
-    """The one number of an array, which has one dimension or none."""
-    return float(np.asarray(array).item())
+def measured_ranges(model: Any, tensors: NDArray[np.float32], recipe: Int8Recipe) -> dict[str, tuple[float, float]]:
+    """Of every activation: the ends of its range, float32."""
+    names = [model.graph.input[0].name, *(tensor.name for tensor in described(model.graph))]
+    run = shown_by(model, names)
+    names = [name for name, values in run(tensors[0]).items() if values.dtype == np.float32]
+    run, ranges = shown_by(model, names), Ranges(names)
+    for tensor in tensors:
+        ranges.see_ends(run(tensor))
+    if recipe.calibration != "minmax":
+        for tensor in tensors:
+            ranges.see_sizes(run(tensor))
+    found = {name: ranges.range(name, recipe.calibration, recipe.percentile) for name in names}
+    if recipe.activations == "int8":
+        return {name: (-max(-low, high), max(-low, high)) for name, (low, high) in found.items()}
+    return found
 
 
 def as_tensors_data(ranges: Mapping[str, Sequence[float]]) -> Any:

@@ -1,4 +1,4 @@
-"""Symmetric ranges of activations, from the sizes seen: all of them, a percentile, or what loses least information."""
+"""Ranges of activations, from the sizes seen: all of them, a percentile, or what loses least information."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ class Ranges:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.ends = dict.fromkeys(names, 0.0)
+        self.lowest, self.highest = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
         self.counts = {name: np.zeros(BINS, np.int64) for name in names}
 
     def see_ends(self, values: Mapping[str, NDArray[np.float32]]) -> None:
-        """The largest size of each."""
+        """The smallest and the largest value of each."""
         for name, array in values.items():
-            self.ends[name] = max(self.ends[name], float(np.abs(array).max(initial=0)))
+            low, high = float(array.min(initial=0)), float(array.max(initial=0))
+            self.lowest[name], self.highest[name] = min(self.lowest[name], low), max(self.highest[name], high)
+            self.ends[name] = max(self.ends[name], -low, high)
 
     def see_sizes(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """How often each size comes."""
@@ -30,8 +33,13 @@ class Ranges:
                 places = (np.abs(array).reshape(-1) * np.float32(BINS / self.ends[name])).astype(np.int32)
                 self.counts[name] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
+    def range(self, name: str, method: str, percentile: float) -> tuple[float, float]:
+        """Both ends of a tensor's range, no wider than its values and 0. method and percentile: as for `end`."""
+        end = self.end(name, method, percentile)
+        return max(self.lowest[name], -end), min(self.highest[name], end)
+
     def end(self, name: str, method: str, percentile: float) -> float:
-        """Where the range of a tensor ends. method: `minmax`, `percentile`, of all numbers, or `entropy`."""
+        """Where the symmetric range of a tensor ends. method: `minmax`, `percentile`, of all numbers, or `entropy`."""
         if method == "minmax" or not self.counts[name].any():
             return self.ends[name]
         if method == "percentile":
