@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
 DOCS := build/docs-env
+TORCH := build/torch-env
 
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
@@ -79,7 +80,7 @@ cpp-test: setup
 	$(CMAKE) --build build/sanitized --parallel $(JOBS)
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel $(JOBS) --output-on-failure
 
-pytest: setup
+pytest: setup $(TORCH)/installed
 	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
 
@@ -139,18 +140,20 @@ benchmarks: setup
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/threads.py
 
-# The documentation's site, into build/site. In an environment of its own: it needs neither the package nor a compiler.
+# The documentation's site, into build/site: it needs neither the package nor a compiler.
 .PHONY: docs lint-workflows
 docs: $(DOCS)/installed
 	@$(DOCS)/bin/python scripts/flatten.py
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
-$(DOCS)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(DOCS)
-	$(DOCS)/bin/python -c "import tomllib; \
-	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
-	    > $(DOCS)/requirements.txt
-	$(DOCS)/bin/pip --disable-pip-version-check install -q -r $(DOCS)/requirements.txt
+# Environments with what an extra names and nothing of the package.
+$(DOCS)/installed: ENVIRONMENT_PYTHON = $(PYTHON)
+$(TORCH)/installed: ENVIRONMENT_PYTHON = $(BIN)/python
+$(TORCH)/installed: | setup
+$(DOCS)/installed $(TORCH)/installed: build/%-env/installed: pyproject.toml
+	$(ENVIRONMENT_PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python scripts/extra.py $* > $(@D)/requirements.txt
+	$(@D)/bin/pip --disable-pip-version-check install -q -r $(@D)/requirements.txt
 	@touch $@
 
 # GitHub's workflows and issue forms against their schemas, and workflows for what is unsafe in them.

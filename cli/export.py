@@ -18,13 +18,19 @@ from .console import command_line, console, progress_bar, setup_logging
 )
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of it.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="NAME or NAME.pdparams of a training run.")
-@click.option("--model", "model_dir", type=click.Path(path_type=Path), help="Folder of a Paddle inference model.")
 @click.option(
-    "--preprocess", "preprocess_path", type=click.Path(path_type=Path), help="YAML with RecPreProcess, with --model."
+    "--model", "model_path", type=click.Path(path_type=Path), help="ONNX file, or folder of a Paddle inference model."
+)
+@click.option("--output", metavar="NAME", help="The ONNX model's tensor that is the embedding; default: its output.")
+@click.option(
+    "--preprocess",
+    "preprocessing",
+    metavar="NAME|FILE",
+    help="With --model: imagenet, clip, timm:MODEL, a YAML with RecPreProcess, or a printed torchvision transform.",
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Golden images; default: the config's evaluation list.")
 @click.option("--golden", default=8, show_default=True, type=click.IntRange(1, 64), help="How many golden images.")
-@click.option("--formats", default="all", show_default=True, help="Comma list; all: all but ncnn.")
+@click.option("--formats", default="all", show_default=True, help="Comma list; all: what the model can be, but ncnn.")
 @click.option("--quantize", "lower", default="", help="Artifacts of lower precision too: comma list of int8, fp16.")
 @click.option(
     "--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Training images, for int8; as of 'quantize'."
@@ -36,8 +42,9 @@ def command(
     config_path: Path | None,
     overrides: tuple[str, ...],
     checkpoint: Path | None,
-    model_dir: Path | None,
-    preprocess_path: Path | None,
+    model_path: Path | None,
+    output: str | None,
+    preprocessing: str | None,
     images: Path | None,
     golden: int,
     formats: str,
@@ -46,25 +53,30 @@ def command(
     calibrate_count: int,
     force: bool,
 ) -> int:
-    """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a Paddle inference model
-    (--model FOLDER --preprocess YAML --images DIR).
+    """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a model in ONNX or Paddle's format
+    (--model FILE|FOLDER --preprocess NAME|FILE --images DIR).
 
     Without BUNDLE and --checkpoint they are the config's Global.save_inference_dir and Global.pretrained_model."""
-    if (config_path is None) == (model_dir is None):
+    if (config_path is None) == (model_path is None):
         raise click.UsageError("expected either -c with --checkpoint, or --model with --preprocess and --images")
-    if model_dir is not None and checkpoint is not None:
+    if model_path is not None and checkpoint is not None:
         raise click.UsageError("--checkpoint needs -c CONFIG, which says how to build its network")
-    if model_dir is not None and (bundle is None or preprocess_path is None or images is None):
-        raise click.UsageError("--model needs BUNDLE, --preprocess YAML and --images DIR")
-    from ..export.exporter import ALL, FORMATS, export_bundle
-    from ..export.sources import from_checkpoint, from_model
+    if model_path is not None and (bundle is None or preprocessing is None or images is None):
+        raise click.UsageError("--model needs BUNDLE, --preprocess NAME or FILE, and --images DIR")
+    if model_path is None and not preprocessing is output is None:
+        raise click.UsageError("--preprocess and --output are for --model: a config says both")
+    is_onnx = model_path is not None and model_path.suffix == ".onnx"
+    if output is not None and not is_onnx:
+        raise click.UsageError("--output is for a --model in ONNX")
+    from ..export.exporter import FORMATS, all_formats, export_bundle
     from ..runtimes.bundle.manifest import MANIFEST
     from ..runtimes.core.config import require_known
     from ..runtimes.core.files import refuse_to_replace
     from ..runtimes.preprocess.images import find_images
 
+    every = all_formats("onnx" if is_onnx else "paddle")
     named = [name.strip() for name in formats.split(",")]
-    names = list(dict.fromkeys(name for part in named for name in (ALL if part == "all" else (part,))))
+    names = list(dict.fromkeys(name for part in named for name in (every if part == "all" else (part,))))
     for name in names:
         require_known(name, FORMATS, "--formats")
     lowered = check_lower(lower, calibrate)
@@ -91,6 +103,7 @@ def command(
 
         source: Any
         if config is not None:
+            from ..export.sources.paddle_source import from_checkpoint
             from ..train.evaluate import read_list
             from ..train.state.checkpoint import weights_path
 
@@ -101,9 +114,9 @@ def command(
             source = from_checkpoint(config, weights, Path(scratch), step)
             files = find_images(images) if images else [listed.file(i) for i in spread(len(listed))] if listed else []
         else:
-            assert model_dir is not None and preprocess_path is not None and images is not None
-            source = from_model(model_dir, preprocess_path)
+            assert model_path is not None and preprocessing is not None and images is not None
             files = find_images(images)
+            source = from_outside(model_path, preprocessing, output, Path(scratch), is_onnx)
 
         failures = []
 
@@ -127,6 +140,20 @@ def command(
     if lowered:
         failed = bool(add_lower(made, lowered, calibrate, calibrate_count, logger)) or failed
     return int(failed)
+
+
+def from_outside(model: Path, preprocessing: str, output: str | None, scratch: Path, is_onnx: bool) -> Any:
+    """A user's own model as a source."""
+    from ..runtimes.preprocess.presets import find_preprocess
+
+    preprocess = find_preprocess(preprocessing)
+    if is_onnx:
+        from ..export.sources.onnx_source import from_onnx
+
+        return from_onnx(model, preprocess, scratch, output)
+    from ..export.sources.paddle_source import from_model
+
+    return from_model(model, preprocess)
 
 
 def check_lower(text: str, calibrate: Path | None) -> list[str]:

@@ -39,7 +39,7 @@ def command(
 ) -> int:
     """Why two sides embed an image differently: the first stage where they part, ending in one sentence.
 
-    A side runs a runtime of BUNDLE, or is what the training framework gave (sealed), the tensor that an application
+    A side runs a runtime of BUNDLE, or is what was sealed (the golden outputs), the tensor that an application
     fed its model, or the embedding that it got. Exit code 1 when they differ."""
     from rich.table import Table
 

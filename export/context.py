@@ -27,7 +27,8 @@ class DiskFull(InputError):
 
 @dataclass
 class Context:
-    """folder: the bundle under construction. models: Paddle forms at hand, `pir` and `pdmodel` -> (model, params).
+    """folder: the bundle under construction. models: forms at hand: `pir` and `pdmodel` -> (model, params), `onnx` ->
+    (model,).
 
     input_shape: `(3, H, W)` of the model's input. notes: what a format wants the manifest to remember (passes applied).
     placed: folders made for formats so far.
@@ -35,14 +36,14 @@ class Context:
 
     folder: Path
     scratch: Path
-    models: dict[str, tuple[Path, Path]]
+    models: dict[str, tuple[Path, ...]]
     input_shape: tuple[int, int, int]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
     placed: list[Path] = field(default_factory=list)
 
-    def model(self, *preferred: str) -> tuple[Path, Path]:
-        """The first of the preferred Paddle forms; FormatFailed with the reason when none is there."""
+    def model(self, *preferred: str) -> tuple[Path, ...]:
+        """The first of the preferred forms; FormatFailed with the reason when none is there."""
         for form in preferred:
             if form in self.models:
                 return self.models[form]

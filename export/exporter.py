@@ -44,26 +44,34 @@ from .context import Context, DiskFull
 
 @dataclass(frozen=True)
 class Format:
-    """maker: `module:function` of `formats`. targets: machines that run the artifact. opt_in: not one of "all"."""
+    """maker: `module:function` of `formats`. targets: machines that run the artifact. opt_in: not one of "all".
+    forms: of the source that it can be made from.
+    """
 
     runtime: str
     targets: tuple[str, ...]
     maker: str
     opt_in: bool = False
+    forms: tuple[str, ...] = ("paddle",)
 
 
+ANY = ("paddle", "onnx")
 # Order matters: a runtime takes the first artifact that fits, and openvino and ncnn may build on onnx.
 FORMATS = {
     "paddle": Format("paddle", ("any",), "paddle_format:pir"),
     "paddle-pdmodel": Format("paddle", ("any",), "paddle_format:pdmodel"),
-    "onnx": Format("onnxruntime", ("any",), "onnx_format:onnx"),
-    "openvino": Format("openvino", ("any",), "openvino_format:openvino"),
+    "onnx": Format("onnxruntime", ("any",), "onnx_format:onnx", forms=ANY),
+    "openvino": Format("openvino", ("any",), "openvino_format:openvino", forms=ANY),
     "lite-x86": Format("lite", ("x86_64",), "lite_format:x86"),
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
-    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True),
+    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=ANY),
 }
-ALL = tuple(name for name, entry in FORMATS.items() if not entry.opt_in)
+
+
+def all_formats(form: str) -> tuple[str, ...]:
+    """What "all" means for a source of this form."""
+    return tuple(name for name, entry in FORMATS.items() if form in entry.forms and not entry.opt_in)
 
 
 class Report(Protocol):
@@ -74,7 +82,7 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A model to export. models: Paddle forms at hand. reasons: why another form is missing.
+    """A model to export. models: forms at hand (see `Context`). reasons: why another form is missing.
 
     reference: float32 `(N, 3, H, W)` -> `(N, D)`, what every artifact is checked against.
     about: where it came from, for the manifest.
@@ -82,7 +90,7 @@ class Source:
 
     preprocess: Preprocess
     normalize_embedding: bool
-    models: dict[str, tuple[Path, Path]]
+    models: dict[str, tuple[Path, ...]]
     reasons: dict[str, str]
     reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     about: dict[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtimes.core.errors import EdgeRecallError
+from ..runtimes.core.errors import EdgeRecallError, InputError, ParityError
 from ..runtimes.core.text import one_line
 from ..runtimes.core.versions import missing_package
 
@@ -62,6 +62,32 @@ def onnx(model: str, params: str, target: str) -> None:
     )
     if not Path(target).is_file():
         raise EdgeRecallError("paddle2onnx wrote no file")
+
+
+def onnx_source(answer: str, model: str, target: str, height: str, width: str, output: str) -> None:
+    """ONNX from outside -> ONNX made plain."""
+    from .sources.normal_onnx import prepare
+    from .sources.onnx_source import OnnxAnswer, tell_source
+
+    try:
+        ends, changes = prepare(Path(model), Path(target), (3, int(height), int(width)), output or None)
+    except (InputError, ParityError) as error:
+        tell_source(Path(answer), OnnxAnswer(refused=f"{model}: {error}"))
+        return
+    tell_source(Path(answer), OnnxAnswer(None, ends.input_name, ends.output_name, changes))
+
+
+def onnx_reference(answer: str, model: str, tensors: str, target: str, output: str) -> None:
+    """What ONNX from outside gives as it came."""
+    from .sources.normal_onnx import reference
+    from .sources.onnx_source import OnnxAnswer, tell_source
+
+    try:
+        np.save(target, reference(Path(model), np.load(tensors), output or None))
+    except InputError as error:
+        tell_source(Path(answer), OnnxAnswer(refused=f"{model}: {error}"))
+        return
+    tell_source(Path(answer), OnnxAnswer())
 
 
 def openvino(source: str, target: str) -> None:
@@ -135,6 +161,8 @@ STEPS: dict[str, Callable[..., None]] = {
     "trace": trace,
     "lite_ready": lite_ready,
     "onnx": onnx,
+    "onnx_source": onnx_source,
+    "onnx_reference": onnx_reference,
     "openvino": openvino,
     "onnx_fp16": onnx_fp16,
     "openvino_fp16": openvino_fp16,

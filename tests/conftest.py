@@ -41,6 +41,7 @@ FILE_TIERS = {
     "cross": "core",
     "export": "train",
     "export/formats/test_ncnn.py": "runtime",
+    "export/sources": "runtime",
     "runtimes": "core",
     "scripts": "core",
     "train": "train",

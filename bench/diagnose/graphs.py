@@ -42,7 +42,7 @@ def probe(bundle: Bundle, tensor: Tensor) -> Tensor:
 
 
 def is_wrong(predictor: Predictor, bundle: Bundle) -> bool:
-    """Whether the golden tensors do not give the training framework's own embeddings."""
+    """Whether the golden tensors do not give the sealed embeddings."""
     _, tensors, sealed = bundle.golden()
     return not max_error(embed(predictor, *tensors), sealed) <= ALLOWED  # NaN too
 
@@ -93,7 +93,7 @@ def look_inside(a: Side, b: Side, tensor: Tensor) -> str:
                 sound = Shown(other.name, other.predictor)
             told.append(locate(suspect, sound, probe(suspect.bundle, tensor)))
     left = " and ".join(side.name for side in wrong)
-    return f"{'; '.join(told)}; {left} left the training framework's own output"
+    return f"{'; '.join(told)}; {left} left the sealed output"
 
 
 def wrong_graph(side: Side, other: Side, tensor: Tensor) -> str | None:

@@ -91,7 +91,7 @@ class RowRunner:
         self.row.first_ms, self.early = float(timing.samples_ns[0]) / 1e6, timing.output
 
     def check_golden(self, tensors: Tensors, reference: Tensors) -> None:
-        """The golden images against the training framework's embeddings, one by one and all at once.
+        """The golden images against the sealed embeddings, one by one and all at once.
 
         After the timing: other batch sizes than the row's own would count in its memory.
         """

@@ -385,7 +385,7 @@ def judge_all(
         baseline, base_random = Embedded(name, reference.embeddings[name], labels), reference.random[name]
         result.baseline = f"{name} in fp32, as the bundle says"
     else:
-        # The baseline must itself match the training framework on the golden images.
+        # The baseline must itself match what is sealed on the golden images.
         fp32 = [row for row in rows if is_plain(row)]
         if not fp32:
             for row in rows:

@@ -34,7 +34,7 @@ def floor6(value: float) -> str:
 
 
 def lowest_cosine(row: Row) -> float | None:
-    """The lower of the golden images' against the training framework and all images' against the baseline."""
+    """The lower of the golden images' against the sealed embeddings and all images' against the baseline."""
     return min((c for c in (row.golden_cosine_min, row.cosine_min) if c is not None), default=None)
 
 
@@ -137,7 +137,7 @@ def notes(result: BenchResult) -> list[str]:
     lines += [scenario_line(row, index) for row in result.rows for index in range(len(row.scenarios))]
     if result.baseline:
         lines.append(
-            f"cosine: golden images against the training framework, {result.images} images against"
+            f"cosine: golden images against the sealed embeddings, {result.images} images against"
             f" {result.baseline}; delta recall@1, with its 95 % interval, against {result.baseline}; mixed gallery:"
             " that of the row's queries in its gallery"
         )

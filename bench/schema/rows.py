@@ -105,7 +105,7 @@ class Row:
     energy_mj_per_image: float | None = None  # millijoules, of the whole package (RAPL)
     peak_rss_mb: float | None = None  # the worker's peak resident memory, MB (1e6 bytes)
 
-    # Against the training framework, on the golden images
+    # Against what is sealed, on the golden images
     golden_cosine_min: float | None = None
     golden_max_error: float | None = None  # of raw embedding values
     repeat_max_error: float | None = None  # the last call against the first

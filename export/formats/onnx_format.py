@@ -1,7 +1,8 @@
-"""ONNX, by paddle2onnx."""
+"""ONNX: the model that came, or by paddle2onnx."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,9 @@ from ..context import Context, own_step, run_step, sidecar_python
 
 def onnx(context: Context) -> dict[str, Path]:
     """From the PIR form, else from the older one; in the sidecar where this Python cannot have paddle2onnx."""
+    if "onnx" in context.models:
+        (given,) = context.models["onnx"]
+        return {"model": Path(shutil.copyfile(given, context.place("onnx") / "model.onnx"))}
     python = sidecar_python(PADDLE2ONNX)
     model, params = context.model("pir", "pdmodel")
     target = context.place("onnx") / "model.onnx"

@@ -43,7 +43,7 @@ PACKAGES = {
     for package in (
         PADDLE,
         Package("paddle2onnx", "paddle2onnx", "export", (3, 13), ", or run 'edgerecall doctor --fix paddle2onnx'"),
-        Package("onnx", "onnx", "export", shown=False),
+        Package("onnx", "onnx", "export-onnx", shown=False),
         Package("pnnx", "pnnx", ""),
         Package("nncf", "nncf", "quantize"),
         Package("ml_dtypes", "ml_dtypes", "quantize", shown=False),

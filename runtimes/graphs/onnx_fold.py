@@ -19,7 +19,24 @@ from .onnx_inner import attributes
 
 LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-FOLDED = {*MOVES, "Add", "Concat", "Div", "Gather", "Mul", "Neg", "Pow", "Shape", "Slice", "Sqrt", "Sub"}
+FILLS = ("ConstantOfShape", "Expand")  # the size of whose output is their last input
+FOLDED = {
+    *MOVES,
+    *FILLS,
+    "Add",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Div",
+    "Equal",
+    "Floor",
+    "Gather",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+}
+FOLDED |= {"Pow", "ReduceProd", "Shape", "Slice", "Sqrt", "Sub", "Where"}
 NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
@@ -63,18 +80,22 @@ class Graph:
         self.constants[name] = array
         return name
 
-    def finished(self) -> Any:
-        """The model with what is left."""
+    def written(self) -> Any:
+        """The model with what is left so far, unchecked."""
         used = self.uses()
         del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         for name, array in self.constants.items():
             if used[name]:
-                self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+                self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         kept = [given for given in self.graph.input if given.name not in self.constants]
         del self.graph.input[:]
         self.graph.input.extend(kept)
-        onnx.checker.check_model(self.model, full_check=True)
+        return self.model
+
+    def finished(self) -> Any:
+        """The model with what is left. onnx.checker.ValidationError where it is none."""
+        onnx.checker.check_model(self.written(), full_check=True)
         return self.model
 
 
@@ -114,6 +135,8 @@ def fold_constants(graph: Graph) -> None:
         feeds = {name: graph.constants[name] for name in node.input if name}
         size = sum(array.size for array in feeds.values())
         if size > LARGEST and node.op_type not in MOVES:
+            continue
+        if node.op_type in FILLS and np.prod(feeds[node.input[-1]], dtype=np.float64) > LARGEST:
             continue
         found = evaluated(node, feeds, graph.model)
         if found.size <= max(LARGEST, size):

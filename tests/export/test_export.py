@@ -16,6 +16,7 @@ from edgerecall.export.exporter import Report
 from edgerecall.runtimes.backends.paddle_model import read_program
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.preprocess.transform_ops import read_preprocess
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TRACE = Path(__file__).with_name("trace_model.py")
@@ -144,10 +145,10 @@ def test_onnx_is_converted_in_the_sidecar_of_paddle2onnx(edgerecall: Run, traine
 def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_path: Path, data: Path) -> None:
     """A converter that changes a weight by a thousandth is caught before the bundle is there."""
     from edgerecall.export import exporter
-    from edgerecall.export.sources import from_model
+    from edgerecall.export.sources.paddle_source import from_model
 
     (tmp_path / "p.yaml").write_text(PREPROCESS)
-    source = from_model(trace("flatten", tmp_path / "model", pir=True), tmp_path / "p.yaml")
+    source = from_model(trace("flatten", tmp_path / "model", pir=True), read_preprocess(tmp_path / "p.yaml"))
     honest = exporter.make_artifact
 
     def faulty(name, context):  # type: ignore[no-untyped-def]
@@ -182,10 +183,10 @@ def test_what_a_failed_format_wrote_is_removed(real_bundle: Path, tmp_path: Path
     from edgerecall.export import exporter
     from edgerecall.export.context import FormatFailed
     from edgerecall.export.formats import onnx_format
-    from edgerecall.export.sources import from_model
+    from edgerecall.export.sources.paddle_source import from_model
 
     (tmp_path / "p.yaml").write_text(PREPROCESS)
-    source = from_model(real_bundle / "paddle", tmp_path / "p.yaml")
+    source = from_model(real_bundle / "paddle", read_preprocess(tmp_path / "p.yaml"))
 
     def torn(context):  # type: ignore[no-untyped-def]
         (context.place("onnx") / "model.onnx").write_text("half")

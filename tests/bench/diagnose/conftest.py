@@ -27,7 +27,6 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of each name, in both Paddle forms, and `images`."""
     from PIL import Image
 
-
     def make(folder: Path) -> None:
         for flags in ({}, {"FLAGS_enable_pir_api": "0"}):
             command = [sys.executable, small_networks.__file__, str(folder)]

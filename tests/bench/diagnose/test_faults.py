@@ -73,7 +73,7 @@ def test_the_parameter_is_named(network_bundle: Callable[[str], Path], tmp_path:
         assert answer.differs and answer.cause.count("confirmed") == 1, answer.cause
         assert f"confirmed: '{operator}' (BatchNormalization) in onnxruntime" in answer.cause
         assert f"in channel {index} of" in answer.cause and f"[{index}] is 0, in paddle {value:.6g}" in answer.cause
-        assert "onnxruntime left the training framework's own output" in answer.cause and "\n" not in answer.cause
+        assert "onnxruntime left the sealed output" in answer.cause and "\n" not in answer.cause
     assert not why(bundle, None, SideRequest("paddle"), SideRequest("openvino")).differs
 
 
@@ -151,7 +151,7 @@ def test_two_faults_and_a_fault_in_paddle(network_bundle: Callable[[str], Path],
     swapped = Bundle.open(swap_paddle(source, tmp_path / "swapped"))
     cause = why(swapped, None, SideRequest("onnxruntime"), SideRequest("paddle")).cause
     assert "confirmed: 'conv2d:" in cause and "in paddle" in cause, cause
-    assert "paddle left the training framework's own output" in cause
+    assert "paddle left the sealed output" in cause
     assert ".w_0[2, " in cause and "without effect" not in cause, cause  # the parameter is the fault's own
 
 

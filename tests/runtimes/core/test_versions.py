@@ -39,8 +39,8 @@ def brought_by(root: Path, extra: str, python: str) -> dict[str, Requirement]:
     return found
 
 
-# paddle2onnx brings onnx; pnnx, whose script wants torch, is in none.
-OF_EXTRAS = [module for module, package in packages().items() if package.extra and module != "onnx"]
+# pnnx, whose script wants torch, is in none.
+OF_EXTRAS = [module for module, package in packages().items() if package.extra]
 
 
 @pytest.mark.parametrize("module", OF_EXTRAS)

@@ -1,4 +1,4 @@
-"""Where a model to export comes from: a training checkpoint, or a Paddle inference model the user has."""
+"""A model that comes from Paddle: a training checkpoint, or an inference model the user has."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.backends.paddle_model import check_input_shape
-from ..runtimes.core.errors import InputError, RuntimeFailed
-from ..runtimes.core.files import sha256
-from ..runtimes.core.soundness import require_finite
-from ..runtimes.predictor.interface import ModelIO, RunOptions
-from ..runtimes.preprocess.transform_ops import read_preprocess
-from ..runtimes.worker.client import WorkerPredictor
-from .context import FormatFailed, own_step, run_step
-from .exporter import Source
+from ...runtimes.backends.paddle_model import check_input_shape
+from ...runtimes.core.errors import InputError, RuntimeFailed
+from ...runtimes.core.files import sha256
+from ...runtimes.core.soundness import require_finite
+from ...runtimes.predictor.interface import ModelIO, RunOptions
+from ...runtimes.preprocess.ops import Preprocess
+from ...runtimes.worker.client import WorkerPredictor
+from ..context import FormatFailed, own_step, run_step
+from ..exporter import Source
 
 FORMS = {"pir": ("inference.json", {}), "pdmodel": ("inference.pdmodel", {"FLAGS_enable_pir_api": "0"})}
 PARAMS = "inference.pdiparams"
@@ -31,9 +31,9 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
     """
     import paddle
 
-    from ..train.evaluate import eval_preprocess
-    from ..train.network import EmbeddingNetwork
-    from ..train.state.checkpoint import load_network, params_path
+    from ...train.evaluate import eval_preprocess
+    from ...train.network import EmbeddingNetwork
+    from ...train.state.checkpoint import load_network, params_path
 
     preprocess = eval_preprocess(config)
     network = EmbeddingNetwork(config.Arch)
@@ -46,7 +46,7 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
 
     config_file = scratch / "config.json"
     config_file.write_text(config.model_dump_json(exclude_unset=True), encoding="utf-8")
-    models: dict[str, tuple[Path, Path]] = {}
+    models: dict[str, tuple[Path, ...]] = {}
     reasons: dict[str, str] = {}
     for form, (name, flags) in FORMS.items():
         report(f"tracing {form}")
@@ -71,24 +71,23 @@ def from_checkpoint(config: Any, checkpoint: Path, scratch: Path, report: Callab
     return Source(preprocess, True, models, reasons, reference, about, "x")
 
 
-def from_model(folder: Path, preprocess_file: Path, prefix: str | None = None) -> Source:
+def from_model(folder: Path, preprocess: Preprocess, prefix: str | None = None) -> Source:
     """A folder with `inference.json` and/or `inference.pdmodel` (or `prefix.*`) and its `.pdiparams`.
 
     The reference is Paddle Inference on the model as it is.
     """
     stem = prefix or "inference"
     params = folder / f"{stem}.pdiparams"
-    models = {
+    models: dict[str, tuple[Path, ...]] = {
         form: (folder / name.replace("inference", stem), params)
         for form, (name, _) in FORMS.items()
         if (folder / name.replace("inference", stem)).is_file()
     }
     if not models or not params.is_file():
         raise InputError(f"{folder}: expected {stem}.json or {stem}.pdmodel, with {stem}.pdiparams")
-    preprocess = read_preprocess(preprocess_file)
-    input_names = [check_input_shape(path, preprocess.output_shape) for path, _ in models.values()]
+    input_names = [check_input_shape(files[0], preprocess.output_shape) for files in models.values()]
     form = "pir" if "pir" in models else "pdmodel"
-    model, _ = models[form]
+    model = models[form][0]
     files = {"model": str(model), "params": str(params)}
 
     def reference(tensors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Where a model to export comes from: a training checkpoint, a Paddle inference model, or an ONNX file."""
