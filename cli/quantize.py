@@ -31,7 +31,7 @@ PATH = click.Path(path_type=Path)
     "--artifacts",
     default="onnx-int8,openvino-int8",
     show_default=True,
-    help="Comma list; also onnx-fp16, openvino-fp16, ncnn-int8, ncnn-fp16.",
+    help="Comma list; also onnx-fp16, openvino-fp16, ncnn-int8, ncnn-fp16, mnn-fp16.",
 )
 @click.option("--recipe", type=PATH, help="YAML with how; see docs/quantisation.md.")
 @click.option("--out", type=PATH, help="Write another bundle; default: add to BUNDLE itself.")

@@ -58,8 +58,11 @@ class Context:
         return folder
 
 
-def run_step(command: list[str], environment: dict[str, str] | None = None, label: str = "step") -> str:
-    """Runs a converter in a process of its own; returns its output. FormatFailed with its last telling line.
+def run_step(
+    command: list[str], environment: dict[str, str] | None = None, label: str = "step", folder: Path | None = None
+) -> str:
+    """Runs a converter in a process of its own; returns its output. FormatFailed with its last telling line. folder:
+    the one that it runs in.
 
     Converters crash, print and change global state: none of them shares our process.
     """
@@ -67,6 +70,7 @@ def run_step(command: list[str], environment: dict[str, str] | None = None, labe
         result = subprocess.run(
             command,
             env=environment,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -56,7 +56,7 @@ class Format:
 
 
 ANY = ("paddle", "onnx")
-# Order matters: a runtime takes the first artifact that fits, and openvino and ncnn may build on onnx.
+# Order matters: a runtime takes the first artifact that fits, and openvino, mnn and ncnn may build on onnx.
 FORMATS = {
     "paddle": Format("paddle", ("any",), "paddle_format:pir"),
     "paddle-pdmodel": Format("paddle", ("any",), "paddle_format:pdmodel"),
@@ -65,6 +65,7 @@ FORMATS = {
     "lite-x86": Format("lite", ("x86_64",), "lite_format:x86"),
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
+    "mnn": Format("mnn", ("any",), "mnn_format:mnn", forms=ANY),
     "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=ANY),
 }
 

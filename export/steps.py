@@ -5,10 +5,11 @@ Paddle chooses between its two program formats by an environment variable read a
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,32 @@ def openvino(source: str, target: str) -> None:
     ov.save_model(model, target, compress_to_fp16=False)
 
 
+def mnn(source: str, target: str, *options: str) -> None:
+    """ONNX -> MNN, in the current folder."""
+    import _tools  # of MNN's package, whose console scripts are never run: they may install packages
+    import onnx
+
+    from .formats.mnn_format import without_norms
+
+    onnx.save_model(without_norms(onnx.load(source)), "model.onnx")
+    arguments = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", target, "--bizCode", "edgerecall", *options]
+    _tools.mnnconvert(["mnnconvert", *arguments])
+    if not Path(target).is_file():
+        raise EdgeRecallError("it wrote no file")
+
+
+def mnn_fp16(answer: str, source: str, target: str) -> None:
+    """ONNX -> MNN with its weights as float16."""
+    from .formats.mnn_format import convert
+    from .quantize.onnx_half import round_onnx
+
+    with tempfile.TemporaryDirectory() as work:
+        rounded = Path(work) / "rounded.onnx"
+        round_onnx(Path(source), rounded)
+        convert(rounded, Path(target), Path(work), "--fp16")
+    tell(answer, "MNN", [])
+
+
 def onnx_fp16(answer: str, source: str, target: str) -> None:
     """ONNX -> ONNX with its weights as float16."""
     from .quantize.onnx_half import halve_onnx
@@ -153,8 +180,7 @@ def ncnn(answer: str, source: str, target: str, recipe: str, tensors: str) -> No
 
 def tell(answer: str, tool: str, kept: list[str]) -> None:
     """Writes what did it and what it left in float into the file `answer`."""
-    version = importlib.import_module(tool).__version__
-    Path(answer).write_text(json.dumps({"tool": tool, "version": version, "kept": kept}), encoding="utf-8")
+    Path(answer).write_text(json.dumps({"tool": tool, "version": version(tool), "kept": kept}), encoding="utf-8")
 
 
 STEPS: dict[str, Callable[..., None]] = {
@@ -168,6 +194,8 @@ STEPS: dict[str, Callable[..., None]] = {
     "openvino_fp16": openvino_fp16,
     "qdq": qdq,
     "nncf": nncf,
+    "mnn": mnn,
+    "mnn_fp16": mnn_fp16,
     "ncnn": ncnn,
     "ncnn_fp16": ncnn_fp16,
 }

@@ -40,7 +40,7 @@ FILE_TIERS = {
     "cli": "core",
     "cross": "core",
     "export": "train",
-    "export/formats/test_ncnn.py": "runtime",
+    "export/formats": "runtime",
     "export/sources": "runtime",
     "runtimes": "core",
     "scripts": "core",

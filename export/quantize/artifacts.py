@@ -17,11 +17,14 @@ from .recipes import Int8Recipe, RecipeFile
 
 @dataclass(frozen=True)
 class Quantised:
-    """runtime, quantisation: of the artifact. file: the model's name."""
+    """runtime, quantisation: of the artifact. file: the model's name. source: the runtime whose float32 artifact it is
+    made from, by default its own.
+    """
 
     runtime: str
     quantisation: Quantisation
     file: str
+    source: str = ""
 
 
 QUANTISED = {
@@ -29,6 +32,7 @@ QUANTISED = {
     "onnx-int8": Quantised("onnxruntime", "int8", "model.onnx"),
     "openvino-fp16": Quantised("openvino", "fp16", "model.xml"),
     "openvino-int8": Quantised("openvino", "int8", "model.xml"),
+    "mnn-fp16": Quantised("mnn", "fp16", "model.mnn", source="onnxruntime"),
     "ncnn-fp16": Quantised("ncnn", "fp16", "model.param"),
     "ncnn-int8": Quantised("ncnn", "int8", "model.param"),
 }
@@ -66,8 +70,8 @@ class Work:
         return self.scratch / "made"
 
 
-def float_model(bundle: Bundle, runtime: str) -> Path:
-    """The float32 artifact of a runtime, hashed. FormatFailed where the bundle has none."""
+def float_model(bundle: Bundle, runtime: str, otherwise: str = "") -> Path:
+    """The float32 artifact of a runtime, hashed. FormatFailed where the bundle has none. otherwise: what else helps."""
     for artifact in bundle.manifest.artifacts:
         if artifact.runtime == runtime and artifact.quantisation == "fp32":
             files = bundle.files(artifact)
@@ -75,8 +79,7 @@ def float_model(bundle: Bundle, runtime: str) -> Path:
                 raise FormatFailed(f"the bundle's artifact {artifact.name} has no file with the role 'model'")
             return Path(files["model"])
     raise FormatFailed(
-        f"the bundle has no float32 artifact of {runtime} to start from: export it with that format"
-        + (", or choose 'scheme: nncf' by --recipe" if runtime == "onnxruntime" else "")
+        f"the bundle has no float32 artifact of {runtime} to start from: export it with that format{otherwise}"
     )
 
 
@@ -102,7 +105,8 @@ def qdq_graph(work: Work, recipe: Int8Recipe) -> tuple[Path, Told]:
     """The QDQ model of a recipe, which both runtimes read; made once."""
     if recipe not in work.graphs:
         target = work.scratch / f"qdq-{len(work.graphs)}.onnx"
-        told = run_quantiser("qdq", work, float_model(work.bundle, "onnxruntime"), target, recipe)
+        model = float_model(work.bundle, "onnxruntime", ", or choose 'scheme: nncf' by --recipe")
+        told = run_quantiser("qdq", work, model, target, recipe)
         work.graphs[recipe] = (target, told)
     return work.graphs[recipe]
 
@@ -115,7 +119,7 @@ def make_quantised(name: str, work: Work) -> Artifact:
     target = place / entry.file
     if recipe is None:
         step = name.replace("-", "_")
-        told = run_quantiser(step, work, float_model(work.bundle, entry.runtime), target)
+        told = run_quantiser(step, work, float_model(work.bundle, entry.source or entry.runtime), target)
     elif recipe.scheme in ("nncf", "ncnn"):
         told = run_quantiser(recipe.scheme, work, float_model(work.bundle, entry.runtime), target, recipe)
     else:

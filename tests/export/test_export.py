@@ -51,7 +51,7 @@ def export(edgerecall: Run, tmp_path: Path, data: Path, model: Path, *more: str)
 @pytest.mark.cpu_sensitive
 def test_every_format_of_a_checkpoint(real_bundle: Path, lite_ready: None) -> None:
     manifest = Bundle.open(real_bundle).manifest
-    names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7"]
+    names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn"]
     assert [artifact.name for artifact in manifest.artifacts] == names and manifest.skipped == ()
     for artifact in manifest.artifacts:
         if artifact.name in ("lite-armv8", "lite-armv7"):
