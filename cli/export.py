@@ -65,7 +65,7 @@ def command(
         raise click.UsageError("--model needs BUNDLE, --preprocess NAME or FILE, and --images DIR")
     if model_path is None and not preprocessing is output is None:
         raise click.UsageError("--preprocess and --output are for --model: a config says both")
-    is_onnx = model_path is not None and model_path.suffix == ".onnx"
+    is_onnx = model_path is not None and model_path.suffix.lower() == ".onnx"
     if output is not None and not is_onnx:
         raise click.UsageError("--output is for a --model in ONNX")
     from ..export.exporter import FORMATS, all_formats, export_bundle

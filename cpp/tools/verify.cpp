@@ -15,15 +15,17 @@ Json verdict(const Bundle& bundle, const Golden& golden, const std::string& runt
   const auto predictor = open_predictor(runtime, bundle.files(artifact), bundle.io(), options);
   const std::size_t dim = bundle.io().embedding_dim;
   const RuntimeInfo& info = predictor->info();
-  const Comparison alone = compare(embed_one_by_one(*predictor, golden.tensors), golden.embeddings, dim, info.precision,
-                                   artifact.quantisation);
+  const auto executed = predictor->execution_record(golden.tensors.data(), 1);
+  const std::string precision = executed ? executed->precision : info.precision;
+  const Comparison alone =
+      compare(embed_one_by_one(*predictor, golden.tensors), golden.embeddings, dim, precision, artifact.quantisation);
   const Comparison whole = compare(predictor->embed(golden.tensors.data(), golden.images.size()), golden.embeddings,
-                                   dim, info.precision, artifact.quantisation);
-  const std::string problem = precision_problem(artifact.quantisation, name_of(options.precision), info.precision);
+                                   dim, precision, artifact.quantisation);
+  const std::string problem = precision_problem(artifact.quantisation, name_of(options.precision), precision);
   return {{"runtime", runtime},
           {"quantisation", artifact.quantisation},
           {"version", info.version},
-          {"precision", info.precision},
+          {"precision", precision},
           {"threads", info.threads},
           {"min_cosine", alone.min_cosine},
           {"max_error", alone.max_error},

@@ -64,11 +64,13 @@ def quantize_onnx(
         {"ActivationSymmetric": symmetric},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()
     made = quantizer.model.model
     leave_output(made)
     if recipe.bias_correction:
         step = max(len(tensors) // MEANS_OF, 1)
         correct_biases(plain, made, channel_means(plain, corrected_inputs(plain), tensors[::step][:MEANS_OF]))
+    onnx.checker.check_model(made, full_check=True)
     onnx.save(made, str(target))
     return kept
 

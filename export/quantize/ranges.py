@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 
 BINS = 4096
 LEVELS = 128  # of int8's sizes
+SMALLEST = 1e-30  # below which a range is taken as it is
+
+
+def finite(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is not infinite, as masks are, and not NaN."""
+    return array if np.isfinite(np.add.reduce(array, axis=None)) else array[np.isfinite(array)]
 
 
 class Ranges:
@@ -22,6 +28,7 @@ class Ranges:
     def see_ends(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """The smallest and the largest value of each."""
         for name, array in values.items():
+            array = finite(array)
             low, high = float(array.min(initial=0)), float(array.max(initial=0))
             self.lowest[name], self.highest[name] = min(self.lowest[name], low), max(self.highest[name], high)
             self.ends[name] = max(self.ends[name], -low, high)
@@ -29,8 +36,9 @@ class Ranges:
     def see_sizes(self, values: Mapping[str, NDArray[np.float32]]) -> None:
         """How often each size comes."""
         for name, array in values.items():
-            if self.ends[name] > 0:
-                places = (np.abs(array).reshape(-1) * np.float32(BINS / self.ends[name])).astype(np.int32)
+            if self.ends[name] > SMALLEST:
+                sizes = np.abs(finite(array)).reshape(-1)
+                places = (sizes * np.float32(BINS / self.ends[name])).astype(np.int32)
                 self.counts[name] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
 
     def range(self, name: str, method: str, percentile: float) -> tuple[float, float]:

@@ -67,6 +67,7 @@ def from_onnx(model: Path, preprocess: Preprocess, scratch: Path, output: str | 
         "form": "onnx",
         "file": model.name,
         "sha256": sha256(model),
+        "prepared_sha256": sha256(plain),
         "output": found.output_name,
         "onnx_passes": found.changes,
     }

@@ -43,7 +43,7 @@ BACKENDS = (
         ONNXRUNTIME,
         title="ONNX Runtime, from C++",
         file_format="ONNX",
-        quantisations=("fp32", "fp16"),
+        quantisations=("fp32", "fp16", "int8"),
         order=110,
     ),
     described(
@@ -53,7 +53,7 @@ BACKENDS = (
         OPENVINO,
         title="OpenVINO, from C++",
         file_format="IR",
-        quantisations=("fp32", "fp16"),
+        quantisations=("fp32", "fp16", "int8"),
         executions=("fp32", "fp16", "bf16"),
         order=120,
     ),

@@ -7,6 +7,8 @@ their own. HardSwish stays whole, which OpenVINO's int8 needs to be fast. The ar
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from .onnx_inner import attributes
+from .onnx_inner import attributes, has_graphs, inner_graphs, taken_inside
 
 LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -53,7 +55,7 @@ class Graph:
 
     def uses(self) -> Counter[str]:
         """How often each tensor is taken, by operators and as the graph's output."""
-        counts = Counter(name for node in self.nodes for name in node.input)
+        counts = Counter(name for node in self.nodes for name in (*node.input, *taken_inside(node)))
         counts.update(self.outputs)
         return counts
 
@@ -61,12 +63,10 @@ class Graph:
         """The operator behind each tensor."""
         return {name: node for node in self.nodes for name in node.output}
 
-    def rename(self, old: str, new: str) -> None:
-        """Takes `new` wherever `old` was taken."""
-        for node in self.nodes:
-            for place, name in enumerate(node.input):
-                if name == old:
-                    node.input[place] = new
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Takes new names wherever old ones were taken, inside of operators too."""
+        if names:
+            renamed(self.nodes, names)
 
     def drop(self, gone: Any) -> None:
         """Leaves an operator out."""
@@ -74,16 +74,23 @@ class Graph:
 
     def add_constant(self, name: str, array: NDArray[Any]) -> str:
         """A new constant; its name, made unlike all others."""
-        taken = {*self.constants, *self.producers(), *(given.name for given in self.graph.input)}
+        name = self.unlike(name)
+        self.constants[name] = array
+        return name
+
+    def unlike(self, name: str) -> str:
+        """The name, made unlike those of all tensors that there are."""
+        inside = (taken for node in self.nodes for taken in taken_inside(node))
+        taken = {*self.constants, *self.producers(), *(given.name for given in self.graph.input), *inside}
         while name in taken:
             name += "_"
-        self.constants[name] = array
         return name
 
     def written(self) -> Any:
         """The model with what is left so far, unchecked."""
         used = self.uses()
         del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        self.model.ir_version = max(self.model.ir_version, 4)  # before, constants had to be inputs too
         self.graph.node.extend(self.nodes)
         for name, array in self.constants.items():
             if used[name]:
@@ -99,20 +106,46 @@ class Graph:
         return self.model
 
 
+def renamed(nodes: Iterable[Any], names: Mapping[str, str]) -> None:
+    """Takes new names for old ones in operators and the graphs in them. A new one may be old itself."""
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            while name in names:
+                name = names[name]
+            node.input[place] = name
+        for graph in inner_graphs(node):
+            renamed(graph.node, names)
+            for one in graph.output:
+                while one.name in names:
+                    one.name = names[one.name]
+
+
+def is_training(graph: Graph, dropout: Any) -> bool:
+    """Whether a dropout drops, or may."""
+    mode = dropout.input[2] if len(dropout.input) > 2 else ""
+    return bool(mode) and (mode not in graph.constants or bool(graph.constants[mode]))
+
+
 def drop_identities(graph: Graph) -> None:
     """Identities and dropouts, which do nothing here; not a dropout whose mask is taken."""
-    for node in list(graph.nodes):
-        used = graph.uses()
-        if node.op_type not in ("Identity", "Dropout") or any(used[name] for name in node.output[1:]):
+    used, names, kept = graph.uses(), dict[str, str](), []
+    for node in graph.nodes:
+        idle = node.op_type == "Identity" or (node.op_type == "Dropout" and not is_training(graph, node))
+        if not idle or node.output[0] in graph.outputs or any(used[name] for name in node.output[1:] if name):
+            kept.append(node)
+        else:
+            names[node.output[0]] = node.input[0]
+    graph.nodes = kept
+    graph.rename(names)
+    used, makers = graph.uses(), graph.producers()
+    for node in [one for one in graph.nodes if one.op_type in ("Identity", "Dropout")]:
+        maker = makers.get(node.input[0])
+        needed = any(used[name] for name in node.output[1:] if name) or node.output[0] not in graph.outputs
+        needed = needed or (node.op_type == "Dropout" and is_training(graph, node))
+        if maker is None or needed or used[node.input[0]] != 1:
             continue
-        if node.output[0] not in graph.outputs:
-            graph.rename(node.output[0], node.input[0])
-            graph.drop(node)
-            continue
-        maker = graph.producers().get(node.input[0])
-        if maker is not None and used[node.input[0]] == 1:  # who made it makes the graph's output itself
-            maker.output[list(maker.output).index(node.input[0])] = node.output[0]
-            graph.drop(node)
+        maker.output[list(maker.output).index(node.input[0])] = node.output[0]  # it makes the graph's output itself
+        graph.drop(node)
 
 
 def fold_constants(graph: Graph) -> None:
@@ -136,12 +169,22 @@ def fold_constants(graph: Graph) -> None:
         size = sum(array.size for array in feeds.values())
         if size > LARGEST and node.op_type not in MOVES:
             continue
-        if node.op_type in FILLS and np.prod(feeds[node.input[-1]], dtype=np.float64) > LARGEST:
+        if node.op_type not in MOVES and outcome(node, feeds) > LARGEST:
             continue
         found = evaluated(node, feeds, graph.model)
         if found.size <= max(LARGEST, size):
             graph.constants[node.output[0]] = found
             graph.drop(node)
+
+
+def outcome(node: Any, feeds: Mapping[str, NDArray[Any]]) -> float:
+    """At least how many elements an operator over constants gives, as far as it can be told without running it."""
+    shapes = [array.shape for array in feeds.values()]
+    if node.op_type in FILLS:
+        target = tuple(int(side) for side in feeds[node.input[-1]])
+        shapes = [target] if node.op_type == "ConstantOfShape" else [shapes[0], target]
+    sides = [max(side) for side in zip_longest(*(shape[::-1] for shape in shapes), fillvalue=1)]
+    return 0.0 if node.op_type == "Concat" else float(np.prod(sides, dtype=np.float64))
 
 
 def evaluated(node: Any, feeds: dict[str, NDArray[Any]], model: Any) -> NDArray[Any]:
@@ -263,11 +306,7 @@ def folded(model: Any) -> Any:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if any(
-        one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-        for node in copy.graph.node
-        for one in node.attribute
-    ):
+    if any(has_graphs(node) for node in copy.graph.node):
         return named(copy)
     graph = Graph(copy)
     fold_constants(graph)

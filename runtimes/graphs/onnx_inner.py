@@ -24,11 +24,32 @@ def load(path: str) -> Any:
     return onnx.load(path)
 
 
+def has_graphs(node: Any) -> bool:
+    """Whether an operator holds graphs of its own (If, Loop, Scan), which may take any tensor from outside."""
+    kinds = (5, 10)  # AttributeProto.GRAPH and GRAPHS
+    return any(one.type in kinds for one in node.attribute)
+
+
+def inner_graphs(node: Any) -> list[Any]:
+    """The graphs that an operator holds."""
+    return [graph for one in node.attribute for graph in ((one.g,) if one.type == 5 else one.graphs)]
+
+
+def taken_inside(node: Any) -> set[str]:
+    """The names that the graphs of an operator take, from outside or from themselves."""
+    names = set()
+    for graph in inner_graphs(node):
+        names |= {one.name for one in graph.output}
+        for inner in graph.node:
+            names |= {name for name in inner.input if name} | taken_inside(inner)
+    return names
+
+
 def constant_sources(graph: Any) -> dict[str, list[str]]:
     """Every tensor that no input reaches, with the names of the parameters it is made from."""
     sources: dict[str, list[str]] = {tensor.name: [tensor.name] for tensor in graph.initializer}
     for node in graph.node:
-        if all(not name or name in sources for name in node.input):
+        if not has_graphs(node) and all(not name or name in sources for name in node.input):
             made_from = [source for name in node.input if name for source in sources[name]]
             for name in node.output:
                 sources[name] = made_from or [name]
@@ -61,7 +82,7 @@ def described(graph: Any) -> list[InnerTensor]:
     """Every activation, without its values."""
     sources, found = constant_sources(graph), []
     for index, node in enumerate(graph.node):
-        if all(not name or name in sources for name in node.input):
+        if all(name in sources for name in node.output if name):
             continue
         named = roles(node)
         constants = [

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ..core.config import suggestion
 from ..core.errors import InputError
+from ..core.text import one_line
 from .ops import CenterCrop, Decode, Normalize, Op, Preprocess, ResizeExact, ResizeShort
 from .transform_ops import first_fault, read_preprocess
 
@@ -35,10 +36,26 @@ PRESETS = {
 }
 TIMM = "timm:"
 PRINTED = re.compile(r"\s*[A-Za-z_]\w*\(")
-FUNCTION = re.compile(r"<function \S+ at 0x[0-9a-f]+>")
+# OpenAI's CLIP and open_clip: of Pillow images, what decoding does here.
+TO_RGB = re.compile(r"<function _?convert_(image_)?to_rgb at 0x[0-9a-f]+>")
 ROUNDED = 5e-5  # what torch leaves out where it prints a tensor
-TO_TENSOR = ("ToTensor", "MaybeToTensor", "ToImage", "PILToTensor")
-SCALING = ("ConvertImageDtype", "ToDtype")
+# What turns pixels into numbers: what it takes, and what it gives.
+STEPS = {
+    "ToTensor": ("image", "scaled"),
+    "MaybeToTensor": ("image", "scaled"),
+    "ToImage": ("image", "tensor"),
+    "PILToTensor": ("image", "tensor"),
+    "ToDtype": ("tensor", "scaled"),
+    "ConvertImageDtype": ("tensor", "scaled"),
+}
+BEFORE = {"image": "resizes and crops, once", "tensor": "ToImage or PILToTensor"}
+OPTIONS: dict[str, set[str]] = {
+    **{name: set[str]() for name in STEPS},
+    "ToDtype": {"scale", "dtype"},
+    "Resize": {"size", "interpolation", "max_size", "antialias"},
+    "CenterCrop": {"size"},
+    "Normalize": {"mean", "std", "inplace"},
+}
 # Of torchvision's and timm's interpolation to ours, as Pillow computes it.
 FILTERS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
@@ -71,10 +88,15 @@ def timm_transform(model: str) -> str:
         raise InputError(
             f"--preprocess {TIMM}{model:.60}: needs timm: 'pip install timm', or print the transform where it is"
         ) from error
-    known = timm.get_pretrained_cfg(model)
-    if known is None:
+    try:
+        known = timm.get_pretrained_cfg(model)
+        config = resolve_data_config(pretrained_cfg=known.to_dict()) if known is not None else None
+    except Exception as error:  # timm's own, for a tag that it does not know
+        raise InputError(f"--preprocess {TIMM}{model:.60}: {one_line(error)}") from error
+    if config is None:
         raise InputError(f"--preprocess: timm knows no pretrained '{model:.60}'")
-    return str(create_transform(**resolve_data_config(pretrained_cfg=known.to_dict())))
+    exact = f"Normalize(mean={list(config['mean'])}, std={list(config['std'])})"  # it prints four digits
+    return re.sub(r"Normalize\(.*\)", exact, str(create_transform(**config)))
 
 
 def printed_transform(text: str, where: str) -> Preprocess:
@@ -84,29 +106,38 @@ def printed_transform(text: str, where: str) -> Preprocess:
         calls = classification(calls[0][1], where)
     ops: list[Op] = [Decode(exif="ignore")]
     normalize: Normalize | None = None
-    planes = False
+    state = "image"  # then "tensor" of 0 to 255, then "scaled" to 0 to 1
     for name, options in calls:
         at = f"{where}: {name}"
-        if name in TO_TENSOR or name in SCALING:
-            planes = True
+        if name not in OPTIONS:
+            raise InputError(f"{at}: is not known here: expected Resize, CenterCrop, ToTensor and Normalize")
+        if unknown := sorted(options.keys() - OPTIONS[name]):
+            raise InputError(f"{at}: the option {unknown[0] or 'without a name'} is not known here")
+        if normalize is not None:
+            raise InputError(f"{at}: expected Normalize once, at the end")
+        if name in STEPS:
+            before, after = STEPS[name]
+            if state != before:
+                raise InputError(f"{at}: expected after {BEFORE[before]}")
             if name == "ToDtype" and options.get("scale") is not True:
                 raise InputError(f"{at}: expected scale=True, which divides by 255")
+            state = after
         elif name == "Normalize":
+            if state != "scaled":
+                raise InputError(f"{at}: expected after ToTensor, or ToImage and ToDtype(scale=True)")
             means, stds = triple(options, "mean", at), triple(options, "std", at)
             try:
                 normalize = Normalize(mean=means, std=stds)
             except ValidationError as error:
                 raise InputError(f"{at}: {first_fault(error)}") from error
-        elif planes:
-            raise InputError(f"{at}: expected before {TO_TENSOR[0]}: pixels are resized, not tensors")
+        elif state != "image":
+            raise InputError(f"{at}: expected before ToTensor: pixels are resized, not tensors")
         elif name == "Resize":
             ops.append(resize(options, at))
-        elif name == "CenterCrop":
+        else:
             height, width = pair(options.get("size"), at)
             ops.append(CenterCrop(height=height, width=width, margin="round"))
-        else:
-            raise InputError(f"{at}: is not known here: expected Resize, CenterCrop, ToTensor and Normalize")
-    if normalize is None or not planes:
+    if normalize is None:
         raise InputError(f"{where}: expected ToTensor and Normalize at the end")
     try:
         return Preprocess(ops=(*ops, normalize))
@@ -120,7 +151,7 @@ def parsed(text: str, where: str) -> list[tuple[str, dict[str, Any]]]:
     lines = [line.strip() for line in rest.strip().removesuffix(")").splitlines() if line.strip()]
     several = head in ("Compose", "Sequential")
     texts = [re.sub(r"^\(\d+\): ", "", line) for line in lines] if several else [f"{head}({', '.join(lines)})"]
-    return [call(one, where) for one in texts if not FUNCTION.fullmatch(one)]
+    return [call(one, where) for one in texts if not TO_RGB.fullmatch(one)]
 
 
 def call(text: str, where: str) -> tuple[str, dict[str, Any]]:
@@ -133,7 +164,7 @@ def call(text: str, where: str) -> tuple[str, dict[str, Any]]:
         if tree.args:
             options[""] = [value_of(one) for one in tree.args]
         return tree.func.id, options
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError, TypeError, IndexError, RecursionError, MemoryError) as error:
         raise InputError(f"{where}: expected transforms as torchvision prints them, got '{text:.80}'") from error
 
 

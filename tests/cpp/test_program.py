@@ -16,9 +16,11 @@ from PIL import Image
 
 from edgerecall.bench.devices.program import DeviceProgram
 from edgerecall.cross.commands import run_logged
+from edgerecall.export.quantize.onnx_int8 import quantize_onnx
+from edgerecall.export.quantize.recipes import Int8Recipe
 from edgerecall.runtimes._native import Gallery
 from edgerecall.runtimes.bundle.bundle import Bundle
-from edgerecall.runtimes.bundle.manifest import MANIFEST
+from edgerecall.runtimes.bundle.manifest import MANIFEST, Artifact, Recipe, describe_file
 from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.embed.model import EmbeddingModel, l2_normalize
 from edgerecall.runtimes.embed.replicas import open_predictor
@@ -96,6 +98,42 @@ def test_verify(program: Program, device_bundle: Path, tmp_path: Path) -> None:
         "openvino",
     }
     assert all(one["holds"] and one["max_error"] < 1e-5 for one in verdict["runtimes"])
+
+
+def test_an_int8_artifact_runs_in_int8(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    """As ONNX Runtime's own profile says; and one that only calls itself so does not hold."""
+    root = Path(shutil.copytree(device_bundle, tmp_path / "bundle"))
+    bundle = Bundle.open(root)
+    _, tensors, _ = bundle.golden()
+    source, model = root / "onnx" / "model.onnx", root / "onnx-int8" / "model.onnx"
+    model.parent.mkdir()
+    recipe = Int8Recipe(calibration="minmax")
+    for honest in (True, False):
+        if honest:
+            quantize_onnx(source, tensors, recipe, model)
+        else:
+            shutil.copyfile(source, model)
+        made = Artifact(
+            name="onnx-int8",
+            runtime="onnxruntime",
+            targets=("any",),
+            quantisation="int8",
+            recipe=Recipe(scheme=recipe.text(), tool="onnxruntime", version="1"),
+            files=(describe_file(root, model, "model"),),
+        )
+        both = {"artifacts": (*bundle.manifest.artifacts, made)}
+        Bundle(root, bundle.manifest.model_copy(update=both)).save()
+        result = program("verify", root, "--runtime", "onnxruntime", "--json", tmp_path / "verdict.json")
+        (told,) = (
+            one
+            for one in json.loads((tmp_path / "verdict.json").read_text())["runtimes"]
+            if one["quantisation"] == "int8"
+        )
+        if honest:
+            assert result.returncode == 0 and "int8" in told["precision"].split("+") and told["holds"], result.stdout
+            assert 0.9 < told["min_cosine"] < 0.99999
+        else:
+            assert result.returncode == 1 and "the artifact is int8, the runtime computes fp32" in result.stdout
 
 
 def test_what_does_not_hold_is_said(program: Program, device_bundle: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ struct TypeInfo;
 struct TensorInfo;
 struct Allocator;
 
-constexpr std::uint32_t kApiVersion = 1;  // the first: all that is used here is in it
+constexpr std::uint32_t kApiVersion = 2;  // all that is used here is in it
 constexpr int kLogError = 3, kOptimizeAll = 99, kArenaAllocator = 1, kMemoryDefault = 0;
 constexpr int kFloat = 1;
 
@@ -38,6 +38,8 @@ struct Api {
   Status* (*run)(Session*, const RunOptions*, const char* const* input_names, const Value* const* inputs,
                  std::size_t input_count, const char* const* output_names, std::size_t output_count, Value** outputs);
   Status* (*create_session_options)(SessionOptions** out);
+  Status* (*enable_profiling)(SessionOptions*, const char* prefix);
+  Status* (*end_profiling)(Session*, Allocator*, char** path);
   Status* (*set_log_level)(SessionOptions*, int level);
   Status* (*set_optimization)(SessionOptions*, int level);
   Status* (*set_intra_threads)(SessionOptions*, int threads);
@@ -76,6 +78,8 @@ inline Api::Api(void* const* table) {
   set(create_session, 7);
   set(run, 9);
   set(create_session_options, 10);
+  set(enable_profiling, 14);
+  set(end_profiling, 110);
   set(set_log_level, 22);
   set(set_optimization, 23);
   set(set_intra_threads, 24);

@@ -1,4 +1,13 @@
 // ONNX Runtime, CPU execution provider, from whatever libonnxruntime.so is at hand.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+
+#include "base/files.h"
+#include "base/json_text.h"
 #include "runtimes/backends.h"
 #include "edgerecall/error.h"
 #include "runtimes/held.h"
@@ -28,25 +37,80 @@ void* const* table_of(const ort::ApiBase* base) {
   return table;
 }
 
+/// A folder of its own, removed with what is left in it by name.
+struct TemporaryFolder {
+  TemporaryFolder() {
+    const char* place = std::getenv("TMPDIR");
+    path = std::string(place != nullptr && *place != '\0' ? place : "/tmp") + "/edgerecall-XXXXXX";
+    if (mkdtemp(path.data()) == nullptr) throw RuntimeFailed("onnxruntime: no folder for its profile at " + path);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() { rmdir(path.c_str()); }
+  std::string path;
+};
+
+/// Our name of a type of ONNX Runtime's.
+std::string name_of(const std::string& type) {
+  if (type == "float") return "fp32";
+  if (type == "float16") return "fp16";
+  if (type == "bfloat16") return "bf16";
+  return type == "uint8" ? "int8" : type;
+}
+
+/// What a profile says of the nodes of the optimised graph; nothing when it names none.
+std::optional<ExecutionRecord> executed_by(const Json& events) {
+  ExecutionRecord result{"", "ONNX Runtime's profile", {}};
+  std::set<std::string> types;
+  for (const Json& event : events.is_array() ? events : Json::array()) {
+    const std::string name = event.value("name", ""), ending = "_kernel_time";
+    if (event.value("cat", "") != "Node" || name.size() < ending.size() ||
+        name.compare(name.size() - ending.size(), ending.size(), ending) != 0)
+      continue;
+    const Json arguments = event.value("args", Json::object());
+    const std::string kind = arguments.value("op_name", "");
+    ++result.operators[kind + " " + arguments.value("provider", "")];
+    const Json inputs = arguments.value("input_type_shape", Json::array());
+    for (const char* heavy : {"Conv", "Gemm", "MatMul"})
+      if (kind.find(heavy) != std::string::npos && !inputs.empty() && !inputs.front().empty())
+        types.insert(name_of(inputs.front().begin().key()));
+  }
+  if (result.operators.empty()) return std::nullopt;
+  for (const std::string& type : types) result.precision += (result.precision.empty() ? "" : "+") + type;
+  if (types.empty()) result.precision = "unknown";
+  return result;
+}
+
 class OnnxRuntimePredictor : public Predictor {
  public:
   OnnxRuntimePredictor(const Files& files, const ModelIO& io, const RunOptions& options)
       : Predictor(io, {"onnxruntime", "", "", options.threads, {}}),
         library_(open_library(options)),
         base_(base_of(library_)),
-        api_(table_of(base_)) {
+        api_(table_of(base_)),
+        model_(file_of(files, "model")) {
     only_fp32("onnxruntime", options);
     info_.version = base_->get_version();
     check(api_.create_env(ort::kLogError, "edgerecall", &env_.pointer));
-    Held<ort::SessionOptions> settings(api_.release_session_options);
-    check(api_.create_session_options(&settings.pointer));
-    check(api_.set_log_level(settings.pointer, ort::kLogError));
-    check(api_.set_optimization(settings.pointer, ort::kOptimizeAll));
-    check(api_.set_intra_threads(settings.pointer, options.threads));
-    check(api_.set_inter_threads(settings.pointer, 1));
-    check(api_.create_session(env_.pointer, file_of(files, "model").c_str(), settings.pointer, &session_.pointer));
+    open(nullptr, &session_.pointer);
     check(api_.create_cpu_memory(ort::kArenaAllocator, ort::kMemoryDefault, &memory_.pointer));
     read_ends();
+  }
+
+  std::optional<ExecutionRecord> execution_record(const float* batch, std::size_t count) override {
+    const TemporaryFolder folder;
+    Held<ort::Session> session(api_.release_session);
+    open((folder.path + "/profile").c_str(), &session.pointer);
+    run_in(session.pointer, batch, count);
+    ort::Allocator* allocator = nullptr;
+    check(api_.default_allocator(&allocator));
+    char* written = nullptr;
+    check(api_.end_profiling(session.pointer, allocator, &written));
+    const std::string path = written;
+    check(api_.allocator_free(allocator, written));
+    const std::vector<std::uint8_t> bytes = read_file(path);
+    std::remove(path.c_str());
+    return executed_by(parse_json({bytes.begin(), bytes.end()}));
   }
 
  private:
@@ -55,6 +119,18 @@ class OnnxRuntimePredictor : public Predictor {
     const std::string message = one_line(api_.get_error_message(status));
     api_.release_status(status);
     throw RuntimeFailed("onnxruntime: " + message);
+  }
+
+  /// A session over the model. profile: how the path of its profile begins, null for none.
+  void open(const char* profile, ort::Session** session) const {
+    Held<ort::SessionOptions> settings(api_.release_session_options);
+    check(api_.create_session_options(&settings.pointer));
+    check(api_.set_log_level(settings.pointer, ort::kLogError));
+    check(api_.set_optimization(settings.pointer, ort::kOptimizeAll));
+    check(api_.set_intra_threads(settings.pointer, info_.threads));
+    check(api_.set_inter_threads(settings.pointer, 1));
+    if (profile != nullptr) check(api_.enable_profiling(settings.pointer, profile));
+    check(api_.create_session(env_.pointer, model_.c_str(), settings.pointer, session));
   }
 
   void read_ends() {
@@ -86,6 +162,10 @@ class OnnxRuntimePredictor : public Predictor {
   }
 
   std::vector<float> run(const float* batch, std::size_t count) override {
+    return run_in(session_.pointer, batch, count);
+  }
+
+  std::vector<float> run_in(ort::Session* session, const float* batch, std::size_t count) const {
     const std::int64_t shape[] = {static_cast<std::int64_t>(count), io_.input_shape[0], io_.input_shape[1],
                                   io_.input_shape[2]};
     const std::size_t bytes = count * io_.input_size() * sizeof(float);
@@ -95,7 +175,7 @@ class OnnxRuntimePredictor : public Predictor {
     const char* const input_names[] = {input_.c_str()};
     const char* const output_names[] = {output_.c_str()};
     const ort::Value* const inputs[] = {input.pointer};
-    check(api_.run(session_.pointer, nullptr, input_names, inputs, 1, output_names, 1, &output.pointer));
+    check(api_.run(session, nullptr, input_names, inputs, 1, output_names, 1, &output.pointer));
     Held<ort::TensorInfo> info(api_.release_tensor_info);
     check(api_.tensor_info(output.pointer, &info.pointer));
     int element = 0;
@@ -112,6 +192,7 @@ class OnnxRuntimePredictor : public Predictor {
   SharedLibrary library_;
   const ort::ApiBase* base_;
   ort::Api api_;
+  std::string model_;
   Held<ort::Env> env_{api_.release_env};
   Held<ort::MemoryInfo> memory_{api_.release_memory};
   Held<ort::Session> session_{api_.release_session};

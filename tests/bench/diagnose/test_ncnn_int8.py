@@ -282,6 +282,15 @@ def test_ranges() -> None:
     assert ranges.end("a", "percentile", 99.9) == pytest.approx(1, abs=0.02)
     assert ranges.end("a", "percentile", 100) == 50
     rng = np.random.default_rng(0)
+    odd = Ranges(["mask", "tiny"])
+    values = {
+        "mask": np.array([-np.inf, np.nan, 0, 1, 2], np.float32),
+        "tiny": np.array([1e-38, -2e-38], np.float32),
+    }
+    for see in (odd.see_ends, odd.see_sizes):
+        see(values)
+    for method in ("minmax", "percentile", "entropy"):
+        assert odd.range("mask", method, 100) == (0, 2) and np.isfinite(odd.range("tiny", method, 99)).all()
     normal = Ranges(["a"])
     values = np.append(rng.standard_normal(100_000), 40.0).astype(np.float32)
     for see in (normal.see_ends, normal.see_sizes):

@@ -61,9 +61,10 @@ def test_they_join_what_was_there(quantised: Path, real_bundle: Path, data: Path
 
 
 def test_every_row_runs_as_its_artifact_is(quantised: Path, data: Path, edgerecall: Run, tmp_path: Path) -> None:
-    verified = edgerecall("verify", quantised, "--runtime", "onnxruntime,openvino", env={"COLUMNS": "200"})
+    runtimes = "onnxruntime,openvino,cpp-onnxruntime,cpp-openvino"
+    verified = edgerecall("verify", quantised, "--runtime", runtimes, env={"COLUMNS": "200"})
     assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert sum("int8" in line and " ok" in line for line in verified.stdout.splitlines()) == 2, verified.stdout
+    assert sum("int8" in line and " ok" in line for line in verified.stdout.splitlines()) == 4, verified.stdout
     out = tmp_path / "bench.json"
     options = ("--runtime", "onnxruntime,openvino", "--samples", "5", "--rounds", "2", "--json", out)
     loose = ("--min-cosine", "0.5", "--max-recall-drop", "1")

@@ -131,7 +131,7 @@ def test_what_waits_shares_an_inference_and_can_be_cancelled(fake_bundle: Make, 
 
 def test_closing_waits_and_lets_nobody_in(fake_bundle: Make, data: Path) -> None:
     image = encoded(data)[0]
-    model = edgerecall.load(fake_bundle(sleep_ms=100).root, "fake", worker=True, batch_size=1)
+    model = edgerecall.load(fake_bundle(sleep_ms=400).root, "fake", worker=True, batch_size=1)
     done: list[str] = []
 
     def call() -> None:

@@ -71,7 +71,18 @@ def test_what_is_printed_is_what_is_done(text: str, geometry: tuple[object, ...]
     ("lines", "message"),
     [
         (["ToImage()", "Resize(size=[256], interpolation=bilinear)", NORM], "Resize: expected before ToTensor"),
-        (["CenterCrop(size=(224, 224))", NORM], "expected ToTensor and Normalize at the end"),
+        (
+            ["CenterCrop(size=8)", "<function <lambda> at 0x7f3c1a2b4c10>", "ToTensor()", NORM],
+            "as torchvision prints them",
+        ),
+        (["CenterCrop(size=8)", "<function to_bgr at 0x7f3c1a2b4c10>", "ToTensor()", NORM], "as torchvision prints"),
+        (["CenterCrop(size=8)", "ToTensor()", NORM, NORM], "Normalize: expected Normalize once, at the end"),
+        ([NORM, "CenterCrop(size=8)", "ToTensor()"], "Normalize: expected after ToTensor"),
+        (["CenterCrop(size=8)", "PILToTensor()", NORM], "Normalize: expected after ToTensor, or ToImage and ToDtype"),
+        (["CenterCrop(size=8)", "ToTensor()", "ToTensor()", NORM], "ToTensor: expected after resizes and crops"),
+        (["CenterCrop(size=8, padding_mode='edge')", "ToTensor()", NORM], "the option padding_mode is not known"),
+        (["CenterCrop(size=8)", "ToTensor()", "Normalize(mean=tensor(), std=[1, 1, 1])"], "as torchvision prints them"),
+        (["CenterCrop(size=(224, 224))", NORM], "Normalize: expected after ToTensor"),
         (["CenterCrop(size=(224, 224))", "ToTensor()"], "expected ToTensor and Normalize at the end"),
         (["Resize(size=256, interpolation=bilinear)", "ToTensor()", NORM], "expected a resize or crop to a fixed size"),
         (["RandomResizedCrop(size=(224, 224))", "ToTensor()", NORM], "RandomResizedCrop: is not known here"),
@@ -79,7 +90,7 @@ def test_what_is_printed_is_what_is_done(text: str, geometry: tuple[object, ...]
         (["Resize(size=8, max_size=9)", "ToTensor()", NORM], "no max_size"),
         (["CenterCrop(size=(0, 8))", "ToTensor()", NORM], "expected a size of 1 to 8192, got 0"),
         (["CenterCrop(size=(8, 8, 8))", "ToTensor()", NORM], "expected a size or two of them"),
-        (["CenterCrop(size=8)", "ToDtype(scale=False)", NORM], "ToDtype: expected scale=True"),
+        (["CenterCrop(size=8)", "ToImage()", "ToDtype(scale=False)", NORM], "ToDtype: expected scale=True"),
         (["CenterCrop(size=8)", "ToTensor()", "Normalize(mean=[0.5], std=[0.5])"], "expected mean as three numbers"),
         (["CenterCrop(size=8)", "ToTensor()", "Normalize(mean=[0, 0, 0], std=[0, 0, 0])"], "std"),
         (
@@ -106,13 +117,23 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_preprocess("timm:resnet50")
     # What of timm is called, so that its own printed transform comes through.
     timm, data = types.ModuleType("timm"), types.ModuleType("timm.data")
-    config = types.SimpleNamespace(to_dict=lambda: {"crop_pct": 0.95})
-    timm.get_pretrained_cfg = {"resnet50": config}.get  # type: ignore[attr-defined]
+    means = {"mean": (0.111111, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    config = types.SimpleNamespace(to_dict=lambda: {"crop_pct": 0.95, **means})
+
+    def get_pretrained_cfg(name: str) -> object:
+        if "." in name:
+            raise RuntimeError("Invalid pretrained tag")
+        return {"resnet50": config}.get(name)
+
+    timm.get_pretrained_cfg = get_pretrained_cfg  # type: ignore[attr-defined]
     data.resolve_data_config = lambda pretrained_cfg: pretrained_cfg  # type: ignore[attr-defined]
-    data.create_transform = lambda crop_pct: TIMM if crop_pct == 0.95 else ""  # type: ignore[attr-defined]
+    data.create_transform = lambda crop_pct, **_: TIMM if crop_pct == 0.95 else ""  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "timm", timm)
     monkeypatch.setitem(sys.modules, "timm.data", data)
-    assert find_preprocess("timm:resnet50").geometry[0] == short(235, "bicubic")
+    found = find_preprocess("timm:resnet50")
+    assert found.geometry[0] == short(235, "bicubic") and found.normalize.mean == (0.111111, 0.2, 0.3)
+    with pytest.raises(InputError, match=r"timm:resnet50.bogus: Invalid pretrained tag"):
+        find_preprocess("timm:resnet50.bogus")
     with pytest.raises(InputError, match="timm knows no pretrained 'resnet5'"):
         find_preprocess("timm:resnet5")
 
