@@ -58,22 +58,28 @@ std::string name_of(const std::string& type) {
   return type == "uint8" ? "int8" : type;
 }
 
+/// The text at a key of an object; empty where there is none.
+std::string text_at(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  const auto* text = found == object.end() ? nullptr : found->get_ptr<const std::string*>();
+  return text == nullptr ? "" : *text;
+}
+
 /// What a profile says of the nodes of the optimised graph; nothing when it names none.
 std::optional<ExecutionRecord> executed_by(const Json& events) {
   ExecutionRecord result{"", "ONNX Runtime's profile", {}};
   std::set<std::string> types;
-  for (const Json& event : events.is_array() ? events : Json::array()) {
-    const std::string name = event.value("name", ""), ending = "_kernel_time";
-    if (event.value("cat", "") != "Node" || name.size() < ending.size() ||
-        name.compare(name.size() - ending.size(), ending.size(), ending) != 0)
-      continue;
-    const Json arguments = event.value("args", Json::object());
-    const std::string kind = arguments.value("op_name", "");
-    ++result.operators[kind + " " + arguments.value("provider", "")];
-    const Json inputs = arguments.value("input_type_shape", Json::array());
+  for (const Json& event : events) {
+    const std::string name = text_at(event, "name"), ending = "_kernel_time";
+    const auto arguments = event.find("args");
+    const bool ends = name.size() > ending.size() && name.rfind(ending) == name.size() - ending.size();
+    if (!ends || arguments == event.end()) continue;
+    const std::string kind = text_at(*arguments, "op_name");
+    ++result.operators[kind + " " + text_at(*arguments, "provider")];
+    const auto inputs = arguments->find("input_type_shape");
+    if (inputs == arguments->end() || inputs->empty() || inputs->front().empty()) continue;
     for (const char* heavy : {"Conv", "Gemm", "MatMul"})
-      if (kind.find(heavy) != std::string::npos && !inputs.empty() && !inputs.front().empty())
-        types.insert(name_of(inputs.front().begin().key()));
+      if (kind.find(heavy) != std::string::npos) types.insert(name_of(inputs->front().begin().key()));
   }
   if (result.operators.empty()) return std::nullopt;
   for (const std::string& type : types) result.precision += (result.precision.empty() ? "" : "+") + type;
