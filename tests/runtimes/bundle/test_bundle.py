@@ -183,9 +183,9 @@ def test_a_runtime_refuses_what_it_does_not_take(root: Path, tmp_path: Path) -> 
     path.write_text(json.dumps(data))
     with pytest.raises(BundleError, match=r"runtime 'paddle' takes fp32 artifacts, paddle-pdmodel is int8"):
         Bundle.open(tmp_path / "b").artifact("paddle")
-    with pytest.raises(BundleError, match=r"runtime 'cpp-onnxruntime' takes fp32, fp16 artifacts, onnx is int8"):
-        Bundle.open(tmp_path / "b").artifact("cpp-onnxruntime")
-    assert Bundle.open(tmp_path / "b").quantisations("cpp-onnxruntime") == ()
+    with pytest.raises(BundleError, match=r"runtime 'cpp-lite' takes fp32 artifacts, lite-.* is int8"):
+        Bundle.open(tmp_path / "b").artifact("cpp-lite")
+    assert Bundle.open(tmp_path / "b").quantisations("cpp-lite") == ()
     assert Bundle.open(tmp_path / "b").quantisations("onnxruntime") == ("int8",)
 
 
