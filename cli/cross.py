@@ -14,6 +14,7 @@ from .console import console
 @click.argument("target")
 @click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the target can have.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Verify the program on this one too.")
+@click.option("--mnn-dir", type=click.Path(path_type=Path), help="MNN's C++ library for the target, installed.")
 @click.option(
     "--lite-dir", type=click.Path(path_type=Path), help="Paddle Lite's C++ library for the target (its cxx/)."
 )
@@ -22,7 +23,9 @@ from .console import console
     type=click.Path(path_type=Path),
     help="A checkout; default: the one around this folder, else the package's own source.",
 )
-def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | None, source: Path | None) -> int:
+def command(
+    target: str, runtime: str, bundle: Path | None, mnn_dir: Path | None, lite_dir: Path | None, source: Path | None
+) -> int:
     """Build the stand-alone program for TARGET, test it there or under QEMU, and pack it into dist/.
 
     TARGET: linux-aarch64 (Raspberry Pi OS 64-bit and other boards), linux-armv7 (32-bit), linux-aarch64-musl and
@@ -35,7 +38,8 @@ def command(target: str, runtime: str, bundle: Path | None, lite_dir: Path | Non
     chosen = target_named(target)
     names = chosen_runtimes(chosen, runtime)
     out = console()
-    build = CrossBuild(source_root(source), chosen, names, out.print, lite_dir)
+    given = {name: folder for name, folder in (("mnn", mnn_dir), ("lite", lite_dir)) if folder is not None}
+    build = CrossBuild(source_root(source), chosen, names, out.print, given)
     archive = build.run()
     if bundle is not None:
         build.verify(bundle)

@@ -34,6 +34,9 @@ function(edgerecall_link name folder header library source)
   target_link_libraries(edgerecall_predictors PRIVATE "${EDGERECALL_${name}_LIBRARY}")
 endfunction()
 
+if(EDGERECALL_MNN_DIR)
+  edgerecall_link(MNN "${EDGERECALL_MNN_DIR}" MNN/Interpreter.hpp MNN cpp/src/runtimes/mnn_predictor.cpp)
+endif()
 if(EDGERECALL_PADDLE_LITE_DIR)
   edgerecall_link(LITE "${EDGERECALL_PADDLE_LITE_DIR}" paddle_api.h paddle_light_api_shared
                   cpp/src/runtimes/lite_predictor.cpp)

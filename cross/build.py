@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -39,12 +39,14 @@ def source_root(given: Path | None) -> Path:
 
 
 class CrossBuild:
-    """One target's build. runtimes: of `onnxruntime`, `openvino`, `ncnn`; lite_dir: for Paddle Lite's predictor."""
+    """One target's build. runtimes: of `onnxruntime`, `openvino`, `ncnn`; given: folders of the libraries of others, by
+    the names of `GIVEN`.
+    """
 
     def __init__(
-        self, source: Path, target: Target, runtimes: Sequence[str], say: Say, lite_dir: Path | None = None
+        self, source: Path, target: Target, runtimes: Sequence[str], say: Say, given: Mapping[str, Path] | None = None
     ) -> None:
-        self.source, self.target, self.runtimes, self.say, self.lite_dir = source, target, runtimes, say, lite_dir
+        self.source, self.target, self.runtimes, self.say, self.given = source, target, runtimes, say, given or {}
         self.cache = cache_dir()
         self.build = (self.cache / "build" if source == PACKED else source / "build" / "cross") / target.name
         self.dist = (Path.cwd() if source == PACKED else source) / "dist"
@@ -65,8 +67,7 @@ class CrossBuild:
         if "ncnn" in self.runtimes:
             self.say("ncnn from its source (minutes, the first time)")
             options.append(f"-DEDGERECALL_NCNN_DIR={build_ncnn(self.target, self.compiler, self.cache, self.logs)}")
-        if self.lite_dir:
-            options.append(f"-DEDGERECALL_PADDLE_LITE_DIR={self.lite_dir.resolve()}")
+        options += [f"-D{GIVEN[name].option}={folder.resolve()}" for name, folder in self.given.items()]
         self.say("the program")
         (self.build / "cmake" / "CMakeCache.txt").unlink(missing_ok=True)  # it would keep an earlier toolchain's flags
         place = self.build / "cmake"
@@ -101,10 +102,10 @@ class CrossBuild:
         for name in (PROGRAM, "run.sh"):
             (self.package / name).chmod(0o755)
         shutil.copyfile(self.source / "LICENSE", self.package / "LICENSE")
-        if self.lite_dir:
-            into = self.package / "lib" / "lite"
+        for name, folder in self.given.items():
+            into = self.package / "lib" / name
             into.mkdir(parents=True)
-            for library in self.lite_dir.glob("lib/libpaddle_light_api_shared.so*"):
+            for library in folder.glob(GIVEN[name].files):
                 shutil.copyfile(library, into / library.name)
         ncnn = self.cache / f"ncnn-{self.target.name}" if "ncnn" in self.runtimes else None
         copy_licences(self.target, ncnn, self.package / "licences", self.say)
@@ -130,7 +131,7 @@ class CrossBuild:
     def verify(self, bundle: Path) -> None:
         """The packed program on a bundle, every runtime that was asked for. RuntimeFailed when one does not hold."""
         there = {artifact.runtime for artifact in Bundle.open(bundle).manifest.artifacts}
-        wanted = [name for name in (*self.runtimes, *([GIVEN] if self.lite_dir else [])) if name in there]
+        wanted = [name for name in (*self.runtimes, *self.given) if name in there]
         program = [*self.target.emulator, self.package / PROGRAM]
         command = [*program, "verify", bundle, "--runtime", ",".join(wanted)]
         run_logged(f"{PROGRAM} verify {bundle.name}", command, self.logs / "verify.log")

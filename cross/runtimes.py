@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..runtimes.core.config import suggestion
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.targets import Target
 from ..runtimes.predictor.backend import Backend
 from ..runtimes.predictor.registry import core_backends
 
-GIVEN = "lite"  # linked from a folder that the user names
+
+@dataclass(frozen=True)
+class GivenLibrary:
+    """A runtime linked from a folder that the user names. option: CMake's; files: what goes beside the program."""
+
+    option: str
+    files: str
+
+
+GIVEN = {
+    "mnn": GivenLibrary("EDGERECALL_MNN_DIR", "lib/libMNN*.so*"),
+    "lite": GivenLibrary("EDGERECALL_PADDLE_LITE_DIR", "lib/libpaddle_light_api_shared.so*"),
+}
 
 
 def buildable() -> dict[str, Backend]:

@@ -68,6 +68,16 @@ BACKENDS = (
         executions=("fp32", "fp16", "bf16"),
         order=130,
     ),
+    described(
+        "mnn",
+        "CppMnn",
+        Library("given"),
+        None,
+        title="MNN, from C++",
+        file_format="`.mnn`",
+        quantisations=("fp32", "fp16"),
+        order=135,
+    ),
     described("lite", "CppLite", Library("given"), None, title="Paddle Lite, from C++", file_format="`.nb`", order=140),
     described(
         "paddle",

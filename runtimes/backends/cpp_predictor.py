@@ -93,6 +93,12 @@ class CppNcnn(CppPredictor):
     runtime = "cpp-ncnn"
 
 
+class CppMnn(CppPredictor):
+    """files: `model` (`.mnn`). Only in a core configured with EDGERECALL_MNN_DIR."""
+
+    runtime = "cpp-mnn"
+
+
 class CppLite(CppPredictor):
     """files: `model` (`.nb`). Only in a core configured with EDGERECALL_PADDLE_LITE_DIR."""
 

@@ -18,6 +18,7 @@ void find_openvino(const RunOptions& options);
 std::unique_ptr<Predictor> make_onnxruntime(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_openvino(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_ncnn(const Files& files, const ModelIO& io, const RunOptions& options);
+std::unique_ptr<Predictor> make_mnn(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_lite(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_paddle(const Files& files, const ModelIO& io, const RunOptions& options);
 

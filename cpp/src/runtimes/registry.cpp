@@ -31,6 +31,11 @@ constexpr Entry kRuntimes[] = {
 #else
     {"ncnn", nullptr, "configure with -DEDGERECALL_NCNN_DIR=<ncnn's installation>"},
 #endif
+#ifdef EDGERECALL_WITH_MNN
+    {"mnn", make_mnn, ""},
+#else
+    {"mnn", nullptr, "configure with -DEDGERECALL_MNN_DIR=<MNN's installation>"},
+#endif
 #ifdef EDGERECALL_WITH_LITE
     {"lite", make_lite, ""},
 #else
