@@ -94,6 +94,25 @@ with edgerecall.load({str(real_bundle)!r}, runtime="mnn") as model:
     assert result.stdout == "(1, 32)\n", result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_computes_on_as_many_threads_as_asked_for(real_bundle: Path, threads: int) -> None:
+    """MNN's newer interface takes four."""
+    code = f"""
+import os
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.predictor.interface import RunOptions
+bundle = Bundle.open({str(real_bundle)!r})
+with open_predictor(bundle, "onnxruntime") as other:  # what starts threads of its own is there already
+    before = len(os.listdir("/proc/self/task"))
+    with open_predictor(bundle, "mnn", RunOptions(threads={threads})) as predictor:
+        predictor.embed(bundle.golden()[1])
+        print(len(os.listdir("/proc/self/task")) - before)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout == f"{threads - 1}\n", result.stdout + result.stderr
+
+
 def test_what_cannot_be_loaded(tmp_path: Path, real_bundle: Path) -> None:
     for content in (b"", b"garbage" * 100, struct.pack("<I", 1 << 30) * 64):
         (tmp_path / "model.mnn").write_bytes(content)
