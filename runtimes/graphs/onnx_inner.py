@@ -24,15 +24,14 @@ def load(path: str) -> Any:
     return onnx.load(path)
 
 
-def has_graphs(node: Any) -> bool:
-    """Whether an operator holds graphs of its own (If, Loop, Scan), which may take any tensor from outside."""
-    kinds = (5, 10)  # AttributeProto.GRAPH and GRAPHS
-    return any(one.type in kinds for one in node.attribute)
-
-
 def inner_graphs(node: Any) -> list[Any]:
-    """The graphs that an operator holds."""
-    return [graph for one in node.attribute for graph in ((one.g,) if one.type == 5 else one.graphs)]
+    """The graphs that an operator holds (If, Loop, Scan); they may take any tensor from outside."""
+    return [graph for one in node.attribute for graph in ((one.g,) if one.HasField("g") else one.graphs)]
+
+
+def has_graphs(node: Any) -> bool:
+    """Whether an operator holds graphs of its own."""
+    return bool(inner_graphs(node))
 
 
 def taken_inside(node: Any) -> set[str]:

@@ -44,8 +44,6 @@ def network(
         constant("var", 1 + normal(8) ** 2),
         constant("dense", normal(8, DIM)),
         constant("classes", normal(DIM, 5)),
-        constant("first", batch or -1, np.int64),
-        constant("one", [1], np.int64),
     ]
     nodes = [
         helper.make_node("Conv", ["planes", "w"], ["c"], name="conv", pads=[1, 1, 1, 1], strides=[2, 2]),
