@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from .standard_output import standard_output_to
 
 PACKAGE = Package("MNN", "MNN", "mnn")
 BACKENDS = (
@@ -33,19 +33,9 @@ BACKENDS = (
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Drops what a library prints to standard output; what other threads print there meanwhile is lost too."""
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    standard_output, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
+    """Drops what the library prints to standard output, and what other threads print there meanwhile."""
+    with Path(os.devnull).open("w") as nowhere, standard_output_to(nowhere.fileno()):
         yield
-    finally:
-        libc.fflush(None)
-        os.dup2(standard_output, 1)
-        os.close(standard_output)
-        os.close(nowhere)
 
 
 class MnnPredictor(Predictor):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,26 +10,21 @@ from pathlib import Path
 
 from ..predictor.interface import ExecutionRecord
 from ..predictor.precision import executed_name
+from .standard_output import standard_output_to
 
 HEAVY = ("convolution", "deconvolution", "inner_product", "matmul")
 
 
 def recorded(library: Path, action: Callable[[], object]) -> list[str]:
     """Lines that the loaded oneDNN `library` logs during the action. Whatever else is printed meanwhile is lost."""
-    onednn, libc = ctypes.CDLL(str(library)), ctypes.CDLL(None)
+    onednn = ctypes.CDLL(str(library))
     with tempfile.TemporaryFile() as log:
-        sys.stdout.flush()
-        libc.fflush(None)
-        standard_output = os.dup(1)
-        os.dup2(log.fileno(), 1)
-        onednn.dnnl_set_verbose(1)
-        try:
-            action()
-        finally:
-            onednn.dnnl_set_verbose(0)
-            libc.fflush(None)
-            os.dup2(standard_output, 1)
-            os.close(standard_output)
+        with standard_output_to(log.fileno()):
+            onednn.dnnl_set_verbose(1)
+            try:
+                action()
+            finally:
+                onednn.dnnl_set_verbose(0)
         log.seek(0)
         return log.read().decode(errors="replace").splitlines()
 
