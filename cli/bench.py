@@ -17,11 +17,11 @@ FILE = click.Path(path_type=Path)
 @click.option("--images", "folder", required=True, type=FILE, help="Folder; its test_list.txt gives labels.")
 @click.option("--list", "list_file", type=FILE, help="Another list, paths relative to the folder.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
-@click.option("--runtime", default="all", show_default=True, help="Comma list, or all that BUNDLE has.")
+@click.option("--runtime", default="all", show_default=True, help="Comma list; all: what BUNDLE has, on the CPU.")
 @click.option("--threads", default="1", show_default=True, help="Numbers and ranges: 1,2 or 1-4 or 1-16*2.")
 @click.option("--quantisation", default="all", show_default=True, help="Of artifacts: comma list of fp32, fp16, int8.")
 @click.option(
-    "--precision", default="fp32", show_default=True, help="How they compute: comma list of fp32, fp16, bf16."
+    "--precision", default="fp32", show_default=True, help="How they compute: comma list of fp32, tf32, fp16, bf16."
 )
 @click.option("--batch", default="1", show_default=True, help="Numbers and ranges.")
 @click.option("--stage", type=click.Choice(["model", "e2e"]), default="model", show_default=True)
@@ -149,13 +149,16 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
     from ..bench.schema.options import BenchOptions, parse_names, parse_range
     from ..bench.schema.rows import LOCAL
     from ..runtimes.predictor.precision import EXECUTIONS
+    from ..runtimes.predictor.registry import backend
 
+    runtimes = parse_names(given["runtime"], everything)
+    executions = [name for name in EXECUTIONS if any(name in backend(one).executions for one in runtimes)]
     gates = Gates.read(given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"])
     return BenchOptions(
-        runtimes=parse_names(given["runtime"], everything),
-        quantisation=parse_names(given["quantisation"], ()),
+        runtimes=runtimes,
+        quantisation=() if "all" in given["quantisation"] else parse_names(given["quantisation"], ()),
         threads=parse_range(given["threads"], "threads"),
-        precision=parse_names(given["precision"], EXECUTIONS),
+        precision=parse_names(given["precision"], executions),
         batch=parse_range(given["batch"], "batch"),
         cpus=parse_cpus(given["cpus"]) if given["cpus"] else (),
         pin=not given["no_pin"],
@@ -163,7 +166,7 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
         devices=tuple(name for name in given["devices"] if name != LOCAL),
         device_programs=given["device_programs"],
         device_cpus=given["device_cpus"],
-        every=given["runtime"] == "all",
+        every="all" in map(str.strip, given["runtime"].split(",")),
         **{
             name: given[name]
             for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict", "sequential")

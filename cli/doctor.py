@@ -19,6 +19,8 @@ from ..runtimes.core.versions import (
     installed_versions,
     missing_package,
 )
+from ..runtimes.gpu.nvml import PACKAGE as NVML
+from ..runtimes.gpu.nvml import gpu_names
 from ..runtimes.predictor.registry import found
 from ..runtimes.sidecars.sidecar import SIDECARS, Sidecar
 from .console import console
@@ -82,6 +84,17 @@ def sidecar_finding(sidecar: Sidecar) -> Finding:
     return Finding(purpose, sidecar.package, text if python == sys.executable else f"{text} ({where})")
 
 
+def nvidia_finding() -> Finding | None:
+    """The GPU that the driver tells of; None where the package that asks it is not installed."""
+    if installed(NVML) is None:
+        return None
+    try:
+        name, capability, driver = gpu_names()
+    except RuntimeUnavailable as error:
+        return Finding("run", "NVIDIA GPU", str(error))
+    return Finding("run", "NVIDIA GPU", f"{name} ({capability}), driver {driver}")
+
+
 def gpu_finding() -> Finding | None:
     """Whether Paddle sees a GPU; None without Paddle."""
     if installed(PADDLE) is None:
@@ -108,7 +121,7 @@ def examine() -> list[Finding]:
         findings.append(
             Finding("run", f"entry point {name}", f"cannot be used: {reason}", "update or remove its package")
         )
-    findings += [*map(sidecar_finding, SIDECARS.values()), gpu_finding()]
+    findings += [*map(sidecar_finding, SIDECARS.values()), nvidia_finding(), gpu_finding()]
     return [finding for finding in findings if finding is not None]
 
 

@@ -13,7 +13,7 @@ from .console import console, progress_bar
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the bundle has.")
 @click.option("--threads", default=1, show_default=True)
-@click.option("--precision", default="fp32", show_default=True, help="How runtimes compute: fp32, fp16 or bf16.")
+@click.option("--precision", default="fp32", show_default=True, help="How runtimes compute: fp32, tf32, fp16 or bf16.")
 def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
     """Golden images through every runtime of BUNDLE: the sealed tensors first, then the embeddings of each artifact.
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ...runtimes._native import Gallery
 from ...runtimes.embed.verify import cosines
 from ..retrieval.metrics import COLLAPSED, Embeddings, Labels, RetrievalScores, mean_cosine, retrieval_scores
-from ..schema.power import expected_flips
+from ..schema.power import FEW_FLIPS, between_near_ties, expected_flips
 from ..schema.rows import CrossRecall, Pair, Row
-from ..schema.statistics import Interval, clustered_interval
+from ..schema.statistics import clustered_interval
 
 LEVEL = 0.05  # of the test against chance
 PAIRS_SHOWN = 6
@@ -120,9 +120,10 @@ def judge(row: Row, own: Embedded, baseline: Embedded) -> None:
     flips = None
     for figure, difference in differences.items():
         change = clustered_interval(difference, classes)
-        if change.low is not None and change.high is not None and not difference.any():
+        hits = differences["mixed1" if figure.startswith("mixed") else "recall1"]
+        if np.count_nonzero(hits) <= FEW_FLIPS:
             flips = margin_flips(own, baseline, own.labels) if flips is None else flips
-            change = Interval(0.0, max(change.low, -flips), min(change.high, flips))
+            change = between_near_ties(change, difference, hits, flips)
         row.set_change(figure, change)
 
 

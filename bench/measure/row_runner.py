@@ -209,6 +209,9 @@ class RowRunner:
                 executed.source,
                 executed.operators,
             )
+        if (gpu := self.worker.accelerator(batch)) is not None:
+            row.gpu, row.gpu_driver, row.gpu_memory_mb = gpu.name, gpu.driver, gpu.memory_mb
+            row.gpu_clock_mhz, row.gpu_compute_ms = gpu.clock_mhz, gpu.compute_ms
         self._check_requests()
         # Real images differ in size, and so do their latencies from end to end.
         alike = np.asarray(row.samples_ns if row.stage == "model" else [])

@@ -134,6 +134,7 @@ def notes(result: BenchResult) -> list[str]:
     emulated = dict.fromkeys(row.device for row in result.rows if row.emulated)
     lines += [f"{name} is emulated: believe its embeddings, not the figures in brackets" for name in emulated]
     lines += [speed.text for speed in result.speeds]
+    lines += [f"{row.name}: {gpu_line(row)}" for row in result.rows if row.gpu]
     lines += [scenario_line(row, index) for row in result.rows for index in range(len(row.scenarios))]
     if result.baseline:
         lines.append(
@@ -150,6 +151,17 @@ def notes(result: BenchResult) -> list[str]:
         lines.append(f"{len(result.bad_images)} bad images left out, the first: {result.bad_images[0]}")
     lines.append(verdict(result))
     return lines
+
+
+def gpu_line(row: Row) -> str:
+    """The GPU that computed a row."""
+    parts = [
+        (row.gpu_compute_ms, "{:.3f} ms on the GPU itself"),
+        (row.gpu_memory_mb, "{:,.0f} MB of its memory"),
+        (row.gpu_clock_mhz, "{:.0f} MHz"),
+    ]
+    told = [text.format(value) for value, text in parts if value is not None]
+    return ", ".join([f"on {row.gpu}, driver {row.gpu_driver}", *told])
 
 
 def scenario_line(row: Row, index: int) -> str:

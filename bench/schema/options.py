@@ -148,5 +148,6 @@ def parse_range(text: str, name: str) -> tuple[int, ...]:
 
 
 def parse_names(text: str, everything: Sequence[str]) -> tuple[str, ...]:
-    """A comma list; `all` stands for everything."""
-    return tuple(everything) if text == "all" else tuple(name.strip() for name in text.split(","))
+    """A comma list; `all` in it stands for everything."""
+    named = [name.strip() for name in text.split(",")]
+    return tuple(one for name in named for one in (everything if name == "all" else (name,)))

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .statistics import Interval
 
 Decision = Literal["holds", "fails", "undecided"]
+SURPRISE = 0.025  # the chance of what contradicts an expectation: one end of a 95 % interval
+FEW_FLIPS = 3  # more are a surprise where one at most was expected
 MOST_QUERIES = 10_000_000  # no set that decides only beyond is worth naming
 
 
@@ -63,3 +65,34 @@ def expected_flips(margins: NDArray[np.float64], moved: Sequence[float] | NDArra
     if step == 0.0:
         return 0.0
     return nearest / len(sizes) * step / edge if edge > 0 else float("inf")
+
+
+def between_near_ties(
+    change: Interval, differences: NDArray[np.float64], hits: NDArray[np.float64], flips: float
+) -> Interval:
+    """A change's interval, narrowed where the row moved the embeddings by so little that of these queries less than
+    one is expected to flip: then single queries at a tie change, and no class as a whole.
+
+    differences `(q,)`: of the figure; hits `(q,)`: of recall@1, -1, 0 or 1. flips: `expected_flips`. Where no
+    figure changed, no more than `flips` will. Where as few flipped as were expected, those that fall (or rise) among as
+    many queries are Poisson, of a mean that is exponential about the expected one and learns from those seen (the gamma
+    is conjugate); every query may besides change by as much as the most that did not flip.
+    """
+    if change.low is None or change.high is None:
+        return change
+    if not differences.any():
+        return Interval(0.0, max(change.low, -flips), min(change.high, flips))
+    from scipy import stats
+
+    count, seen = len(hits), int(np.count_nonzero(hits))
+    expected = flips * count
+    if expected > 1 or (seen and stats.poisson.sf(seen - 1, expected) < SURPRISE):
+        return change
+    quiet = float(np.abs(differences[hits == 0]).max(initial=0.0))
+
+    def most(flipped: int) -> float:
+        learnt = stats.gamma.ppf(1 - SURPRISE, 1 + flipped) * expected / (1 + expected)
+        return max(float(learnt), flipped) / count + quiet
+
+    low, high = most(int((hits < 0).sum())), most(int((hits > 0).sum()))
+    return Interval(change.value, max(change.low, -low), min(change.high, high))

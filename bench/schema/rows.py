@@ -105,6 +105,13 @@ class Row:
     energy_mj_per_image: float | None = None  # millijoules, of the whole package (RAPL)
     peak_rss_mb: float | None = None  # the worker's peak resident memory, MB (1e6 bytes)
 
+    # Where a GPU computes, after the timing
+    gpu: str | None = None  # its name and compute capability
+    gpu_driver: str | None = None
+    gpu_memory_mb: float | None = None  # of its memory, what the worker held, MB (1e6 bytes)
+    gpu_clock_mhz: float | None = None  # of its multiprocessors
+    gpu_compute_ms: float | None = None  # median of an inference there, without the copies to and from it
+
     # Against what is sealed, on the golden images
     golden_cosine_min: float | None = None
     golden_max_error: float | None = None  # of raw embedding values

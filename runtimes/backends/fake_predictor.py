@@ -14,15 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..predictor.backend import Backend
-from ..predictor.interface import ExecutionRecord, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.interface import (
+    Accelerator,
+    ExecutionRecord,
+    ModelIO,
+    Predictor,
+    RunOptions,
+    RuntimeInfo,
+    checked_output,
+)
 
 BACKENDS = (
     Backend(
         name="fake",
         predictor=f"{__name__}:FakePredictor",
         quantisations=("fp32", "fp16", "int8"),
-        executions=("fp32", "fp16", "bf16"),
-        tolerance={"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2, "int8": 0.5},
+        executions=("fp32", "tf32", "fp16", "bf16"),
+        tolerance={"fp32": 1e-5, "tf32": 5e-3, "fp16": 5e-3, "bf16": 5e-2, "int8": 0.5},
         in_all=False,
         order=1000,
     ),
@@ -48,7 +56,8 @@ class FakePredictor(Predictor):
 
     `noise` (added to the output), `sleep_ms`, `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until
     SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing),
-    `garbage_first` (whether the first one means nothing), `runs` (the precision that its record tells).
+    `garbage_first` (whether the first one means nothing), `runs` (the precision that its record tells), `gpu` (its
+    `Accelerator`).
     """
 
     def __init__(
@@ -86,3 +95,7 @@ class FakePredictor(Predictor):
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         runs = self._behaviour.get("runs")
         return ExecutionRecord(runs, "the fake's record", {"projection": 1}) if runs else None
+
+    def accelerator(self, batch: NDArray[Any]) -> Accelerator | None:
+        gpu = self._behaviour.get("gpu")
+        return Accelerator(**gpu) if gpu else None

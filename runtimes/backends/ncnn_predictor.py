@@ -43,7 +43,7 @@ class NcnnPredictor(Predictor):
             import ncnn
         except ImportError as error:
             raise RuntimeUnavailable(f"runtime 'ncnn' {needs(PACKAGE, error=error)}") from error
-        if options.precision == "fp16":
+        if options.precision not in ("fp32", "bf16"):
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
         self.io, self._mat, self._param = io, ncnn.Mat, Path(files["model"])
         self._net = open_net(files["model"], files["weights"], options.threads, options.precision == "bf16")

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +44,40 @@ class OnnxRuntimePredictor(Predictor):
     """files: `model` (`.onnx`)."""
 
     feeds_inner = True
+    runtime, device, package = "onnxruntime", "cpu", ONNXRUNTIME
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
             import onnxruntime
         except ImportError as error:
-            raise RuntimeUnavailable(f"runtime 'onnxruntime' {needs(ONNXRUNTIME, error=error)}") from error
-        if options.precision != "fp32":
-            raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
-        onnxruntime.set_default_logger_severity(3)
+            raise RuntimeUnavailable(f"runtime '{self.runtime}' {needs(self.package, error=error)}") from error
         self.io, self._model, self._options = io, files["model"], options
+        self._check(onnxruntime)
+        onnxruntime.set_default_logger_severity(3)
         self._session = self._open()
         graph_input = self._session.get_inputs()[0]
         self._input_name = graph_input.name
         self.info = RuntimeInfo(
-            runtime="onnxruntime",
+            runtime=self.runtime,
             version=onnxruntime.__version__,
-            precision=executed_name([graph_input.type[len("tensor(") : -1]]),
+            precision=self._named(executed_name([graph_input.type[len("tensor(") : -1]])),
             threads=self._session.get_session_options().intra_op_num_threads,
+            device=self.device,
             detail={"providers": self._session.get_providers()},
         )
+
+    def _check(self, onnxruntime: Any) -> None:
+        """Raises RuntimeUnavailable where the installed package, or this machine, cannot do what is asked."""
+        if self._options.precision != "fp32":
+            raise RuntimeUnavailable("runtime 'onnxruntime' runs the graph's own types (fp32) on CPU: ask for fp32")
+
+    def _providers(self) -> list[Any]:
+        """Execution providers, as ONNX Runtime takes them, with their options."""
+        return ["CPUExecutionProvider"]
+
+    def _named(self, precision: str) -> str:
+        """What really runs where the graph's types are `precision`."""
+        return precision
 
     def _open(self, profile: str | None = None, model: bytes | None = None) -> Any:
         """A session. profile: where its profile goes, as the beginning of a file's path. model: instead of the file."""
@@ -79,11 +94,11 @@ class OnnxRuntimePredictor(Predictor):
         if profile is not None:
             session_options.enable_profiling = True
             session_options.profile_file_prefix = profile
-        return onnxruntime.InferenceSession(model or self._model, session_options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model or self._model, session_options, providers=self._providers())
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         outputs = self._session.run(None, {self._input_name: batch})
-        return checked_output("onnxruntime", outputs[0], len(batch), self.io)
+        return checked_output(self.runtime, outputs[0], len(batch), self.io)
 
     def replicate(self) -> Predictor | None:
         return self  # a session takes calls from several threads, and with one thread of its own runs on theirs
@@ -96,7 +111,8 @@ class OnnxRuntimePredictor(Predictor):
         with tempfile.TemporaryDirectory() as folder:
             session = self._open(str(Path(folder) / "profile"))
             session.run(None, {self._input_name: batch})
-            return executed_by(json.loads(Path(session.end_profiling()).read_text()))
+            told = executed_by(json.loads(Path(session.end_profiling()).read_text()))
+        return told and replace(told, precision=self._named(told.precision))
 
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None

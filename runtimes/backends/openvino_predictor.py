@@ -72,6 +72,8 @@ class OpenVinoPredictor(Predictor):
             import openvino
         except ImportError as error:
             raise RuntimeUnavailable(f"runtime 'openvino' {needs(OPENVINO, error=error)}") from error
+        if options.precision not in HINTS:
+            raise RuntimeUnavailable(f"runtime 'openvino' runs {', '.join(HINTS)}: ask for one of them")
         self.io, self._path, self._options = io, files["model"], options
         self._core, self._tensor = openvino.Core(), openvino.Tensor
         self._model = self._core.read_model(self._path)

@@ -57,8 +57,8 @@ class PaddlePredictor(Predictor):
             raise RuntimeUnavailable(f"runtime 'paddle' {needs(PADDLE, error=error)}") from error
         if options.device == "gpu" and not paddle.is_compiled_with_cuda():
             raise RuntimeUnavailable("use_gpu: this Paddle is a CPU build: install paddlepaddle-gpu, or use the CPU")
-        if options.precision == "fp16":
-            raise RuntimeUnavailable("runtime 'paddle' has no fp16 execution on CPU: ask for fp32 or bf16")
+        if options.precision not in ("fp32", "bf16"):
+            raise RuntimeUnavailable(f"runtime 'paddle' does not run {options.precision} here: ask for fp32 or bf16")
         if options.precision == "bf16" and not (options.onednn and options.device == "cpu"):
             raise RuntimeUnavailable(
                 "runtime 'paddle' runs bf16 by oneDNN on CPU only: leave oneDNN on, or ask for fp32"

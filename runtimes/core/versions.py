@@ -35,7 +35,7 @@ class Package:
 
 
 PADDLE = Package("paddle", "paddlepaddle", "paddle", (3, 14), others=("paddlepaddle-gpu",))
-ONNXRUNTIME = Package("onnxruntime", "onnxruntime", "onnx")
+ONNXRUNTIME = Package("onnxruntime", "onnxruntime", "onnx", others=("onnxruntime-gpu",))
 OPENVINO = Package("openvino", "openvino", "openvino")
 # By module: those that no runtime's description has.
 PACKAGES = {

@@ -14,8 +14,9 @@ from ..bundle.manifest import MANIFEST
 from ..core.config import Frozen
 from ..core.cpus import usable_cpus
 from ..core.errors import InputError, RuntimeUnavailable
+from ..predictor.backend import Backend
 from ..predictor.interface import MOST_BATCH, MOST_THREADS, RunOptions, predictor_class
-from ..predictor.registry import backend
+from ..predictor.registry import backend, found
 from ..preprocess.comparison import preprocess_difference
 from ..preprocess.ops import Preprocess
 from ..preprocess.transform_ops import parse_transform_ops
@@ -114,14 +115,15 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
     on one. More threads than CPUs that this process may use are not started.
     """
     if settings.use_tensorrt:
-        raise RuntimeUnavailable("use_tensorrt: EdgeRecall does not drive TensorRT; set it to False")
-    if settings.use_gpu and settings.runtime != "paddle":
-        raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
+        raise RuntimeUnavailable(
+            "use_tensorrt: is not Paddle's here: use 'runtime: tensorrt', and a bundle made by 'edgerecall export'"
+        )
+    described = chosen_backend(settings)
     threads = usable_threads(settings)
     replicas = min(threads, -(-images // settings.batch_size))
-    if not predictor_class(backend(settings.runtime)).concurrent:  # each replica is a process that loads the model
+    if not predictor_class(described).concurrent:  # each replica is a process that loads the model
         replicas = min(replicas, max(images // IMAGES_A_PROCESS, 1))
-    replicas = 1 if settings.use_gpu else replicas
+    replicas = 1 if settings.use_gpu or described.devices == ("gpu",) else replicas
     return RunOptions(
         threads=max(threads // replicas, 1),
         replicas=replicas,
@@ -132,6 +134,20 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
         device="gpu" if settings.use_gpu else "cpu",
         gpu_memory_mb=settings.gpu_mem,
     )
+
+
+def chosen_backend(settings: RecGlobal) -> Backend:
+    """The runtime that the config names; with `use_gpu` the one that computes on a GPU from the same artifacts.
+
+    RuntimeUnavailable where there is none.
+    """
+    described = backend(settings.runtime)
+    if not settings.use_gpu or "gpu" in described.devices:
+        return described
+    there = [one for one in found().backends.values() if one.artifacts == described.artifacts and "gpu" in one.devices]
+    if not there:
+        raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
+    return there[0]
 
 
 def usable_threads(settings: RecGlobal) -> int:
@@ -145,15 +161,15 @@ def open_rec_model(config: RecConfig, images: int = 1) -> EmbeddingModel:
     images: how many it is for.
     """
     settings = config.Global
-    options = run_options(settings, images)
+    options, runtime = run_options(settings, images), chosen_backend(settings).name
     folder = settings.rec_inference_model_dir
     if (folder / MANIFEST).is_file():
         bundle = Bundle.open(folder)
         bundle.golden()  # what no trained network gives is not served
-        artifact = bundle.artifact(settings.runtime, quantisation=settings.quantisation).name
-        predictors = open_replicas(bundle, settings.runtime, options, artifact=artifact)
+        artifact = bundle.artifact(runtime, quantisation=settings.quantisation).name
+        predictors = open_replicas(bundle, runtime, options, artifact=artifact)
         return EmbeddingModel(bundle.spec, predictors, settings.batch_size, usable_threads(settings))
-    spec, predictors = open_plain_model(folder, settings.runtime, given_preprocess(config), options)
+    spec, predictors = open_plain_model(folder, runtime, given_preprocess(config), options)
     return EmbeddingModel(spec, predictors, settings.batch_size, usable_threads(settings))
 
 

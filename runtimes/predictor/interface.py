@@ -46,7 +46,7 @@ class RunOptions:
     batch: the size to be ready for; others may take longer when they first come. precision: one of
     `precision.EXECUTIONS`: how the runtime computes.
     onednn: for Paddle Inference; graph_optimization: for it and ONNX Runtime; the others always use theirs.
-    device: "cpu" or "gpu" (Paddle Inference), which then takes gpu_memory_mb at first.
+    device: "cpu" or "gpu", for Paddle Inference, which then takes gpu_memory_mb at first; other runtimes have one.
     """
 
     threads: int = 1
@@ -106,6 +106,22 @@ class InnerTensor:
     constants: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class Accelerator:
+    """The GPU that a predictor computes on, just after an inference. None: the driver does not tell.
+
+    name: with its compute capability. driver: its version. memory_mb: of the GPU's, what this process holds, MB (1e6
+    bytes). clock_mhz: of its multiprocessors. compute_ms: median time of an inference on the GPU, without the copies to
+    and from it.
+    """
+
+    name: str
+    driver: str
+    memory_mb: float | None = None
+    clock_mhz: float | None = None
+    compute_ms: float | None = None
+
+
 class Predictor(ABC):
     """One loaded model in one runtime. Not thread-safe: one thread at a time uses it, `replicate` gives others theirs.
 
@@ -135,6 +151,10 @@ class Predictor(ABC):
 
         It may load the model once more or switch the runtime's logging: not for a process that is being timed.
         """
+        return None
+
+    def accelerator(self, batch: NDArray[Any]) -> Accelerator | None:
+        """Runs a batch a few times and tells of the GPU that it runs on; by default None: the CPU computes."""
         return None
 
     def executed_info(self, batch: NDArray[Any]) -> RuntimeInfo:

@@ -11,13 +11,15 @@ from ..core.contract import CONTRACT
 from ..core.errors import InputError
 
 QUANTISATIONS = ("fp32", "fp16", "int8")  # of an artifact's weights, and for int8 its activations
-EXECUTIONS = ("fp32", "fp16", "bf16")  # that can be asked of a runtime, for what is not quantised to integers
+EXECUTIONS = ("fp32", "tf32", "fp16", "bf16")  # that can be asked of a runtime, for what is not quantised to integers
 # Largest |difference| of raw embeddings, relative to the largest |value| of the reference. fp32: sound conversions
 # measured 1e-7 to 1.2e-5 (fused batch norms round differently); one weight tensor off by 1e-3 shows as 1e-4 and more.
 # fp16 and bf16: their rounding (2^-11, 2^-8), of the weights and activations of a hundred layers, adds up as the root
 # of 200, and the largest of thousands of numbers is four standard deviations off: 4 sqrt(200 / 3) 2^-11 = 0.016, and
 # 0.128. They, and int8, only tell noise from garbage: whether it is good enough, recall says.
 TOLERANCE: Mapping[str, float] = CONTRACT["tolerance"]
+# tf32: a GPU's float32 products of factors rounded to ten bits, as fp16's are (NVIDIA A100 whitepaper, 2020).
+GPU_TOLERANCE: Mapping[str, float] = {**TOLERANCE, "tf32": TOLERANCE["fp16"]}
 # Our names of the types that runtimes report.
 NAMES = {
     "f32": "fp32",

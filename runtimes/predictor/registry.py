@@ -91,9 +91,11 @@ def core_backends() -> tuple[Backend, ...]:
 
 
 def packages() -> dict[str, Package]:
-    """Every optional package, by the module that is imported: the runtimes' and the others."""
+    """Every optional package, by the module that is imported: the runtimes' and the others. Of two that bring the same
+    module, the first runtime's.
+    """
     mine = [backend.package for backend in found().backends.values() if backend.package]
-    return {**{package.module: package for package in mine}, **PACKAGES}
+    return {**{package.module: package for package in reversed(mine)}, **PACKAGES}
 
 
 def distributions() -> tuple[str, ...]:

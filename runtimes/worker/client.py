@@ -21,6 +21,7 @@ from ..core import errors
 from ..core.errors import EdgeRecallError, RuntimeFailed, RuntimeUnavailable
 from ..core.package_folders import package_folders
 from ..predictor.interface import (
+    Accelerator,
     ExecutionRecord,
     InnerTensor,
     ModelIO,
@@ -240,6 +241,10 @@ class WorkerPredictor(Predictor):
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         told, _ = self.call("executed", (batch,))
         return ExecutionRecord(**told) if told else None
+
+    def accelerator(self, batch: NDArray[Any]) -> Accelerator | None:
+        told, _ = self.call("accelerator", (batch,))
+        return Accelerator(**told) if told else None
 
     def inner_tensors(
         self, batch: NDArray[Any], given: Mapping[str, NDArray[Any]] | None = None

@@ -120,7 +120,7 @@ def timed_runs(
 
 
 class Worker:
-    """The commands: share, open, embed, time, load_test, executed, inner, parameters, stats."""
+    """The commands: share, open, embed, time, load_test, executed, accelerator, inner, parameters, stats."""
 
     def __init__(self) -> None:
         self.predictor: Predictor | None = None
@@ -159,6 +159,9 @@ class Worker:
         if command == "executed":
             told = self.predictor.execution_record(arrays[0])
             return asdict(told) if told else {}, []
+        if command == "accelerator":
+            gpu = self.predictor.accelerator(arrays[0])
+            return asdict(gpu) if gpu else {}, []
         if command == "inner":
             given = dict(zip(body["given"], arrays[1:]))  # noqa: B905 - Python 3.8 has no strict
             inner = self.predictor.inner_tensors(arrays[0], given)

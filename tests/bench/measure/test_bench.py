@@ -25,6 +25,7 @@ from edgerecall.bench.measure.image_set import ImageSet
 from edgerecall.bench.measure.parity import Embedded, collapse_warning, cross_recall, judge
 from edgerecall.bench.measure.runner import run_bench
 from edgerecall.bench.report import tables
+from edgerecall.bench.report.compare import compare_results
 from edgerecall.bench.report.html import html_report
 from edgerecall.bench.schema.gates import Gates
 from edgerecall.bench.schema.options import BenchOptions
@@ -68,6 +69,21 @@ def test_another_precision_than_asked(fake_bundle: Make, data: Path) -> None:
     result = bench(fake_bundle(precision="bf16"), data)
     assert result.rows[0].status == "parity" and result.rows[0].reason == "asked for fp32, runs bf16"
     assert result.exit_code == 1
+
+
+def test_a_gpu_is_told_with_its_row(fake_bundle: Make, data: Path) -> None:
+    told = {"name": "A GPU (8.7)", "driver": "580.1", "memory_mb": 512.4, "clock_mhz": 1300, "compute_ms": 0.4321}
+    result = bench(fake_bundle(gpu=told), data)
+    row = result.rows[0]
+    assert (row.gpu, row.gpu_driver, row.gpu_memory_mb) == ("A GPU (8.7)", "580.1", 512.4)
+    assert (row.gpu_clock_mhz, row.gpu_compute_ms) == (1300, 0.4321)
+    line = "fake: on A GPU (8.7), driver 580.1, 0.432 ms on the GPU itself, 512 MB of its memory, 1300 MHz"
+    assert line in tables.notes(result)
+    quiet = bench(fake_bundle("quiet", gpu={"name": "A GPU (9.0)", "driver": "580.1"}), data)
+    assert "fake: on A GPU (9.0), driver 580.1" in tables.notes(quiet)
+    assert not any("GPU" in line for line in tables.notes(bench(fake_bundle("none"), data)))
+    compared = compare_results(result, quiet, 0.5)
+    assert any("A GPU (8.7)" in line and "A GPU (9.0)" in line for line in compared.differences)
 
 
 def test_what_the_record_says_counts_and_not_the_configuration(fake_bundle: Make, data: Path) -> None:
@@ -527,7 +543,7 @@ def test_fewer_threads_than_asked_are_said(real_bundle: Path, lite_ready: None, 
 WRONG = (
     {"threads": (0,)},
     {"precision": ("int8",)},
-    {"runtimes": ("tensorrt",)},
+    {"runtimes": ("tnn",)},
     {"rounds": 99},
     {"batch": (2, 2)},
     {"seconds": 0},

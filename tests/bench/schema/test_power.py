@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from edgerecall.bench.schema.power import MOST_QUERIES, Judgement, decide, expected_flips
+from edgerecall.bench.schema.power import MOST_QUERIES, Judgement, between_near_ties, decide, expected_flips
 from edgerecall.bench.schema.rows import BenchResult, Row
 from edgerecall.bench.schema.statistics import Interval, clustered_interval
 
@@ -83,3 +84,55 @@ def test_a_doubt_gives_way_to_a_failure() -> None:
     row.fail("parity", "broken")
     row.doubt("three", 1)
     assert (row.status, row.reason, row.queries_to_decide) == ("parity", "broken", None)
+
+
+def judged(before: NDArray[np.float64], moved: NDArray[np.float64], classes: NDArray[np.int64]) -> Interval:
+    """The interval of recall@1's change where margins move so, narrowed."""
+    hits = (before + moved > 0).astype(np.float64) - (before > 0)
+    return between_near_ties(clustered_interval(hits, classes), hits, hits, expected_flips(before, moved))
+
+
+def test_one_query_at_a_tie_is_no_class() -> None:
+    """Noise too small for more than a flip in a set, of 800 queries of 14 classes: whether one is seen or none."""
+    rng = np.random.default_rng(3)
+    classes = np.arange(800) % 14
+    flips, holds, covered = list[int](), list[bool](), list[bool]()
+    for _ in range(300):
+        before = rng.standard_normal(800) * 0.1 + 0.05
+        found = judged(before, rng.standard_normal(800) * 5e-5, classes)
+        assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
+        flips.append(round(abs(found.value) * 800))
+        holds.append(decide(found, 0.002, 800).decision == "holds")
+        covered.append(found.low <= 0.0 <= found.high)  # noise favours neither side
+    assert 0 < np.mean(np.array(flips) > 0) < 0.5, "some of the sets show a flip, as real ones do"
+    assert np.mean(covered) > 0.97 and np.mean(holds) > 0.97
+
+
+def test_what_contradicts_the_noise_is_not_narrowed() -> None:
+    rng = np.random.default_rng(3)
+    classes = np.arange(800) % 14
+    before = np.abs(rng.standard_normal(800)) * 0.1 + 0.01
+    moved = rng.standard_normal(800) * 1e-5
+    fallen = moved - np.where((classes == 3) & (np.arange(800) < 60), before + 0.01, 0)  # five queries of one class
+    wide = clustered_interval(-((before + fallen < 0).astype(np.float64)), classes)
+    assert judged(before, fallen, classes) == wide and wide.low is not None and wide.low < -0.002
+    large = judged(before, rng.standard_normal(800) * 0.005, classes)  # more than one is expected
+    hits = np.zeros(800)
+    hits[5] = 1.0
+    assert between_near_ties(clustered_interval(hits, classes), hits, hits, 2 / 800) == clustered_interval(
+        hits, classes
+    )
+    assert large.low is not None and large.low <= large.value
+    assert between_near_ties(Interval(0.1, None, None), hits, hits, 1e-4) == Interval(0.1, None, None)
+
+
+def test_map_that_only_rose_by_rounding_may_not_fall_by_a_class() -> None:
+    """Every average precision a little higher: the interval's other end is as near."""
+    rises, hits, classes = np.full(800, 1e-7), np.zeros(800), np.arange(800) % 14
+    rises[::7] = 3e-7
+    whole = clustered_interval(rises, classes)
+    narrowed = between_near_ties(whole, rises, hits, 1e-6)
+    assert narrowed.low is not None and narrowed.high is not None
+    assert -1e-5 < narrowed.low <= narrowed.value <= narrowed.high < 1e-5
+    quiet = between_near_ties(clustered_interval(hits, classes), hits, hits, 1e-6)
+    assert quiet == Interval(0.0, -1e-6, 1e-6)

@@ -1,0 +1,154 @@
+"""TensorRT and TensorRT for RTX, on an NVIDIA GPU, from the ONNX artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import RuntimeFailed, RuntimeUnavailable
+from ..core.versions import Package, needs
+from ..gpu.cuda import Stream
+from ..gpu.nvml import accelerator, gpu_names
+from ..gpu.tensorrt_engine import EngineKey, cached_engine, engine_folder, log_of, reason
+from ..predictor.backend import Backend
+from ..predictor.interface import Accelerator, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.precision import GPU_TOLERANCE
+
+TENSORRT = Package("tensorrt", "tensorrt", "tensorrt")
+RTX = Package("tensorrt_rtx", "tensorrt-rtx-cu13", "tensorrt-rtx", others=("tensorrt-rtx-cu12",))
+TIMED = 20  # inferences, for the GPU's own time
+
+
+def described(name: str, predictor: str, title: str, package: Package, order: int) -> Backend:
+    """One of the two."""
+    return Backend(
+        name=name,
+        predictor=f"{__name__}:{predictor}",
+        title=title,
+        package=package,
+        artifacts="onnxruntime",
+        file_format="ONNX, opset 17; its engine is built on the device",
+        quantisations=("fp32", "fp16"),
+        executions=("fp32", "tf32"),
+        devices=("gpu",),
+        purpose="run on a GPU",
+        tolerance=GPU_TOLERANCE,
+        in_all=False,
+        order=order,
+    )
+
+
+BACKENDS = (
+    described("tensorrt", "TensorRtPredictor", "TensorRT", TENSORRT, 60),
+    described("tensorrt-rtx", "TensorRtRtxPredictor", "TensorRT for RTX", RTX, 61),
+)
+
+
+class TensorRtPredictor(Predictor):
+    """files: `model` (`.onnx`). A batch larger than any before costs another engine."""
+
+    compiles_per_batch = True
+    runtime, package = "tensorrt", TENSORRT
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            self._library = importlib.import_module(self.package.module)
+        except ImportError as error:
+            raise RuntimeUnavailable(f"runtime '{self.runtime}' {needs(self.package, error=error)}") from error
+        if options.precision not in ("fp32", "tf32"):
+            raise RuntimeUnavailable(f"runtime '{self.runtime}' runs the graph's own types: ask for fp32 or tf32")
+        self._names = gpu_names()
+        self.io, self._model, self._options, self._stream = io, Path(files["model"]), options, Stream()
+        self._digest = hashlib.sha256(self._model.read_bytes()).hexdigest()
+        self._log = log_of(self._library)
+        self._runtime = self._library.Runtime(self._log)
+        try:
+            self._load(options.batch)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _load(self, most: int) -> None:
+        """Gets the engine for at most so many images ready."""
+        name, capability, driver = self._names
+        version = self._library.__version__
+        key = EngineKey(
+            library=self._library.__name__,
+            version=version,
+            gpu=name,
+            capability=capability,
+            driver=driver,
+            model_sha256=self._digest,
+            shape=self.io.input_shape,
+            batch=most,
+            most=most,
+            tf32=self._options.precision == "tf32",
+        )
+        content, origin = cached_engine(self._library, self._model, key)
+        self._engine = self._runtime.deserialize_cuda_engine(content)
+        self._context = self._engine and self._engine.create_execution_context()
+        if self._context is None:
+            (engine_folder() / key.name).unlink(missing_ok=True)
+            raise RuntimeFailed(f"{self.runtime} cannot load its engine on this {name} ({capability}): {self._why()}")
+        self._most = most
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        is_input = self._library.TensorIOMode.INPUT
+        self._input = next(one for one in names if self._engine.get_tensor_mode(one) == is_input)
+        self._output = next(one for one in names if self._engine.get_tensor_mode(one) != is_input)
+        self.info = RuntimeInfo(
+            self.runtime,
+            version,
+            self._options.precision,
+            None,
+            device="gpu",
+            detail={"engine": origin, "engine_mb": len(content) / 1e6, "gpu": f"{name} ({capability})"},
+        )
+
+    def _why(self) -> str:
+        return reason(self._log, "no reason given")
+
+    def _run(self, batch: NDArray[Any]) -> tuple[int, ...]:
+        """Sends a batch there and asks for its embeddings, whose shape comes back."""
+        if len(batch) > self._most:
+            self._load(len(batch))
+        context, stream = self._context, self._stream
+        if not context.set_input_shape(self._input, batch.shape):
+            raise RuntimeFailed(f"{self.runtime}: a batch of shape {batch.shape} is refused: {self._why()}")
+        shape = tuple(context.get_tensor_shape(self._output))
+        context.set_tensor_address(self._input, stream.send("input", batch))
+        context.set_tensor_address(self._output, stream.buffer("output", 4 * int(np.prod(shape))))
+        stream.mark(0)
+        if not context.execute_async_v3(stream.handle):
+            raise RuntimeFailed(f"{self.runtime}: the inference failed: {self._why()}")
+        stream.mark(1)
+        return shape
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        shape = self._run(batch)
+        return checked_output(self.runtime, self._stream.receive("output", shape), len(batch), self.io)
+
+    def accelerator(self, batch: NDArray[Any]) -> Accelerator | None:
+        times = []
+        for _ in range(TIMED):
+            self._run(batch)
+            times.append(self._stream.marked_ms())
+        return accelerator(float(np.median(times)))
+
+    def runtime_object(self) -> Any:
+        """The `ICudaEngine`."""
+        return self._engine
+
+    def close(self) -> None:
+        self._context = self._engine = self._runtime = None
+        self._stream.close()
+
+
+class TensorRtRtxPredictor(TensorRtPredictor):
+    """The same, by the library for RTX GPUs: it compiles for the GPU at hand when the engine is loaded."""
+
+    runtime, package = "tensorrt-rtx", RTX

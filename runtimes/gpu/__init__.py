@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: what the driver tells of them, memory and time on them, and TensorRT's engines."""

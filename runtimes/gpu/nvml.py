@@ -1,0 +1,85 @@
+"""What the NVIDIA driver tells of a GPU (NVML, by the package nvidia-ml-py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..core.errors import RuntimeUnavailable
+from ..core.versions import Package, needs
+from ..predictor.interface import Accelerator
+
+PACKAGE = Package("pynvml", "nvidia-ml-py", "gpu", shown=False)
+NO_GPU = "no NVIDIA GPU here: {}; check 'nvidia-smi'"
+
+
+def first_visible(variable: str | None) -> int | str:
+    """The GPU that CUDA counts first, as NVML names it: its index or its UUID. variable: CUDA_VISIBLE_DEVICES.
+    RuntimeUnavailable where it hides them all.
+
+    CUDA orders GPUs by speed unless CUDA_DEVICE_ORDER says otherwise, NVML by bus: on a machine of several kinds set
+    CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
+    if variable is None:
+        return 0
+    first = variable.split(",")[0].strip()
+    if first in ("", "-1"):
+        raise RuntimeUnavailable(f"CUDA_VISIBLE_DEVICES='{variable}' hides every GPU: unset it")
+    return int(first) if first.isdigit() else first
+
+
+@contextmanager
+def gpu_handle() -> Iterator[tuple[Any, Any]]:
+    """The module pynvml, and its handle of the GPU that CUDA counts first. RuntimeUnavailable where there is none."""
+    try:
+        import pynvml
+    except ImportError as error:
+        raise RuntimeUnavailable(f"what the GPU does {needs(PACKAGE, error=error)}") from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise RuntimeUnavailable(NO_GPU.format(error)) from error
+    try:
+        chosen = first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        by = pynvml.nvmlDeviceGetHandleByUUID if isinstance(chosen, str) else pynvml.nvmlDeviceGetHandleByIndex
+        yield pynvml, by(chosen)
+    except pynvml.NVMLError as error:
+        raise RuntimeUnavailable(NO_GPU.format(error)) from error
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def gpu_names() -> tuple[str, str, str]:
+    """The GPU's name, its compute capability such as "8.7", the driver's version. RuntimeUnavailable without one."""
+    with gpu_handle() as (nvml, handle):
+        capability = ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle)))
+        return text(nvml.nvmlDeviceGetName(handle)), capability, text(nvml.nvmlSystemGetDriverVersion())
+
+
+def accelerator(compute_ms: float | None = None) -> Accelerator:
+    """The GPU now, and this process on it; what the driver does not tell is None. compute_ms: to be told with it."""
+    name, capability, driver = gpu_names()
+    with gpu_handle() as (nvml, handle):
+
+        def told(ask: Any, *arguments: Any) -> Any:
+            try:
+                return ask(handle, *arguments)
+            except nvml.NVMLError:  # not on every GPU, nor inside every container
+                return None
+
+        processes = told(nvml.nvmlDeviceGetComputeRunningProcesses) or []
+        held = next((one.usedGpuMemory for one in processes if one.pid == os.getpid()), None)
+        return Accelerator(
+            name=f"{name} ({capability})",
+            driver=driver,
+            memory_mb=None if held is None else held / 1e6,
+            clock_mhz=told(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
+            compute_ms=compute_ms,
+        )
+
+
+def text(value: str | bytes) -> str:
+    """Older bindings give bytes."""
+    return value.decode() if isinstance(value, bytes) else value
