@@ -26,7 +26,7 @@ from ..runtimes.sidecars.sidecar import SIDECARS, Sidecar
 from .console import console
 
 # What is no runtime's own package: purpose, module.
-OTHERS = (("convert to ncnn", "pnnx"), ("predict --format parquet", "pyarrow"))
+OTHERS = (("convert to ncnn", "pnnx"), ("convert to LiteRT", "onnx2tf"), ("predict --format parquet", "pyarrow"))
 SIDECAR_PURPOSES = {"lite": "convert, run", "paddle2onnx": "convert"}
 
 

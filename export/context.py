@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,12 @@ def sidecar_python(sidecar: Sidecar) -> str:
             f"needs {sidecar.package}, which Python {version} here lacks: run 'edgerecall doctor --fix {sidecar.name}'"
         )
     return python
+
+
+def fenced(work: Path) -> dict[str, str]:
+    """What a converter of somebody else's gets of the environment: nothing that leads out of its folder."""
+    kept = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+    return {**{name: os.environ[name] for name in kept if name in os.environ}, "HOME": str(work)}
 
 
 def own_step(name: str, *arguments: str | Path) -> list[str]:

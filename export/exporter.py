@@ -66,6 +66,7 @@ FORMATS = {
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
     "mnn": Format("mnn", ("any",), "mnn_format:mnn", forms=ANY),
+    "litert": Format("litert", ("any",), "litert_format:litert", forms=ANY),
     "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=ANY),
 }
 

@@ -6,6 +6,7 @@ Paddle chooses between its two program formats by an environment variable read a
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -125,6 +126,15 @@ def mnn_fp16(answer: str, source: str, target: str) -> None:
     tell(answer, "MNN", [])
 
 
+def litert(source: str, target: str) -> None:
+    """ONNX -> TFLite, in the current folder; the batch stays free where it was."""
+    import onnx2tf
+
+    shutil.copyfile(source, "model.onnx")  # it writes into the file that it is given
+    onnx2tf.convert(input_onnx_file_path="model.onnx", output_folder_path="made", non_verbose=True, verbosity="error")
+    shutil.copyfile(Path("made") / "model_float32.tflite", target)
+
+
 def onnx_fp16(answer: str, source: str, target: str) -> None:
     """ONNX -> ONNX with its weights as float16."""
     from .quantize.onnx_half import halve_onnx
@@ -196,6 +206,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "nncf": nncf,
     "mnn": mnn,
     "mnn_fp16": mnn_fp16,
+    "litert": litert,
     "ncnn": ncnn,
     "ncnn_fp16": ncnn_fp16,
 }
@@ -203,6 +214,7 @@ STEPS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """Runs the named step; its reason goes to standard error as one line."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # OpenVINO's converter and NNCF do without it
     try:
         STEPS[sys.argv[1]](*sys.argv[2:])
     except Exception as error:  # everything a converter raises becomes a reason

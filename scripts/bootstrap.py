@@ -156,6 +156,8 @@ def main() -> None:
     if stamp.is_file() and stamp.read_text() == mark and works(core):
         return
     flatten.main()
+    from edgerecall.runtimes.core.versions import PACKAGES
+
     if not works([str(python), "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]):
         base = sys.executable if "--this" in sys.argv else find_python()
         run(f"virtual environment {venv.name}", [base, "-m", "venv", "--clear", str(venv)])
@@ -166,7 +168,8 @@ def main() -> None:
     arguments = shlex.join([*shlex.split(os.environ.get("CMAKE_ARGS", "")), *options])
     install = [*pip, "install", "--editable", ".[all,dev]"]
     run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
-    run("pnnx, without the torch that its script wants", [*pip, "install", "--quiet", "--no-deps", "pnnx"])
+    for module in ("pnnx", "onnx2tf"):
+        run(f"{module}, without what it does not need", [*pip, "install", "--quiet", *PACKAGES[module].by_hand.split()])
     if shutil.which("apt-get"):
         run("OpenMP", [str(python), "-m", "edgerecall.cross.host", "--openmp"])
     missing = []

@@ -43,6 +43,7 @@ FILE_TIERS = {
     "export/formats": "runtime",
     "export/sources": "runtime",
     "runtimes": "core",
+    "runtimes/backends/test_no_telemetry.py": "runtime",
     "runtimes/backends/test_onnxruntime_cuda.py": "runtime",
     "runtimes/gpu/test_tensorrt.py": "runtime",
     "scripts": "core",

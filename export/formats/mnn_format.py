@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from ..context import Context, own_step, run_step
+from ..context import Context, fenced, own_step, run_step
 from .onnx_format import any_onnx
-
-KEPT_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 
 
 def mnn(context: Context) -> dict[str, Path]:
@@ -22,9 +19,8 @@ def mnn(context: Context) -> dict[str, Path]:
 
 def convert(source: Path, target: Path, work: Path, *options: str) -> None:
     """Runs MNN's converter inside of `work`. FormatFailed with its reason."""
-    environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     command = own_step("mnn", source.resolve(), target.resolve(), *options)
-    run_step(command, {**environment, "HOME": str(work)}, label="MNN's converter", folder=work)
+    run_step(command, fenced(work), label="MNN's converter", folder=work)
 
 
 def without_norms(model: Any) -> Any:

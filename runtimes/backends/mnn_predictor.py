@@ -15,7 +15,7 @@ from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
-from .standard_output import standard_output_to
+from ..predictor.prints import redirected
 
 PACKAGE = Package("MNN", "MNN", "mnn")
 BACKENDS = (
@@ -34,7 +34,7 @@ BACKENDS = (
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
     """Drops what the library prints to standard output, and what other threads print there meanwhile."""
-    with Path(os.devnull).open("w") as nowhere, standard_output_to(nowhere.fileno()):
+    with Path(os.devnull).open("w") as nowhere, redirected(1, nowhere.fileno()):
         yield
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..predictor.interface import ExecutionRecord
 from ..predictor.precision import executed_name
-from .standard_output import standard_output_to
+from ..predictor.prints import redirected
 
 HEAVY = ("convolution", "deconvolution", "inner_product", "matmul")
 
@@ -19,7 +19,7 @@ def recorded(library: Path, action: Callable[[], object]) -> list[str]:
     """Lines that the loaded oneDNN `library` logs during the action. Whatever else is printed meanwhile is lost."""
     onednn = ctypes.CDLL(str(library))
     with tempfile.TemporaryFile() as log:
-        with standard_output_to(log.fileno()):
+        with redirected(1, log.fileno()):
             onednn.dnnl_set_verbose(1)
             try:
                 action()

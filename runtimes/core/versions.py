@@ -17,7 +17,7 @@ class Package:
 
     module: what is imported. distribution: what is installed; others: further ones that bring the same module.
     extra: of ours, which brings it. below: the first Python that it has no wheel for; otherwise: what else helps there.
-    shown: whether artifacts and results name its version.
+    shown: whether artifacts and results name its version. by_hand: what pip is to install where no extra can bring it.
     """
 
     module: str
@@ -27,6 +27,7 @@ class Package:
     otherwise: str = ""
     others: tuple[str, ...] = ()
     shown: bool = True
+    by_hand: str = ""
 
     @property
     def distributions(self) -> tuple[str, ...]:
@@ -44,7 +45,9 @@ PACKAGES = {
         PADDLE,
         Package("paddle2onnx", "paddle2onnx", "export", (3, 13), ", or run 'edgerecall doctor --fix paddle2onnx'"),
         Package("onnx", "onnx", "export-onnx", shown=False),
-        Package("pnnx", "pnnx", ""),
+        Package("pnnx", "pnnx", "", by_hand="--no-deps pnnx"),  # without torch
+        # Without what it does not import here, under Pythons older than it names: it does the same there.
+        Package("onnx2tf", "onnx2tf", "", by_hand="--no-deps --ignore-requires-python onnx2tf==2.6.9 sng4onnx==2.0.1"),
         Package("nncf", "nncf", "quantize"),
         Package("ml_dtypes", "ml_dtypes", "quantize", shown=False),
         Package("scipy", "scipy", "bench", shown=False),
@@ -87,7 +90,9 @@ def needs(
 def install_command(package: Package, extra: str = "") -> str:
     """What installs it."""
     chosen = extra or package.extra
-    return f"pip install 'edgerecall[{chosen}]'" if chosen else f"pip install --no-deps {package.distribution}"
+    if chosen:
+        return f"pip install 'edgerecall[{chosen}]'"
+    return f"pip install {package.by_hand or f'--no-deps {package.distribution}'}"
 
 
 def missing_package(error: ImportError, packages: Mapping[str, Package] = PACKAGES) -> str | None:

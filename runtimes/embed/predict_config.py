@@ -116,7 +116,7 @@ def run_options(settings: RecGlobal, images: int = 1) -> RunOptions:
     """
     if settings.use_tensorrt:
         raise RuntimeUnavailable(
-            "use_tensorrt: is not Paddle's here: use 'runtime: tensorrt', and a bundle made by 'edgerecall export'"
+            "use_tensorrt: not by Paddle here: use 'runtime: tensorrt', and a bundle made by 'edgerecall export'"
         )
     described = chosen_backend(settings)
     threads = usable_threads(settings)

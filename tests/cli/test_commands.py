@@ -258,7 +258,7 @@ def test_predict_with_a_plain_model(
     result = predict(edgerecall, path, data / "mug_final", plain)
     assert result.returncode == 0 and result.stdout.count(":\t[") == len(list((data / "mug_final").iterdir()))
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.runtime=openvino"), 2, "edgerecall export --model")
-    one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_tensorrt=True"), 2, "TensorRT")
+    one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_tensorrt=True"), 2, "'runtime: tensorrt'")
     one_line(predict(edgerecall, path, data, plain, "-o", "Global.use_gpu=True"), 2, "CPU build")
     size = "RecPreProcess.transform_ops.0.ResizeImage.size=[224, 224]"
     one_line(

@@ -51,7 +51,7 @@ def export(edgerecall: Run, tmp_path: Path, data: Path, model: Path, *more: str)
 @pytest.mark.cpu_sensitive
 def test_every_format_of_a_checkpoint(real_bundle: Path, lite_ready: None) -> None:
     manifest = Bundle.open(real_bundle).manifest
-    names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn"]
+    names = ["paddle", "paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn", "litert"]
     assert [artifact.name for artifact in manifest.artifacts] == names and manifest.skipped == ()
     for artifact in manifest.artifacts:
         if artifact.name in ("lite-armv8", "lite-armv7"):
@@ -90,7 +90,7 @@ def test_a_users_model_reaches_lite(
     assert result.returncode == 0, result.stdout + result.stderr
     bundle = Bundle.open(tmp_path / "bundle")
     made = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
-    assert set(made) == {"paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn"}
+    assert set(made) == {"paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn", "litert"}
     assert bundle.manifest.source["lite_passes"][change] > 0
     check = made["lite-x86"].check
     scale = np.abs(bundle.golden()[2]).max()
@@ -102,7 +102,7 @@ def test_a_pir_only_model_says_why_lite_is_missing(edgerecall: Run, tmp_path: Pa
     result = export(edgerecall, tmp_path, data, trace("flatten", tmp_path / "model", pir=True))
     assert result.returncode == 0, result.stdout + result.stderr
     bundle = Bundle.open(tmp_path / "bundle")
-    assert {artifact.name for artifact in bundle.manifest.artifacts} == {"paddle", "onnx", "openvino", "mnn"}
+    assert {artifact.name for artifact in bundle.manifest.artifacts} == {"paddle", "onnx", "openvino", "mnn", "litert"}
     reasons = {skipped.name: skipped.reason for skipped in bundle.manifest.skipped}
     assert "FLAGS_enable_pir_api=0" in reasons["lite-x86"]
 

@@ -22,6 +22,7 @@ constexpr char kRemedy[] =
     "EDGERECALL_ONNXRUNTIME";
 
 SharedLibrary open_library(const RunOptions& options) {
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // 1.29 and newer tell Microsoft of each process and model
   return {library_path(options.library, "EDGERECALL_ONNXRUNTIME", "libonnxruntime.so"), kRemedy};
 }
 

@@ -199,6 +199,6 @@ def test_losses_are_those_of_the_layers(quantised: Path) -> None:
 def test_words_after_the_runtime(quantised: Path) -> None:
     assert ask(quantised, "onnxruntime:onnx-int8").cosine == ask(quantised).cosine
     with pytest.raises(
-        InputError, match=r"expected after the runtime one of fp32, fp16, bf16, int8, .*onnx-int8, got 'int4'"
+        InputError, match=r"expected after the runtime one of fp32, tf32, fp16, bf16, int8, .*onnx-int8, got 'int4'"
     ):
         ask(quantised, "onnxruntime:int4")

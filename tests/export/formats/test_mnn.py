@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import struct
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from many_threads import assert_threads_change_nothing, encoded
+from no_sockets import without_sockets
 from onnx import helper
 from small_onnx import DIM, SIDE, constant, network, write
 
@@ -133,30 +133,6 @@ def test_half_the_bytes(edgerecall: Run, real_bundle: Path, tmp_path: Path) -> N
     half, whole = (bundle.artifact("mnn", quantisation=name) for name in ("fp16", "fp32"))
     assert half.size_bytes < 0.65 * whole.size_bytes and half.recipe is not None and half.recipe.tool == "MNN"
     assert half.check is not None and half.check.min_cosine > 0.9999 and half.check.max_abs_error > 0
-
-
-# A filter of system calls: sockets of any kind fail. (BPF: load the architecture and the number, compare, return.)
-SECCOMP = """
-import ctypes, os, sys
-class Filter(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
-class Program(ctypes.Structure):
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter))]
-numbers = {numbers}
-rules = [(0x20, 0, 0, 0)] + [(0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
-rules += [(0x06, 0, 0, 0x7fff0000), (0x06, 0, 0, 0x80000000)]  # allow; kill the process
-code = (Filter * len(rules))(*(Filter(*rule) for rule in rules))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
-assert libc.prctl(22, 2, ctypes.byref(Program(len(rules), code)), 0, 0) == 0, ctypes.get_errno()
-"""
-SOCKETS = {"x86_64": (41, 42, 49, 53), "aarch64": (198, 199, 200, 203)}  # socket, connect, bind, socketpair
-
-
-def without_sockets(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python code that may open no socket; it is killed if it does."""
-    begin = SECCOMP.format(numbers=SOCKETS[os.uname().machine])
-    return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False)
 
 
 def test_the_converter_opens_no_socket_and_writes_in_its_folder_alone(tmp_path: Path) -> None:

@@ -485,7 +485,13 @@ def test_all_the_way_without_paddle(edgerecall: Run, tmp_path: Path, data: Path,
     source = ("--model", model, "--preprocess", tmp_path / "transform.txt", "--images", tmp_path / "images")
     assert "16-d" in ask("export", bundle, *source, "--formats", "all,ncnn")
     manifest = Bundle.open(bundle).manifest
-    assert [one.name for one in manifest.artifacts] == ["onnx", "openvino", "mnn", "ncnn"] and manifest.skipped == ()
+    assert [one.name for one in manifest.artifacts] == [
+        "onnx",
+        "openvino",
+        "mnn",
+        "litert",
+        "ncnn",
+    ] and manifest.skipped == ()
     assert manifest.source["form"] == "onnx" and manifest.source["onnx_passes"]["batch"] == "was 1"
     assert manifest.spec.input_name == "input.1" and "paddlepaddle" not in json.dumps(manifest.source)
     assert "ok" in ask("verify", bundle)
@@ -494,7 +500,9 @@ def test_all_the_way_without_paddle(edgerecall: Run, tmp_path: Path, data: Path,
     rows = ask("bench", bundle, "--images", data, "--samples", 4, "--rounds", 2, "--json", tmp_path / "bench.json")
     found = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())["rows"]}
     assert len(found) == 8 and all(row["status"] in ("ok", "undecided") for row in found.values()), rows
-    assert all(found[name]["delta_recall1"] == 0 for name in ("onnxruntime", "openvino", "mnn", "ncnn")), found
+    assert all(found[name]["delta_recall1"] == 0 for name in ("onnxruntime", "openvino", "mnn", "litert", "ncnn")), (
+        found
+    )
     config = {"rec_inference_model_dir": str(bundle), "infer_imgs": str(data), "runtime": "openvino"}
     (tmp_path / "predict.yaml").write_text(json.dumps({"Global": config}))
     assert len(ask("predict", "-c", tmp_path / "predict.yaml").splitlines()) > 40

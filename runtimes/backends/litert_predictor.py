@@ -1,0 +1,103 @@
+"""LiteRT (TensorFlow Lite), by its own Python package; XNNPACK computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import RuntimeFailed, RuntimeUnavailable
+from ..core.text import one_line
+from ..core.versions import Package, needs
+from ..predictor.backend import Backend
+from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.prints import redirected
+
+PACKAGE = Package("ai_edge_litert", "ai-edge-litert", "litert")
+BACKENDS = (
+    Backend(
+        name="litert",
+        predictor=f"{__name__}:LiteRtPredictor",
+        title="LiteRT",
+        package=PACKAGE,
+        imports="ai_edge_litert.interpreter",
+        file_format="`.tflite`",
+        order=48,
+    ),
+)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Drops what the library prints to standard error, and what other threads print there meanwhile."""
+    with Path(os.devnull).open("w") as nowhere, redirected(2, nowhere.fileno()):
+        yield
+
+
+class LiteRtPredictor(Predictor):
+    """files: `model` (`.tflite`), whose images are `(N, H, W, 3)` or `(N, 3, H, W)`. It tells nothing of what it
+    computes, but to how many groups of layers XNNPACK was given.
+    """
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise RuntimeUnavailable(f"runtime 'litert' {needs(PACKAGE, error=error)}") from error
+        if options.precision != "fp32":
+            raise RuntimeUnavailable("runtime 'litert' runs the model's own types (fp32): ask for fp32")
+        self.io, self._ready = io, 0
+        try:
+            with silent():  # it tells of XNNPACK
+                self._interpreter = Interpreter(model_path=files["model"], num_threads=options.threads)
+                given, self._output = self._ends()
+                self._channels_last = given["shape"][-1] == 3
+                self._input = given["index"]
+                self._prepare(options.batch)
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFailed(f"litert cannot load the model: {one_line(error)}") from error
+        operators = [operator["op_name"] for operator in self._interpreter._get_ops_details()]
+        self.info = RuntimeInfo(
+            "litert", version("ai-edge-litert"), "fp32", None, detail={"xnnpack": operators.count("DELEGATE")}
+        )
+
+    def _ends(self) -> tuple[dict[str, Any], int]:
+        """The input, and the output's index. ValueError for a model that takes no float32 images and gives vectors."""
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise ValueError(f"expected one input and one output, it has {len(inputs)} and {len(outputs)}")
+        channels, height, width = self.io.input_shape
+        shape = tuple(map(int, inputs[0]["shape"][1:]))
+        if inputs[0]["dtype"] != np.float32 or shape not in ((height, width, channels), (channels, height, width)):
+            raise ValueError(
+                f"expected float32 images {height} x {width}, it takes {inputs[0]['dtype'].__name__} {shape}"
+            )
+        return inputs[0], int(outputs[0]["index"])
+
+    def _prepare(self, count: int) -> None:
+        """Makes the interpreter ready for a batch size."""
+        channels, height, width = self.io.input_shape
+        sides = (height, width, channels) if self._channels_last else (channels, height, width)
+        self._interpreter.resize_tensor_input(self._input, (count, *sides))
+        self._interpreter.allocate_tensors()
+        self._ready = count
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        if len(batch) != self._ready:
+            self._prepare(len(batch))
+        # Into its own memory; no view of it may live while it runs.
+        np.copyto(
+            self._interpreter.tensor(self._input)(), batch.transpose(0, 2, 3, 1) if self._channels_last else batch
+        )
+        self._interpreter.invoke()
+        return checked_output("litert", self._interpreter.get_tensor(self._output), len(batch), self.io)
+
+    def runtime_object(self) -> Any:
+        """The `Interpreter`."""
+        return self._interpreter
