@@ -41,7 +41,9 @@ photos: setup
 	    --html $(PHOTOS)/report.html --markdown $(PHOTOS)/report.md
 	@cat $(PHOTOS)/report.md
 
-test: lint cpp-test pytest
+test: setup
+	@$(MAKE) --no-print-directory -j3 lint cpp-test $(TORCH)/installed
+	@$(MAKE) --no-print-directory pytest
 
 setup:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) $(if $(filter command environment,$(word 1,$(origin PYTHON))),--this)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def silent() -> Iterator[None]:
 
 class LiteRtPredictor(Predictor):
     """files: `model` (`.tflite`), whose images are `(N, H, W, 3)` or `(N, 3, H, W)`. It tells nothing of what it
-    computes, but to how many groups of layers XNNPACK was given.
+    computes, but how many groups of layers XNNPACK was given. A model that can be of one image alone, as many are, gets
+    a batch one by one.
     """
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
@@ -52,20 +54,33 @@ class LiteRtPredictor(Predictor):
             raise RuntimeUnavailable(f"runtime 'litert' {needs(PACKAGE, error=error)}") from error
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'litert' runs the model's own types (fp32): ask for fp32")
-        self.io, self._ready = io, 0
+        self.io, self._single = io, False
+        self._fresh = partial(Interpreter, model_path=files["model"], num_threads=options.threads)
         try:
             with silent():  # it tells of XNNPACK
-                self._interpreter = Interpreter(model_path=files["model"], num_threads=options.threads)
-                given, self._output = self._ends()
-                self._channels_last = given["shape"][-1] == 3
-                self._input = given["index"]
-                self._prepare(options.batch)
+                self._open(options.batch)
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailed(f"litert cannot load the model: {one_line(error)}") from error
         operators = [operator["op_name"] for operator in self._interpreter._get_ops_details()]
-        self.info = RuntimeInfo(
-            "litert", version("ai-edge-litert"), "fp32", None, detail={"xnnpack": operators.count("DELEGATE")}
-        )
+        detail = {"xnnpack": operators.count("DELEGATE")}
+        self.info = RuntimeInfo("litert", version("ai-edge-litert"), "fp32", None, detail=detail)
+
+    def _open(self, count: int) -> None:
+        """Loads the model and makes it ready for a batch size, or for one image where it takes no such batch."""
+        self._interpreter = self._fresh()
+        given, self._output = self._ends()
+        self._channels_last, self._input = given["shape"][-1] == 3, given["index"]
+        try:
+            self._prepare(count)
+        except RuntimeError:
+            if count == 1:
+                raise
+            self._one_by_one()
+
+    def _one_by_one(self) -> None:
+        """What failed to take a batch cannot go on: the model is loaded again, for single images."""
+        self._single = True
+        self._open(1)
 
     def _ends(self) -> tuple[dict[str, Any], int]:
         """The input, and the output's index. ValueError for a model that takes no float32 images and gives vectors."""
@@ -89,6 +104,17 @@ class LiteRtPredictor(Predictor):
         self._ready = count
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        if not self._single:
+            try:
+                return checked_output("litert", self._run(batch), len(batch), self.io)
+            except RuntimeError as error:  # shapes inside that name one image
+                if len(batch) == 1:
+                    raise RuntimeFailed(f"litert: the inference failed: {one_line(error)}") from error
+                self._one_by_one()
+        outputs = [self._run(batch[index : index + 1]) for index in range(len(batch))]
+        return checked_output("litert", np.concatenate(outputs), len(batch), self.io)
+
+    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         if len(batch) != self._ready:
             self._prepare(len(batch))
         # Into its own memory; no view of it may live while it runs.
@@ -96,7 +122,10 @@ class LiteRtPredictor(Predictor):
             self._interpreter.tensor(self._input)(), batch.transpose(0, 2, 3, 1) if self._channels_last else batch
         )
         self._interpreter.invoke()
-        return checked_output("litert", self._interpreter.get_tensor(self._output), len(batch), self.io)
+        output: NDArray[Any] = self._interpreter.get_tensor(self._output)
+        if len(output) != len(batch):
+            raise RuntimeError(f"{len(output)} embeddings of {len(batch)} images")
+        return output
 
     def runtime_object(self) -> Any:
         """The `Interpreter`."""

@@ -93,6 +93,19 @@ def prepared_input(folder: Path) -> str:
     return str(onnx.load(str(folder / "plain.onnx")).graph.input[0].name)
 
 
+def test_a_model_of_one_image_gets_a_batch_one_by_one(tmp_path: Path) -> None:
+    """As ONNX comes from exporters that were given no free batch, and TFLite from most."""
+    source = write(network(batch=1, token=True), tmp_path / "model.onnx")
+    expected = reference(source, noise(5), None)
+    files = made(tmp_path, source)
+    for batch in (1, 4):
+        with open_files("litert", files, IO, RunOptions(batch=batch)) as predictor:
+            for count in (1, 5, 2):
+                got = predictor.embed(noise(5)[:count])
+                np.testing.assert_allclose(got, expected[:count], atol=5e-5 * abs(expected).max())
+            assert predictor._single
+
+
 def test_under_threads(real_bundle: Path, data: Path) -> None:
     bundle = Bundle.open(real_bundle)
     files = bundle.files(bundle.artifact("litert"))
