@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..export.sources import FORMS
 from .console import command_line, console, progress_bar, setup_logging
 
 
@@ -19,7 +20,10 @@ from .console import command_line, console, progress_bar, setup_logging
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of it.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="NAME or NAME.pdparams of a training run.")
 @click.option(
-    "--model", "model_path", type=click.Path(path_type=Path), help="ONNX file, or folder of a Paddle inference model."
+    "--model",
+    "model_path",
+    type=click.Path(path_type=Path),
+    help="FILE.onnx, FILE.tflite, FILE.param (ncnn), or folder of a Paddle inference model.",
 )
 @click.option("--output", metavar="NAME", help="The ONNX model's tensor that is the embedding; default: its output.")
 @click.option(
@@ -53,8 +57,8 @@ def command(
     calibrate_count: int,
     force: bool,
 ) -> int:
-    """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a model in ONNX or Paddle's format
-    (--model FILE|FOLDER --preprocess NAME|FILE --images DIR).
+    """Export to the folder BUNDLE: a checkpoint (-c CONFIG --checkpoint NAME), or a model in ONNX, TFLite's,
+    ncnn's or Paddle's format (--model FILE|FOLDER --preprocess NAME|FILE --images DIR).
 
     Without BUNDLE and --checkpoint they are the config's Global.save_inference_dir and Global.pretrained_model."""
     if (config_path is None) == (model_path is None):
@@ -65,8 +69,8 @@ def command(
         raise click.UsageError("--model needs BUNDLE, --preprocess NAME or FILE, and --images DIR")
     if model_path is None and not preprocessing is output is None:
         raise click.UsageError("--preprocess and --output are for --model: a config says both")
-    is_onnx = model_path is not None and model_path.suffix.lower() == ".onnx"
-    if output is not None and not is_onnx:
+    form = FORMS.get(model_path.suffix.lower(), "paddle") if model_path is not None else "paddle"
+    if output is not None and form != "onnx":
         raise click.UsageError("--output is for a --model in ONNX")
     from ..export.exporter import FORMATS, all_formats, export_bundle
     from ..runtimes.bundle.manifest import MANIFEST
@@ -74,7 +78,7 @@ def command(
     from ..runtimes.core.files import refuse_to_replace
     from ..runtimes.preprocess.images import find_images
 
-    every = all_formats("onnx" if is_onnx else "paddle")
+    every = all_formats(form)
     named = [name.strip() for name in formats.split(",")]
     names = list(dict.fromkeys(name for part in named for name in (every if part == "all" else (part,))))
     for name in names:
@@ -116,7 +120,7 @@ def command(
         else:
             assert model_path is not None and preprocessing is not None and images is not None
             files = find_images(images)
-            source = from_outside(model_path, preprocessing, output, Path(scratch), is_onnx)
+            source = from_outside(model_path, preprocessing, output, Path(scratch), form)
 
         failures = []
 
@@ -142,15 +146,19 @@ def command(
     return int(failed)
 
 
-def from_outside(model: Path, preprocessing: str, output: str | None, scratch: Path, is_onnx: bool) -> Any:
+def from_outside(model: Path, preprocessing: str, output: str | None, scratch: Path, form: str) -> Any:
     """A user's own model as a source."""
     from ..runtimes.preprocess.presets import find_preprocess
 
     preprocess = find_preprocess(preprocessing)
-    if is_onnx:
+    if form == "onnx":
         from ..export.sources.onnx_source import from_onnx
 
         return from_onnx(model, preprocess, scratch, output)
+    if form != "paddle":
+        from ..export.sources.own_source import from_own
+
+        return from_own(model, preprocess)
     from ..export.sources.paddle_source import from_model
 
     return from_model(model, preprocess)

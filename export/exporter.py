@@ -66,14 +66,16 @@ FORMATS = {
     "lite-armv8": Format("lite", ("aarch64",), "lite_format:armv8"),
     "lite-armv7": Format("lite", ("armv7l",), "lite_format:armv7"),
     "mnn": Format("mnn", ("any",), "mnn_format:mnn", forms=ANY),
-    "litert": Format("litert", ("any",), "litert_format:litert", forms=ANY),
-    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=ANY),
+    "litert": Format("litert", ("any",), "litert_format:litert", forms=(*ANY, "litert")),
+    "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=(*ANY, "ncnn")),
 }
 
 
 def all_formats(form: str) -> tuple[str, ...]:
-    """What "all" means for a source of this form."""
-    return tuple(name for name, entry in FORMATS.items() if form in entry.forms and not entry.opt_in)
+    """What "all" means for a source of this form; of a runtime's own form its runtime."""
+    return tuple(
+        name for name, entry in FORMATS.items() if form in entry.forms and (not entry.opt_in or entry.runtime == form)
+    )
 
 
 class Report(Protocol):
@@ -87,7 +89,7 @@ class Source:
     """A model to export. models: forms at hand (see `Context`). reasons: why another form is missing.
 
     reference: float32 `(N, 3, H, W)` -> `(N, D)`, what every artifact is checked against.
-    about: where it came from, for the manifest.
+    about: where it came from, for the manifest. quantisation: of its weights, where they are sealed as they come.
     """
 
     preprocess: Preprocess
@@ -97,6 +99,7 @@ class Source:
     reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     about: dict[str, Any]
     input_name: str
+    quantisation: str = "fp32"
 
 
 def make_golden(
@@ -129,14 +132,14 @@ def make_golden(
     return names, stacked, embeddings
 
 
-def make_artifact(name: str, context: Context) -> Artifact:
-    """Makes one format's files. FormatFailed with the reason."""
+def make_artifact(name: str, context: Context, quantisation: str = "fp32") -> Artifact:
+    """Makes one format's files, of weights so quantised. FormatFailed with the reason."""
     entry = FORMATS[name]
     module, _, function = entry.maker.partition(":")
     maker = getattr(importlib.import_module(f".formats.{module}", __package__), function)
     files = maker(context)
     described = tuple(describe_file(context.folder, path, role) for role, path in files.items())
-    return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, files=described)
+    return Artifact(name=name, runtime=entry.runtime, targets=entry.targets, files=described, quantisation=quantisation)
 
 
 def check_artifact(
@@ -213,7 +216,7 @@ def export_bundle(
         for name in formats:
             placed_before = len(context.placed)
             try:
-                made = make_artifact(name, context)
+                made = make_artifact(name, context, source.quantisation)
                 artifacts.append(checked(made, Bundle(folder, manifest([made])), tensors, embeddings))
                 report(name, None, artifacts[-1].unchecked)
             except (DiskFull, UnsoundModel):

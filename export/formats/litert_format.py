@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 from ...runtimes.core.versions import needs
@@ -12,6 +13,9 @@ from .onnx_format import any_onnx
 
 def litert(context: Context) -> dict[str, Path]:
     """Weights in float32; images as `(N, H, W, 3)`. The converter runs in a folder of its own."""
+    if "litert" in context.models:  # it came so
+        (model,) = context.model("litert")
+        return {"model": Path(shutil.copyfile(model, context.place("litert") / "model.tflite"))}
     if importlib.util.find_spec("onnx2tf") is None:
         raise FormatFailed(needs("onnx2tf"))
     target, work = context.place("litert") / "model.tflite", context.scratch / "litert"

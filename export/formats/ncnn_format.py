@@ -20,6 +20,10 @@ def pnnx_program() -> Path:
 
 def ncnn(context: Context) -> dict[str, Path]:
     """Weights kept in float32: pnnx halves them unless told not to."""
+    if "ncnn" in context.models:  # it came so
+        place = context.place("ncnn")
+        model, weights = (Path(shutil.copyfile(file, place / f"model{file.suffix}")) for file in context.model("ncnn"))
+        return {"model": model, "weights": weights}
     program = pnnx_program()
     work = context.scratch / "pnnx"
     work.mkdir()

@@ -18,6 +18,7 @@ from ..core.text import one_line
 from ..core.versions import Package, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
+from ..predictor.precision import executed_name
 from ..predictor.prints import redirected
 
 PACKAGE = Package("ai_edge_litert", "ai-edge-litert", "litert")
@@ -29,6 +30,7 @@ BACKENDS = (
         package=PACKAGE,
         imports="ai_edge_litert.interpreter",
         file_format="`.tflite`",
+        quantisations=("fp32", "fp16", "int8"),
         order=48,
     ),
 )
@@ -41,6 +43,9 @@ def silent() -> Iterator[None]:
         yield
 
 
+HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+
+
 class LiteRtPredictor(Predictor):
     """files: `model` (`.tflite`), whose images are `(N, H, W, 3)` or `(N, 3, H, W)`. It tells nothing of what it
     computes, but how many groups of layers XNNPACK was given. A model that can be of one image alone, as many are, gets
@@ -49,21 +54,28 @@ class LiteRtPredictor(Predictor):
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert.interpreter import Interpreter, OpResolverType
         except ImportError as error:
             raise RuntimeUnavailable(f"runtime 'litert' {needs(PACKAGE, error=error)}") from error
         if options.precision != "fp32":
             raise RuntimeUnavailable("runtime 'litert' runs the model's own types (fp32): ask for fp32")
         self.io, self._single = io, False
         self._fresh = partial(Interpreter, model_path=files["model"], num_threads=options.threads)
+        if not options.graph_optimization:
+            self._fresh = partial(self._fresh, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         try:
             with silent():  # it tells of XNNPACK
                 self._open(options.batch)
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailed(f"litert cannot load the model: {one_line(error)}") from error
-        operators = [operator["op_name"] for operator in self._interpreter._get_ops_details()]
-        detail = {"xnnpack": operators.count("DELEGATE")}
-        self.info = RuntimeInfo("litert", version("ai-edge-litert"), "fp32", None, detail=detail)
+        operators = self._interpreter._get_ops_details()
+        detail = {
+            "xnnpack": sum(operator["op_name"] == "DELEGATE" for operator in operators),
+            "weights": stored_as(self._interpreter.get_tensor_details()),
+            "input_name": self._interpreter.get_input_details()[0]["name"],
+        }
+        # As the model's own types say: nothing records what ran.
+        self.info = RuntimeInfo("litert", version("ai-edge-litert"), computed_in(operators), None, detail=detail)
 
     def _open(self, count: int) -> None:
         """Loads the model and makes it ready for a batch size, or for one image where it takes no such batch."""
@@ -130,3 +142,15 @@ class LiteRtPredictor(Predictor):
     def runtime_object(self) -> Any:
         """The `Interpreter`."""
         return self._interpreter
+
+
+def stored_as(tensors: list[dict[str, Any]]) -> str:
+    """How a model's weights are quantised: "int8" or "fp16" where any tensor is, else "fp32"."""
+    types = {tensor["dtype"] for tensor in tensors}
+    return next((name for kind, name in ((np.int8, "int8"), (np.float16, "fp16")) if kind in types), "fp32")
+
+
+def computed_in(operators: list[dict[str, Any]]) -> str:
+    """The types that the heavy layers multiply in; float activations by int8 weights are made int8 on the way."""
+    factors = [operator["operand_types"][:2] for operator in operators if operator["op_name"] in HEAVY]
+    return executed_name({"int8" if np.int8 in pair else np.dtype(pair[0]).name for pair in factors})

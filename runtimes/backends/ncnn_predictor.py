@@ -46,12 +46,14 @@ class NcnnPredictor(Predictor):
         if options.precision not in ("fp32", "bf16"):
             raise RuntimeUnavailable("runtime 'ncnn' on this machine runs fp32 and bf16: ask for one of them")
         self.io, self._mat, self._param = io, ncnn.Mat, Path(files["model"])
-        self._net = open_net(files["model"], files["weights"], options.threads, options.precision == "bf16")
+        bf16, optimised = options.precision == "bf16", options.graph_optimization
+        self._net = open_net(files["model"], files["weights"], options.threads, bf16, optimised)
         self._ends = (self._net.input_names()[0], self._net.output_names()[0])
         # It tells nothing of what it computes; layers with int8 weights it refuses, or computes so.
         int8 = ["int8"] if any(layer.is_int8 for layer in read_layers(self._param)) else []
         precision = executed_name([options.precision, *int8])
-        self.info = RuntimeInfo("ncnn", ncnn.__version__, precision, self._net.opt.num_threads)
+        detail = {"input_name": self._ends[0]}
+        self.info = RuntimeInfo("ncnn", ncnn.__version__, precision, self._net.opt.num_threads, detail=detail)
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         rows = []

@@ -13,8 +13,11 @@ from ..core.errors import RuntimeFailed
 from .ncnn_model import read_layers
 
 
-def open_net(param: Path | str, weights: Path | str, threads: int = 1, bf16: bool = False) -> Any:
-    """ncnn's `Net` of the two files, on the CPU, in float32 or bf16 but for its int8 layers.
+def open_net(
+    param: Path | str, weights: Path | str, threads: int = 1, bf16: bool = False, optimised: bool = True
+) -> Any:
+    """ncnn's `Net` of the two files, on the CPU, in float32 or bf16 but for its int8 layers. optimised: whether it may
+    convolve by Winograd's way or as matrix products, and pack channels.
 
     RuntimeFailed where they are no model.
     """
@@ -27,6 +30,8 @@ def open_net(param: Path | str, weights: Path | str, threads: int = 1, bf16: boo
     # All of these are on by default where the CPU has them.
     wanted.use_fp16_packed = wanted.use_fp16_storage = wanted.use_fp16_arithmetic = False
     wanted.use_bf16_storage = bf16
+    if not optimised:
+        wanted.use_winograd_convolution = wanted.use_sgemm_convolution = wanted.use_packing_layout = False
     if net.load_param(str(param)) != 0 or net.load_model(str(weights)) != 0:
         raise RuntimeFailed("ncnn cannot load the model")
     return net

@@ -45,7 +45,8 @@ class RunOptions:
     threads: CPU threads inside one inference. replicas: inferences at the same time, by replicas, each with as many.
     batch: the size to be ready for; others may take longer when they first come. precision: one of
     `precision.EXECUTIONS`: how the runtime computes.
-    onednn: for Paddle Inference; graph_optimization: for it and ONNX Runtime; the others always use theirs.
+    onednn: for Paddle Inference; graph_optimization: for it, ONNX Runtime, LiteRT and ncnn; the others always
+    use theirs.
     device: "cpu" or "gpu", for Paddle Inference, which then takes gpu_memory_mb at first; other runtimes have one.
     """
 

@@ -26,6 +26,7 @@ NAMES = {
     "float": "fp32",
     "f16": "fp16",
     "float16": "fp16",
+    "float32": "fp32",
     "bfloat16": "bf16",
     "s8": "int8",
     "i8": "int8",
