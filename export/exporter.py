@@ -23,6 +23,7 @@ from ..runtimes.bundle.manifest import (
     Artifact,
     Check,
     Manifest,
+    Quantisation,
     Skipped,
     describe_file,
     host_target,
@@ -99,7 +100,7 @@ class Source:
     reference: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     about: dict[str, Any]
     input_name: str
-    quantisation: str = "fp32"
+    quantisation: Quantisation = "fp32"
 
 
 def make_golden(
@@ -132,7 +133,7 @@ def make_golden(
     return names, stacked, embeddings
 
 
-def make_artifact(name: str, context: Context, quantisation: str = "fp32") -> Artifact:
+def make_artifact(name: str, context: Context, quantisation: Quantisation = "fp32") -> Artifact:
     """Makes one format's files, of weights so quantised. FormatFailed with the reason."""
     entry = FORMATS[name]
     module, _, function = entry.maker.partition(":")

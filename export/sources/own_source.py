@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtimes.bundle.manifest import Quantisation
 from ...runtimes.core.errors import InputError, RuntimeFailed, RuntimeUnavailable
 from ...runtimes.core.files import sha256
 from ...runtimes.graphs.ncnn_model import NcnnModel
@@ -68,8 +69,8 @@ def own_files(model: Path, form: str) -> tuple[Path, ...]:
     return files
 
 
-def of_ncnn(model: Path) -> str:
+def of_ncnn(model: Path) -> Quantisation:
     """What the weights of an ncnn model are: "int8" or "fp16" where any is, else "fp32"."""
     found = NcnnModel.read(model)
     kinds = {str(weights.values.dtype) for layer in found.weights for weights in layer}
-    return next((name for kind, name in (("int8", "int8"), ("float16", "fp16")) if kind in kinds), "fp32")
+    return "int8" if "int8" in kinds else "fp16" if "float16" in kinds else "fp32"

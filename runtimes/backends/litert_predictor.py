@@ -48,8 +48,8 @@ HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "B
 
 class LiteRtPredictor(Predictor):
     """files: `model` (`.tflite`), whose images are `(N, H, W, 3)` or `(N, 3, H, W)`. It tells nothing of what it
-    computes, but how many groups of layers XNNPACK was given. A model that can be of one image alone, as many are, gets
-    a batch one by one.
+    computes, but how many groups of layers XNNPACK was given. A model of one image, as most are, gets a
+    batch one by one.
     """
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
@@ -82,10 +82,11 @@ class LiteRtPredictor(Predictor):
         self._interpreter = self._fresh()
         given, self._output = self._ends()
         self._channels_last, self._input = given["shape"][-1] == 3, given["index"]
+        self._single = self._single or given["shape_signature"][0] == 1
         try:
-            self._prepare(count)
+            self._prepare(1 if self._single else count)
         except RuntimeError:
-            if count == 1:
+            if self._single or count == 1:
                 raise
             self._one_by_one()
 
@@ -101,6 +102,8 @@ class LiteRtPredictor(Predictor):
             raise ValueError(f"expected one input and one output, it has {len(inputs)} and {len(outputs)}")
         channels, height, width = self.io.input_shape
         shape = tuple(map(int, inputs[0]["shape"][1:]))
+        if inputs[0]["shape_signature"][0] not in (-1, 1):
+            raise ValueError(f"expected one image or a free batch, it takes {inputs[0]['shape_signature'][0]} images")
         if inputs[0]["dtype"] != np.float32 or shape not in ((height, width, channels), (channels, height, width)):
             raise ValueError(
                 f"expected float32 images {height} x {width}, it takes {inputs[0]['dtype'].__name__} {shape}"
