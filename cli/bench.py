@@ -146,7 +146,7 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
     """The command's options as BenchOptions. everything: the runtimes that "all" means."""
     from ..bench.measure.machine import parse_cpus
     from ..bench.schema.gates import Gates
-    from ..bench.schema.options import BenchOptions, parse_names, parse_range
+    from ..bench.schema.options import BenchOptions, names_in, parse_names, parse_range
     from ..bench.schema.rows import LOCAL
     from ..runtimes.predictor.precision import EXECUTIONS
     from ..runtimes.predictor.registry import backend
@@ -156,7 +156,7 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
     gates = Gates.read(given["gates_file"], min_cosine=given["min_cosine"], max_recall_drop=given["max_recall_drop"])
     return BenchOptions(
         runtimes=runtimes,
-        quantisation=() if "all" in given["quantisation"] else parse_names(given["quantisation"], ()),
+        quantisation=() if "all" in names_in(given["quantisation"]) else parse_names(given["quantisation"], ()),
         threads=parse_range(given["threads"], "threads"),
         precision=parse_names(given["precision"], executions),
         batch=parse_range(given["batch"], "batch"),
@@ -166,7 +166,8 @@ def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:
         devices=tuple(name for name in given["devices"] if name != LOCAL),
         device_programs=given["device_programs"],
         device_cpus=given["device_cpus"],
-        every="all" in map(str.strip, given["runtime"].split(",")),
+        every="all" in names_in(given["runtime"]),
+        named=tuple(name for name in names_in(given["runtime"]) if name != "all"),
         **{
             name: given[name]
             for name in ("samples", "rounds", "seconds", "timeout_s", "together", "stage", "strict", "sequential")

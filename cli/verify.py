@@ -11,7 +11,7 @@ from .console import console, progress_bar
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the bundle has.")
+@click.option("--runtime", default="all", show_default=True, help="Comma list; all: what the bundle has, on the CPU.")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--precision", default="fp32", show_default=True, help="How runtimes compute: fp32, tf32, fp16 or bf16.")
 def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
@@ -20,6 +20,7 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
     What could not be made for this machine when the bundle was exported is listed, and is no failure."""
     from rich.table import Table
 
+    from ..bench.schema.options import names_in, parse_names
     from ..runtimes.bundle.bundle import Bundle
     from ..runtimes.bundle.manifest import host_target, machine_names
     from ..runtimes.core.errors import BundleError
@@ -31,10 +32,10 @@ def command(bundle: Path, runtime: str, threads: int, precision: str) -> int:
     opened.check()
     if not opened.manifest.artifacts:
         raise BundleError(f"{bundle}: expected artifacts, it has none: export it again")
-    names = opened.runtimes() if runtime == "all" else tuple(name.strip() for name in runtime.split(","))
+    names, every = parse_names(runtime, opened.runtimes()), "all" in names_in(runtime)
     options = RunOptions(threads=threads, precision=precision)
     reasons: dict[str, str] = {}
-    for one in opened.manifest.skipped if runtime == "all" else ():
+    for one in opened.manifest.skipped if every else ():
         reasons.setdefault(one.runtime, one.reason)
     not_made = {
         name: reasons[backend(name).artifacts]

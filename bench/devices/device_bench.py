@@ -19,7 +19,7 @@ from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.core.config import Frozen
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
 from ...runtimes.predictor.backend import CPP
-from ...runtimes.predictor.registry import backend
+from ...runtimes.predictor.registry import backend, core_backends
 from ..schema.group_result import GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.rows import SCHEMA, Row
@@ -116,7 +116,7 @@ class DeviceBench:
             raise DeviceLost(f"{self.device.name}: {PROGRAM} info gave something else than JSON") from error
         have = {artifact.runtime for artifact in staged.artifacts}
         found = [name for name in built if name in have]
-        requested = {backend(name).artifacts for name in self.options.runtimes}
+        requested = {one.artifacts for one in map(backend, self.options.runtimes) if "cpu" in one.devices}
         chosen = [name for name in found if name in requested]
         if not chosen:
             raise DeviceLost(
@@ -129,7 +129,11 @@ class DeviceBench:
 
     def _run(self, staged: UploadSet, models: Sequence[tuple[str, str]], run: str, images: int) -> None:
         options = self.options
-        rows = len(models) * len(options.threads) * len(options.precision) * len(options.batch)
+        known = {precision for one in core_backends() for precision in one.executions}
+        precisions = [precision for precision in options.precision if precision in known]
+        if not precisions:
+            raise DeviceLost(f"{self.device.name}: its program does not run {', '.join(options.precision)}")
+        rows = len(models) * len(options.threads) * len(precisions) * len(options.batch)
         root = self.device.root
         arguments = ["--out", f"{root}/{run}", "--list", f"{root}/{staged.list_name}", "--until-eof"]
         arguments += ["--inputs", f"{root}/{staged.inputs_name}", "--cpus", options.device_cpus]
@@ -137,7 +141,7 @@ class DeviceBench:
             ("runtime", list(dict.fromkeys(runtime for runtime, _ in models))),
             ("quantisation", options.quantisation or ("all",)),
             ("threads", options.threads),
-            ("precision", options.precision),
+            ("precision", precisions),
             ("batch", options.batch),
             ("samples", [options.samples]),
             ("rounds", [options.rounds]),

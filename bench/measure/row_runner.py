@@ -160,10 +160,18 @@ class RowRunner:
         self.timings.append(timing)
         self.rounds.append(timing.samples_ns)
 
-    def read_memory(self) -> None:
-        """The peak so far."""
+    def read_memory(self, batch: Tensors) -> None:
+        """The peak so far, and the GPU's side of an inference. No failure to tell of a GPU fails what was measured."""
         assert self.worker is not None
-        self.row.peak_rss_mb = self.worker.peak_rss_mb()
+        row, gpu = self.row, None
+        row.peak_rss_mb = self.worker.peak_rss_mb()
+        try:
+            gpu = self.worker.accelerator(batch)
+        except EdgeRecallError as error:
+            row.warnings.append(f"the GPU is not told: {error}")
+        if gpu is not None:
+            row.gpu, row.gpu_driver, row.gpu_memory_mb = gpu.name, gpu.driver, gpu.memory_mb
+            row.gpu_clock_mhz, row.gpu_compute_ms = gpu.clock_mhz, gpu.compute_ms
 
     def time_stages(self, paths: list[Path], spec: Spec, gallery: Gallery, count: int, as_round: bool) -> None:
         """`count` batches of images through every stage. as_round: whether their sums are the row's samples."""
@@ -209,9 +217,6 @@ class RowRunner:
                 executed.source,
                 executed.operators,
             )
-        if (gpu := self.worker.accelerator(batch)) is not None:
-            row.gpu, row.gpu_driver, row.gpu_memory_mb = gpu.name, gpu.driver, gpu.memory_mb
-            row.gpu_clock_mhz, row.gpu_compute_ms = gpu.clock_mhz, gpu.compute_ms
         self._check_requests()
         # Real images differ in size, and so do their latencies from end to end.
         alike = np.asarray(row.samples_ns if row.stage == "model" else [])

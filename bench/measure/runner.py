@@ -182,7 +182,7 @@ class Run:
         disturbance = watch.stop()
         if options.stage == "model":
             _each(runners, lambda c: c.time_stages(paths, self.spec, self.gallery, STAGE_SAMPLES, False))
-        _each(runners, lambda c: c.read_memory())
+        _each(runners, lambda c: c.read_memory(batches[c.row.batch]))
         return disturbance.warnings(len(usable_cpus()))
 
     def _encode_group(self, runners: Sequence[RowRunner], begin: float, end: float) -> None:

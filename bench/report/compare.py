@@ -26,7 +26,7 @@ CONDITIONS: tuple[tuple[str, Callable[[BenchResult], Any]], ...] = (
     ("pinning", lambda result: (result.options.get("pin"), str(result.options.get("cpus")))),
 )
 # And for each row.
-ROW_CONDITIONS = ("precision", "threads", "gpu")
+ROW_CONDITIONS = ("precision", "threads", "gpu", "gpu_driver")
 # Why it cannot be told: rounds of a run scatter too much, or its queries are too few.
 Doubt = Literal["", "scatter", "queries"]
 

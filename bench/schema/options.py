@@ -31,8 +31,8 @@ class BenchOptions:
     pin: whether a row's worker is bound to as many CPUs, of `cpus` (all when empty), as it has threads. strict: a
     request that was not honoured, or a noisy run, fails. devices: where the same rows run besides here, by the archives
     device_programs or those in dist/, on CPUs named as there. every: the runtimes are all that can be had, not a
-    choice by name: what is missing here is a row with its reason, and no failure. sequential: rows on this machine are
-    embedded no further than it takes to know that they fail.
+    choice by name: what is missing here is a row with its reason, and no failure, but for those `named` besides.
+    sequential: rows on this machine are embedded no further than it takes to know that they fail.
     """
 
     runtimes: tuple[str, ...] = field(default_factory=all_names)
@@ -53,6 +53,7 @@ class BenchOptions:
     device_programs: tuple[str, ...] = ()
     device_cpus: str = "all"
     every: bool = False
+    named: tuple[str, ...] = ()
     sequential: bool = False
     gates: Gates = field(default_factory=Gates)
 
@@ -147,7 +148,13 @@ def parse_range(text: str, name: str) -> tuple[int, ...]:
     return tuple(values)
 
 
+def names_in(text: str) -> list[str]:
+    """A comma list's parts."""
+    return [name.strip() for name in text.split(",")]
+
+
 def parse_names(text: str, everything: Sequence[str]) -> tuple[str, ...]:
     """A comma list; `all` in it stands for everything."""
-    named = [name.strip() for name in text.split(",")]
-    return tuple(one for name in named for one in (everything if name == "all" else (name,)))
+    named = names_in(text)
+    others = [name for name in named if name != "all"]
+    return tuple(others) if len(others) == len(named) else tuple(dict.fromkeys((*everything, *others)))

@@ -39,6 +39,9 @@ class CppPredictor(Predictor):
         from .. import _native
 
         self.io, backend = io, BY_NAME[self.runtime]
+        if options.precision not in backend.executions:
+            runs = " or ".join(backend.executions)
+            raise RuntimeUnavailable(f"runtime '{self.runtime}' does not run {options.precision}: ask for {runs}")
         try:
             self._core = _native.Predictor(
                 backend.artifacts,

@@ -71,6 +71,7 @@ class LiteRtPredictor(Predictor):
         operators = self._interpreter._get_ops_details()
         detail = {
             "xnnpack": sum(operator["op_name"] == "DELEGATE" for operator in operators),
+            "images_at_once": 1 if self._single else "a batch",
             "weights": stored_as(self._interpreter.get_tensor_details()),
             "input_name": self._interpreter.get_input_details()[0]["name"],
         }
@@ -119,15 +120,23 @@ class LiteRtPredictor(Predictor):
         self._ready = count
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        try:
+            output = self._run_all(batch)
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFailed(f"litert: the inference failed: {one_line(error)}") from error
+        return checked_output("litert", output, len(batch), self.io)
+
+    def _run_all(self, batch: NDArray[Any]) -> NDArray[Any]:
         if not self._single:
             try:
-                return checked_output("litert", self._run(batch), len(batch), self.io)
-            except RuntimeError as error:  # shapes inside that name one image
+                return self._run(batch)
+            except RuntimeError:  # shapes inside that name one image
                 if len(batch) == 1:
-                    raise RuntimeFailed(f"litert: the inference failed: {one_line(error)}") from error
-                self._one_by_one()
-        outputs = [self._run(batch[index : index + 1]) for index in range(len(batch))]
-        return checked_output("litert", np.concatenate(outputs), len(batch), self.io)
+                    raise
+                with silent():
+                    self._one_by_one()
+                self.info.detail["images_at_once"] = 1
+        return np.concatenate([self._run(batch[index : index + 1]) for index in range(len(batch))])
 
     def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
         if len(batch) != self._ready:

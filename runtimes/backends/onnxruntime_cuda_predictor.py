@@ -5,7 +5,9 @@ Left to itself it computes float32 layers in TF32, and on the CPU where its libr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from ..core.errors import RuntimeUnavailable
 from ..core.text import one_line
 from ..core.versions import Package
-from ..gpu.nvml import accelerator, gpu_names
+from ..gpu.nvml import accelerator, gpu_names, require_gpu_for
 from ..predictor.backend import Backend
 from ..predictor.interface import Accelerator, ExecutionRecord, ModelIO, RunOptions
 from ..predictor.precision import GPU_TOLERANCE
@@ -64,9 +66,10 @@ class OnnxRuntimeCudaPredictor(OnnxRuntimePredictor):
                 f"runtime '{NAME}' needs onnxruntime-gpu, and this onnxruntime is a CPU build:"
                 " run 'pip uninstall onnxruntime', then 'pip install --force-reinstall --no-deps onnxruntime-gpu'"
             )
-        gpu_names()  # without a GPU the session would fall back
+        require_gpu_for(self._options.precision)  # without a GPU the session would fall back
         if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries from their wheels, where they are
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+                onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries from their wheels, where they are
 
     def _providers(self) -> list[Any]:
         return [(CUDA, {"device_id": 0, "use_tf32": int(self._options.precision == "tf32")}), "CPUExecutionProvider"]
@@ -76,11 +79,13 @@ class OnnxRuntimeCudaPredictor(OnnxRuntimePredictor):
         return precision.replace("fp32", self._options.precision)
 
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
-        """Also where: heavy layers left to the CPU make its precision "fp32 on the CPU"."""
+        """Also where: heavy layers left to the CPU make its precision "fp32+cpu"."""
         told = super().execution_record(batch)
         if told is None:
             return None
-        left = [one for one in told.operators if one.endswith("CPUExecutionProvider") and one.startswith(HEAVY)]
+        left = [
+            one for one in told.operators if one.endswith("CPUExecutionProvider") and any(kind in one for kind in HEAVY)
+        ]
         return ExecutionRecord(f"{told.precision}+cpu", told.source, told.operators) if left else told
 
     def inner_tensors(self, batch: NDArray[Any], given: Any = None) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..core.errors import RuntimeUnavailable
+from ..core.errors import RuntimeFailed, RuntimeUnavailable
+from ..core.text import one_line
 from ..core.versions import ONNXRUNTIME, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import (
@@ -94,10 +95,16 @@ class OnnxRuntimePredictor(Predictor):
         if profile is not None:
             session_options.enable_profiling = True
             session_options.profile_file_prefix = profile
-        return onnxruntime.InferenceSession(model or self._model, session_options, providers=self._providers())
+        # Without its own way out: where a provider fails it goes on with the CPU, in mid-run too.
+        return onnxruntime.InferenceSession(
+            model or self._model, session_options, providers=self._providers(), enable_fallback=0
+        )
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
-        outputs = self._session.run(None, {self._input_name: batch})
+        try:
+            outputs = self._session.run(None, {self._input_name: batch})
+        except Exception as error:  # its own types have no common one
+            raise RuntimeFailed(f"{self.runtime}: the inference failed: {one_line(error)}") from error
         return checked_output(self.runtime, outputs[0], len(batch), self.io)
 
     def replicate(self) -> Predictor | None:

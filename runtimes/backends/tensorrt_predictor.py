@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
+from ..core.files import sha256
 from ..core.versions import Package, needs
 from ..gpu.cuda import Stream
-from ..gpu.nvml import accelerator, gpu_names
-from ..gpu.tensorrt_engine import EngineKey, cached_engine, engine_folder, log_of, reason
+from ..gpu.nvml import accelerator, require_gpu_for
+from ..gpu.tensorrt_engine import FROM_CACHE, EngineKey, cached_engine, engine_folder, log_of, reason
 from ..predictor.backend import Backend
 from ..predictor.interface import Accelerator, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 from ..predictor.precision import GPU_TOLERANCE
@@ -49,10 +50,20 @@ BACKENDS = (
 )
 
 
-class TensorRtPredictor(Predictor):
-    """files: `model` (`.onnx`). A batch larger than any before costs another engine."""
+@dataclass(frozen=True)
+class Engine:
+    """A loaded engine for 1 to `most` images, its execution context, and the names of its ends."""
 
-    compiles_per_batch = True
+    most: int
+    engine: Any
+    context: Any
+    given: str
+    made: str
+
+
+class TensorRtPredictor(Predictor):
+    """files: `model` (`.onnx`). A batch larger than any before costs another engine, beside the first."""
+
     runtime, package = "tensorrt", TENSORRT
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
@@ -62,24 +73,25 @@ class TensorRtPredictor(Predictor):
             raise RuntimeUnavailable(f"runtime '{self.runtime}' {needs(self.package, error=error)}") from error
         if options.precision not in ("fp32", "tf32"):
             raise RuntimeUnavailable(f"runtime '{self.runtime}' runs the graph's own types: ask for fp32 or tf32")
-        self._names = gpu_names()
-        self.io, self._model, self._options, self._stream = io, Path(files["model"]), options, Stream()
-        self._digest = hashlib.sha256(self._model.read_bytes()).hexdigest()
-        self._log = log_of(self._library)
-        self._runtime = self._library.Runtime(self._log)
+        self._names = require_gpu_for(options.precision)
+        self.io, self._model, self._options = io, Path(files["model"]), options
+        self._digest = sha256(self._model)
+        self._engines: list[Engine] = []
+        self._stream = Stream()
         try:
-            self._load(options.batch)
+            self._log = log_of(self._library)
+            self._runtime = self._library.Runtime(self._log)
+            self.info = self._load(options.batch)
         except BaseException:
             self._stream.close()
             raise
 
-    def _load(self, most: int) -> None:
-        """Gets the engine for at most so many images ready."""
+    def _load(self, most: int) -> RuntimeInfo:
+        """Gets an engine for at most so many images ready, and tells of it."""
         name, capability, driver = self._names
-        version = self._library.__version__
         key = EngineKey(
             library=self._library.__name__,
-            version=version,
+            version=self._library.__version__,
             gpu=name,
             capability=capability,
             driver=driver,
@@ -90,38 +102,38 @@ class TensorRtPredictor(Predictor):
             tf32=self._options.precision == "tf32",
         )
         content, origin = cached_engine(self._library, self._model, key)
-        self._engine = self._runtime.deserialize_cuda_engine(content)
-        self._context = self._engine and self._engine.create_execution_context()
-        if self._context is None:
+        engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None and origin == FROM_CACHE:  # torn, or of a library that has changed: once more
             (engine_folder() / key.name).unlink(missing_ok=True)
+            content, origin = cached_engine(self._library, self._model, key)
+            engine = self._runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            (engine_folder() / key.name).unlink(missing_ok=True)
+        context = engine and engine.create_execution_context()
+        if context is None:
             raise RuntimeFailed(f"{self.runtime} cannot load its engine on this {name} ({capability}): {self._why()}")
-        self._most = most
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        ends = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         is_input = self._library.TensorIOMode.INPUT
-        self._input = next(one for one in names if self._engine.get_tensor_mode(one) == is_input)
-        self._output = next(one for one in names if self._engine.get_tensor_mode(one) != is_input)
-        self.info = RuntimeInfo(
-            self.runtime,
-            version,
-            self._options.precision,
-            None,
-            device="gpu",
-            detail={"engine": origin, "engine_mb": len(content) / 1e6, "gpu": f"{name} ({capability})"},
-        )
+        ends.sort(key=lambda end: bool(engine.get_tensor_mode(end) != is_input))
+        self._engines = sorted([*self._engines, Engine(most, engine, context, *ends)], key=lambda one: one.most)
+        detail = {"engine": origin, "engine_mb": len(content) / 1e6, "gpu": f"{name} ({capability})"}
+        version, precision = self._library.__version__, self._options.precision
+        return RuntimeInfo(self.runtime, version, precision, None, device="gpu", detail=detail)
 
     def _why(self) -> str:
         return reason(self._log, "no reason given")
 
     def _run(self, batch: NDArray[Any]) -> tuple[int, ...]:
         """Sends a batch there and asks for its embeddings, whose shape comes back."""
-        if len(batch) > self._most:
+        if len(batch) > self._engines[-1].most:
             self._load(len(batch))
-        context, stream = self._context, self._stream
-        if not context.set_input_shape(self._input, batch.shape):
+        one, stream = next(one for one in self._engines if one.most >= len(batch)), self._stream
+        context = one.context
+        if not context.set_input_shape(one.given, batch.shape):
             raise RuntimeFailed(f"{self.runtime}: a batch of shape {batch.shape} is refused: {self._why()}")
-        shape = tuple(context.get_tensor_shape(self._output))
-        context.set_tensor_address(self._input, stream.send("input", batch))
-        context.set_tensor_address(self._output, stream.buffer("output", 4 * int(np.prod(shape))))
+        shape = tuple(context.get_tensor_shape(one.made))
+        context.set_tensor_address(one.given, stream.send("input", batch))
+        context.set_tensor_address(one.made, stream.buffer("output", 4 * int(np.prod(shape))))
         stream.mark(0)
         if not context.execute_async_v3(stream.handle):
             raise RuntimeFailed(f"{self.runtime}: the inference failed: {self._why()}")
@@ -140,11 +152,12 @@ class TensorRtPredictor(Predictor):
         return accelerator(float(np.median(times)))
 
     def runtime_object(self) -> Any:
-        """The `ICudaEngine`."""
-        return self._engine
+        """The `ICudaEngine` that it was opened with."""
+        return next(one.engine for one in self._engines if one.most >= self._options.batch)
 
     def close(self) -> None:
-        self._context = self._engine = self._runtime = None
+        self._engines.clear()
+        self._runtime = None
         self._stream.close()
 
 

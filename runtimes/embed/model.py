@@ -307,8 +307,8 @@ def load(
     runtime: by name (paddle, onnxruntime, openvino, lite, ncnn, ...), with `cpp-` before it: by the C++ core.
     threads: CPU threads inside one inference. replicas: of the model, each with as many threads, for batches of a
     folder, or callers, at the same time: for throughput, `replicas=N, threads=1` uses N cores best.
-    precision: how the runtime computes (fp32, fp16, bf16). quantisation: of the artifact to take (fp32, fp16, int8), by
-    default the fp32 one where there is one. worker: run it in its own process.
+    precision: how the runtime computes (fp32, tf32, fp16, bf16). quantisation: of the artifact to take (fp32, fp16,
+    int8), by default the fp32 one where there is one. worker: run it in its own process.
     Raises BundleError, RuntimeUnavailable (with the remedy) or InputError.
     """
     if preprocess is not None:

@@ -145,7 +145,7 @@ def chosen_backend(settings: RecGlobal) -> Backend:
     if not settings.use_gpu or "gpu" in described.devices:
         return described
     there = [one for one in found().backends.values() if one.artifacts == described.artifacts and "gpu" in one.devices]
-    if not there:
+    if not there or described.in_core:
         raise RuntimeUnavailable(f"use_gpu: runtime '{settings.runtime}' runs on CPU; set it to False")
     return there[0]
 

@@ -23,11 +23,13 @@ class Stream:
             raise RuntimeUnavailable(f"computing on a GPU {needs(PACKAGE, error=error)}") from error
         self._cuda = runtime
         self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
+        self.handle, self._events = 0, list[Any]()
         try:
             self.handle = int(self._checked(runtime.cudaStreamCreate()))
+            self._events += [self._checked(runtime.cudaEventCreate()) for _ in range(2)]
         except RuntimeFailed as error:
+            self.close()
             raise RuntimeUnavailable(f"no NVIDIA GPU can be used here: {error}; check 'nvidia-smi'") from error
-        self._events = [self._checked(runtime.cudaEventCreate()) for _ in range(2)]
 
     def _checked(self, answer: tuple[Any, ...]) -> Any:
         code, *values = answer
@@ -73,11 +75,12 @@ class Stream:
         return float(self._checked(self._cuda.cudaEventElapsedTime(*self._events)))
 
     def close(self) -> None:
-        """Frees all of it."""
+        """Frees all of it. More than once is no harm."""
         for address, _ in self._buffers.values():
             self._cuda.cudaFree(address)
         self._buffers.clear()
         for event in self._events:
             self._cuda.cudaEventDestroy(event)
-        self._cuda.cudaStreamDestroy(self.handle)
-        self._events = []
+        if self.handle:
+            self._cuda.cudaStreamDestroy(self.handle)
+        self.handle, self._events = 0, []

@@ -42,13 +42,30 @@ def gpu_handle() -> Iterator[tuple[Any, Any]]:
     except pynvml.NVMLError as error:
         raise RuntimeUnavailable(NO_GPU.format(error)) from error
     try:
-        chosen = first_visible(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        by = pynvml.nvmlDeviceGetHandleByUUID if isinstance(chosen, str) else pynvml.nvmlDeviceGetHandleByIndex
-        yield pynvml, by(chosen)
+        yield pynvml, find_handle(pynvml, first_visible(os.environ.get("CUDA_VISIBLE_DEVICES")))
     except pynvml.NVMLError as error:
         raise RuntimeUnavailable(NO_GPU.format(error)) from error
     finally:
         pynvml.nvmlShutdown()
+
+
+def find_handle(nvml: Any, chosen: int | str) -> Any:
+    """The handle of a GPU by its index, or by the beginning of its UUID, as CUDA takes it."""
+    if isinstance(chosen, int):
+        return nvml.nvmlDeviceGetHandleByIndex(chosen)
+    for index in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        if text(nvml.nvmlDeviceGetUUID(handle)).startswith(chosen):
+            return handle
+    raise RuntimeUnavailable(NO_GPU.format(f"CUDA_VISIBLE_DEVICES names {chosen}"))
+
+
+def require_gpu_for(precision: str) -> tuple[str, str, str]:
+    """`gpu_names`. RuntimeUnavailable for tf32 on a GPU before Ampere, which computes float32 and does not say so."""
+    name, capability, driver = gpu_names()
+    if precision == "tf32" and int(capability.split(".")[0]) < 8:
+        raise RuntimeUnavailable(f"the {name} (compute capability {capability}) has no tf32: ask for fp32")
+    return name, capability, driver
 
 
 def gpu_names() -> tuple[str, str, str]:
@@ -59,14 +76,16 @@ def gpu_names() -> tuple[str, str, str]:
 
 
 def accelerator(compute_ms: float | None = None) -> Accelerator:
-    """The GPU now, and this process on it; what the driver does not tell is None. compute_ms: to be told with it."""
+    """The GPU now, and this process on it; what the driver does not tell is None, as this process's memory in a
+    container that has process numbers of its own. compute_ms: to be told with it.
+    """
     name, capability, driver = gpu_names()
     with gpu_handle() as (nvml, handle):
 
         def told(ask: Any, *arguments: Any) -> Any:
             try:
                 return ask(handle, *arguments)
-            except nvml.NVMLError:  # not on every GPU, nor inside every container
+            except Exception:  # not on every GPU, driver, nor inside every container, and of several types
                 return None
 
         processes = told(nvml.nvmlDeviceGetComputeRunningProcesses) or []

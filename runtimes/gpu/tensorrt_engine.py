@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import RuntimeFailed
+from ..core.errors import InputError, RuntimeFailed
 from ..core.files import atomic_file
 from ..core.text import one_line
+
+FROM_CACHE = "from the cache"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def engine_folder() -> Path:
 
 
 def log_of(library: Any) -> Any:
-    """A logger that keeps warnings and errors, as lines, in its `lines`, and prints nothing."""
+    """A logger that keeps errors, as lines, in its `lines`, and prints nothing."""
 
     class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -78,7 +80,8 @@ def build_engine(library: Any, model: Path, key: EngineKey, targets: Sequence[st
 
     library: the module `tensorrt` or `tensorrt_rtx`. targets: compute capabilities to build for instead of this GPU's,
     such as "8.6" (TensorRT for RTX alone; no GPU is needed then). Types are the graph's own: float32 layers of float32
-    tensors, float16 of float16. RuntimeFailed, with the parser's or builder's first reason, when it is not taken.
+    tensors, float16 of float16. RuntimeFailed, with the parser's first
+    or the builder's last reason, when it is not taken.
     """
     log = log_of(library)
     builder = library.Builder(log)
@@ -89,7 +92,8 @@ def build_engine(library: Any, model: Path, key: EngineKey, targets: Sequence[st
         why = f"{first.desc()} (node {first.node_name() or first.node()})" if first else reason(log, "no reason given")
         raise RuntimeFailed(f"{library.__name__} cannot read {model.name}: {one_line(why)}")
     if (network.num_inputs, network.num_outputs) != (1, 1):
-        raise RuntimeFailed(f"{library.__name__}: {model.name} has {network.num_inputs} inputs, expected one")
+        ends = f"{network.num_inputs} inputs and {network.num_outputs} outputs"
+        raise RuntimeFailed(f"{library.__name__}: {model.name} has {ends}, expected one of each")
     config = builder.create_builder_config()
     (config.set_flag if key.tf32 else config.clear_flag)(library.BuilderFlag.TF32)  # on where nobody says otherwise
     if targets:
@@ -124,13 +128,17 @@ def compute_capability(library: Any, target: str) -> Any:
 
 
 def cached_engine(library: Any, model: Path, key: EngineKey) -> tuple[bytes, str]:
-    """The engine, and where it came from: "built in 34 s", or "from the cache". It is in the cache afterwards."""
+    """The engine, and where it came from: "built in 34 s", or "from the cache"; kept, where that can be written."""
     kept = engine_folder() / key.name
     if kept.is_file():
-        return kept.read_bytes(), "from the cache"
+        return kept.read_bytes(), FROM_CACHE
     start = time.perf_counter()
     engine = build_engine(library, model, key)
-    seconds = time.perf_counter() - start
-    with atomic_file(kept) as temporary:
-        temporary.write_bytes(engine)
-    return engine, f"built in {seconds:.1f} s"
+    origin = f"built in {time.perf_counter() - start:.1f} s"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # what is read from it is run
+        with atomic_file(kept) as temporary:
+            temporary.write_bytes(engine)
+    except (InputError, OSError):
+        origin += ", not kept"
+    return engine, origin

@@ -24,7 +24,8 @@ def fake_nvml(**changed: Any) -> types.ModuleType:
         "nvmlInit": None,
         "nvmlShutdown": None,
         "nvmlDeviceGetHandleByIndex": "handle",
-        "nvmlDeviceGetHandleByUUID": "by uuid",
+        "nvmlDeviceGetCount": 1,
+        "nvmlDeviceGetUUID": "GPU-12ab34cd-5678",
         "nvmlDeviceGetName": b"A GPU",
         "nvmlDeviceGetCudaComputeCapability": (8, 7),
         "nvmlSystemGetDriverVersion": "580.1",
@@ -82,13 +83,15 @@ class FakeRuntime:
         return {"cudaStreamCreate": (7,), "cudaEventCreate": (1,), "cudaEventElapsedTime": (0.25,)}.get(name, ())
 
 
-def fake_tensorrt(version: str = "10.3") -> types.ModuleType:
-    """The module tensorrt. Its engine is the ONNX model behind a line of JSON: the largest batch and the flags.
+def fake_tensorrt(name: str = "tensorrt") -> types.ModuleType:
+    """The module tensorrt, or tensorrt_rtx. Its engine is the ONNX model behind a line of JSON: the largest batch.
 
     module.built: a list, the flags of each build. module.refuse: the reason for which no engine is loaded, "" for none.
     """
-    module = types.ModuleType("tensorrt")
-    vars(module).update(__version__=version, built=[], refuse="")
+    module = types.ModuleType(name)
+    vars(module).update(__version__="10.3", built=[], refuse="")
+    if name == "tensorrt_rtx":
+        vars(module).update(ComputeCapability=types.SimpleNamespace(CURRENT="this GPU"))
 
     class ILogger:
         pass
@@ -112,7 +115,8 @@ def fake_tensorrt(version: str = "10.3") -> types.ModuleType:
             return Network()
 
         def create_builder_config(self) -> Any:
-            config = types.SimpleNamespace(flags={"TF32"}, most=0)
+            config = types.SimpleNamespace(flags={"TF32"}, most=0, num_compute_capabilities=0)
+            config.set_compute_capability = lambda value, index: config.flags.add(f"for {value}")
             config.set_flag, config.clear_flag = config.flags.add, config.flags.discard
             config.add_optimization_profile = lambda profile: setattr(config, "most", profile.most)
             return config
@@ -187,7 +191,7 @@ def fake_tensorrt(version: str = "10.3") -> types.ModuleType:
             self.log = log
 
         def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
-            if module.refuse:  # type: ignore[attr-defined]
+            if module.refuse or not content.startswith(b"{"):  # type: ignore[attr-defined]
                 self.log.log(Logger.ERROR, module.refuse)  # type: ignore[attr-defined]
                 return None
             return Engine(content)

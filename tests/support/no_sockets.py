@@ -1,4 +1,4 @@
-"""Python code in a process that the system kills when it opens a socket of any kind."""
+"""Python code in a process that opens no socket of any kind: the system kills it, or says no."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.POINTER(Filter))]
 numbers = {numbers}
 rules = [(0x20, 0, 0, 0)] + [(0x15, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
-rules += [(0x06, 0, 0, 0x7fff0000), (0x06, 0, 0, 0x80000000)]  # allow; kill the process
+rules += [(0x06, 0, 0, 0x7fff0000), (0x06, 0, 0, {verdict})]  # allow; or the verdict
 code = (Filter * len(rules))(*(Filter(*rule) for rule in rules))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
@@ -24,7 +24,13 @@ assert libc.prctl(22, 2, ctypes.byref(Program(len(rules), code)), 0, 0) == 0, ct
 SOCKETS = {"x86_64": (41, 42, 49, 53), "aarch64": (198, 199, 200, 203)}  # socket, connect, bind, socketpair
 
 
-def without_sockets(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python code that may open no socket; it is killed if it does."""
-    begin = SECCOMP.format(numbers=SOCKETS[os.uname().machine])
-    return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False)
+KILLED, REFUSED = 0x80000000, 0x00050000 | 13  # the whole process; or EACCES
+
+
+def without_sockets(
+    code: str, verdict: int = KILLED, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python code that gets no socket."""
+    begin = SECCOMP.format(numbers=SOCKETS[os.uname().machine], verdict=verdict)
+    command = [sys.executable, "-c", begin + code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

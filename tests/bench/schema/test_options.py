@@ -9,8 +9,8 @@ import pytest
 
 from edgerecall.bench.measure import machine
 from edgerecall.bench.schema.gates import Gates
-from edgerecall.bench.schema.options import BenchOptions, parse_range
-from edgerecall.bench.schema.rows import Row
+from edgerecall.bench.schema.options import BenchOptions, parse_names, parse_range
+from edgerecall.bench.schema.rows import BenchResult, Row
 from edgerecall.runtimes.core.errors import InputError
 
 
@@ -140,3 +140,17 @@ def test_each_gate(gate: str, value: float, fields: dict[str, float], reason: st
     assert row.status == "ok"
     Gates.read(None, **{gate: value}).check(row)
     assert row.status == "parity" and reason in str(row.reason)
+
+
+def test_all_with_others() -> None:
+    assert parse_names("all", ("a", "b")) == ("a", "b") and parse_names("c, d", ("a", "b")) == ("c", "d")
+    assert parse_names("all, c", ("a", "b")) == ("a", "b", "c") and parse_names("b,all", ("a", "b")) == ("a", "b")
+
+
+def test_what_was_named_beside_all_is_missed() -> None:
+    def exit_code(*rows: Row) -> int:
+        given = {"every": True, "named": ("tensorrt",)}
+        return BenchResult("", "", {}, {}, given, 1, "", True, "a", list(rows)).exit_code
+
+    there, missing = Row("onnxruntime"), Row("tensorrt", status="missing", reason="needs tensorrt")
+    assert exit_code(there, Row("lite", status="missing", reason="no")) == 0 and exit_code(there, missing) == 1

@@ -116,13 +116,12 @@ def test_what_contradicts_the_noise_is_not_narrowed() -> None:
     fallen = moved - np.where((classes == 3) & (np.arange(800) < 60), before + 0.01, 0)  # five queries of one class
     wide = clustered_interval(-((before + fallen < 0).astype(np.float64)), classes)
     assert judged(before, fallen, classes) == wide and wide.low is not None and wide.low < -0.002
-    large = judged(before, rng.standard_normal(800) * 0.005, classes)  # more than one is expected
     hits = np.zeros(800)
     hits[5] = 1.0
-    assert between_near_ties(clustered_interval(hits, classes), hits, hits, 2 / 800) == clustered_interval(
-        hits, classes
-    )
-    assert large.low is not None and large.low <= large.value
+    whole = clustered_interval(hits, classes)
+    assert between_near_ties(whole, hits, hits, 0.2 / 800) != whole
+    assert between_near_ties(whole, hits, hits, 2 / 800) == whole  # more than one is expected
+    assert between_near_ties(whole, hits, hits, 0.01 / 800) == whole  # and here none at all, yet one is seen
     assert between_near_ties(Interval(0.1, None, None), hits, hits, 1e-4) == Interval(0.1, None, None)
 
 

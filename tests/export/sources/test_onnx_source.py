@@ -499,7 +499,7 @@ def test_all_the_way_without_paddle(edgerecall: Run, tmp_path: Path, data: Path,
     ask("quantize", bundle, "--calibrate", data, "--artifacts", "onnx-int8,openvino-int8,ncnn-int8,onnx-fp16")
     rows = ask("bench", bundle, "--images", data, "--samples", 4, "--rounds", 2, "--json", tmp_path / "bench.json")
     found = {row["name"]: row for row in json.loads((tmp_path / "bench.json").read_text())["rows"]}
-    assert len(found) == 8 and all(row["status"] in ("ok", "undecided") for row in found.values()), rows
+    assert len(found) == 9 and all(row["status"] in ("ok", "undecided") for row in found.values()), rows
     assert all(found[name]["delta_recall1"] == 0 for name in ("onnxruntime", "openvino", "mnn", "litert", "ncnn")), (
         found
     )

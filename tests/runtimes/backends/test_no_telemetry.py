@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from no_sockets import REFUSED, without_sockets
 from small_onnx import network, write
 
 EMBED = """
@@ -20,13 +19,15 @@ with open_predictor(bundle, {runtime!r}) as predictor:
 
 
 def traces(folder: Path, code: str, **variables: str) -> list[str]:
-    """What code leaves in its home, its cache and its folder for temporary files. Not as in CI, where none tells."""
+    """What code leaves in its home, its cache and its folder for temporary files. Not as in CI, where none tells; and
+    nothing gets out: it has no socket.
+    """
     for name in ("home", "cache", "temporary"):
         (folder / name).mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     places = {"HOME": "home", "XDG_CACHE_HOME": "cache", "TMPDIR": "temporary"}
     kept.update({name: str(folder / place) for name, place in places.items()}, **variables)
-    result = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=False)
+    result = without_sockets(code, REFUSED, kept)
     assert result.returncode == 0, result.stderr
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 

@@ -17,7 +17,8 @@ from small_onnx import DIM, SIDE, network, write
 
 from edgerecall.runtimes.backends import onnxruntime_cuda_predictor
 from edgerecall.runtimes.backends.onnxruntime_cuda_predictor import CUDA, OnnxRuntimeCudaPredictor
-from edgerecall.runtimes.core.errors import RuntimeUnavailable
+from edgerecall.runtimes.backends.onnxruntime_predictor import OnnxRuntimePredictor
+from edgerecall.runtimes.core.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.predictor.interface import ExecutionRecord, ModelIO, RunOptions
 from edgerecall.runtimes.predictor.registry import open_files
 
@@ -49,6 +50,42 @@ def test_a_session_that_falls_back_is_refused(model: dict[str, str], monkeypatch
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
     with pytest.raises(RuntimeUnavailable, match=r"fell back to the CPU: .*cannot open shared object file"):
         open_files(RUNTIME, model, IO, RunOptions())
+
+
+def test_a_provider_that_fails_in_mid_run_fails(model: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Left to itself ONNX Runtime would make the session anew, on the CPU, and go on."""
+    from onnxruntime.capi import _pybind_state
+
+    class Failing:
+        def __init__(self, real: Any) -> None:
+            self.real = real
+
+        def run(self, *_: Any) -> Any:
+            raise _pybind_state.EPFail("CUDA failure 700")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    with open_files("onnxruntime", model, IO, RunOptions()) as predictor:
+        session: Any = predictor.runtime_object()
+        session._sess = Failing(session._sess)
+        with pytest.raises(RuntimeFailed, match="onnxruntime: the inference failed: CUDA failure 700"):
+            predictor.embed(np.zeros((1, 3, SIDE, SIDE), np.float32))
+    assert capfd.readouterr().out == ""
+
+
+@pytest.fixture(autouse=True)
+def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine hides."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_layers_that_the_cpu_fused_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ExecutionRecord("fp32", "a profile", {"Conv CUDAExecutionProvider": 3, "FusedGemm CPUExecutionProvider": 1})
+    monkeypatch.setattr(OnnxRuntimePredictor, "execution_record", lambda *_: told)
+    predictor = OnnxRuntimeCudaPredictor.__new__(OnnxRuntimeCudaPredictor)
+    found = predictor.execution_record(np.zeros(1))
+    assert found is not None and found.precision == "fp32+cpu"
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("fp32", "fp32"), ("tf32", "tf32")])

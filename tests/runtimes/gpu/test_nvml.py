@@ -10,8 +10,23 @@ import pytest
 from fake_cuda import NVMLError, fake_nvml
 
 from edgerecall.runtimes.core.errors import RuntimeUnavailable
-from edgerecall.runtimes.gpu.nvml import accelerator, first_visible, gpu_handle, gpu_names
+from edgerecall.runtimes.gpu.nvml import accelerator, first_visible, gpu_handle, gpu_names, require_gpu_for
 from edgerecall.runtimes.predictor.interface import Accelerator
+
+
+@pytest.fixture(autouse=True)
+def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine hides."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_tf32_is_of_ampere_and_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
+    assert require_gpu_for("tf32") == ("A GPU", "8.7", "580.1")
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlDeviceGetCudaComputeCapability=(7, 5)))
+    assert require_gpu_for("fp32")[1] == "7.5"
+    with pytest.raises(RuntimeUnavailable, match=r"the A GPU \(compute capability 7\.5\) has no tf32: ask for fp32"):
+        require_gpu_for("tf32")
 
 
 def test_the_first_visible() -> None:
@@ -26,16 +41,19 @@ def test_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = types.SimpleNamespace(pid=os.getpid(), usedGpuMemory=512_000_000)
     other = types.SimpleNamespace(pid=1, usedGpuMemory=9)
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlDeviceGetComputeRunningProcesses=[other, mine]))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpu_names() == ("A GPU", "8.7", "580.1")
     assert accelerator(0.5) == Accelerator("A GPU (8.7)", "580.1", 512.0, 1300, 0.5)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-12ab")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-12ab")  # the beginning of its UUID is enough for CUDA
     with gpu_handle() as (_, handle):
-        assert handle == "by uuid"
+        assert handle == "handle"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-ffff")
+    with pytest.raises(RuntimeUnavailable, match="no NVIDIA GPU here: CUDA_VISIBLE_DEVICES names GPU-ffff"):
+        gpu_names()
 
 
 def test_what_is_not_told_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    unknown = {name: NVMLError("Not Supported") for name in ("nvmlDeviceGetClockInfo",)}
+    """An older driver raises what is no NVMLError."""
+    unknown = {"nvmlDeviceGetClockInfo": NVMLError("x"), "nvmlDeviceGetComputeRunningProcesses": AttributeError("v3")}
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(**unknown))
     assert accelerator() == Accelerator("A GPU (8.7)", "580.1", None, None, None)
 

@@ -24,8 +24,7 @@ ARCHITECTURES = ("8.6", "12.0")
 
 
 def key(model: Path, side: int = SIDE) -> EngineKey:
-    library = pytest.importorskip("tensorrt_rtx")
-    return EngineKey("tensorrt_rtx", library.__version__, "", "", "", "", (3, side, side), 1, 8, False)
+    return EngineKey("tensorrt_rtx", "", "", "", "", "", (3, side, side), 1, 8, False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -58,6 +57,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     library.cuda = cuda  # type: ignore[attr-defined]
     return library
 
@@ -82,6 +82,7 @@ def test_it_embeds_as_onnx_runtime_does(gpu: Any, model: dict[str, str]) -> None
             np.testing.assert_allclose(predictor.embed(given[:count]), expected[:count], rtol=1e-5, atol=1e-5)
         told = predictor.accelerator(given)
         assert told is not None and told.compute_ms == 0.25 and told.name == "A GPU (8.7)"
+        assert len(predictor._engines) == 2 and predictor.runtime_object() is predictor._engines[0].engine
     assert gpu.built == [[], []], "one for 2 images, one for 5; TF32 is on unless it is cleared"
     assert gpu.cuda.held == {}, "all its memory is freed"
 
@@ -99,7 +100,33 @@ def test_engines_are_kept_for_what_they_hold_for(gpu: Any, model: dict[str, str]
     assert load() == "built"
     write(network(scale=2.0), Path(model["model"]))
     assert load() == "built", "another model of that name"
-    assert len(list(engine_folder().iterdir())) == 6
+    kept = sorted(engine_folder().iterdir())
+    assert len(kept) == 6 and engine_folder().stat().st_mode & 0o777 == 0o700
+    for path in kept:
+        path.write_bytes(b"torn")
+    assert load() == "built", "what cannot be loaded is built once more"
+
+
+def test_rtx_builds_for_the_gpu_at_hand(gpu: Any, model: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    library = fake_tensorrt("tensorrt_rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", library)
+    with open_files("tensorrt-rtx", model, IO, RunOptions()) as predictor:
+        assert predictor.embed(batch(1)).shape == (1, DIM) and predictor.info.runtime == "tensorrt-rtx"
+    assert library.built == [["for this GPU"]]
+
+
+def test_a_cache_that_cannot_be_written(gpu: Any, model: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    with open_files("tensorrt", model, IO, RunOptions()) as predictor:
+        assert predictor.info.detail["engine"].endswith(", not kept") and predictor.embed(batch(1)).shape == (1, DIM)
+
+
+def test_a_larger_batch_that_fails_leaves_the_first_engine(gpu: Any, model: dict[str, str]) -> None:
+    with open_files("tensorrt", model, IO, RunOptions()) as predictor:
+        gpu.refuse = "out of memory"
+        with pytest.raises(RuntimeFailed, match=r"cannot load its engine on this A GPU .*: out of memory"):
+            predictor.embed(batch(4))
+        assert predictor.embed(batch(1)).shape == (1, DIM)
 
 
 def test_what_cannot_be_loaded_or_run(gpu: Any, model: dict[str, str], tmp_path: Path) -> None:
