@@ -151,12 +151,12 @@ def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_
     source = from_model(trace("flatten", tmp_path / "model", pir=True), read_preprocess(tmp_path / "p.yaml"))
     honest = exporter.make_artifact
 
-    def faulty(name, context):  # type: ignore[no-untyped-def]
+    def faulty(name, context, quantisation):  # type: ignore[no-untyped-def]
         if name == "onnx":
             import onnx
             from onnx import numpy_helper
 
-            artifact = honest(name, context)
+            artifact = honest(name, context, quantisation)
             path = context.folder / artifact.files[0].path
             model = onnx.load(str(path))
             constants = [a.t for node in model.graph.node for a in node.attribute if node.op_type == "Constant"]
@@ -165,7 +165,7 @@ def test_a_perturbed_artifact_is_left_out(real_bundle: Path, trained: Path, tmp_
             onnx.save(model, str(path))
             files = (exporter.describe_file(context.folder, path, "model"),)
             return artifact.model_copy(update={"files": files})
-        return honest(name, context)
+        return honest(name, context, quantisation)
 
     images = sorted(data.glob("*_final/*.JPG"))[:4]
     problems: dict[str, str | None] = {}

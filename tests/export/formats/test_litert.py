@@ -1,4 +1,4 @@
-"""LiteRT: its artifact gives what the model gives, in a batch too, and its converter keeps to itself."""
+"""What is LiteRT's own: models of one image, of planes, and what it does not load."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from many_threads import assert_threads_change_nothing, encoded
-from no_sockets import without_sockets
-from onnx import helper
-from small_onnx import DIM, SIDE, constant, network, write
+from small_onnx import DIM, SIDE, network, write
 
 from edgerecall.export.context import Context, FormatFailed
 from edgerecall.export.formats.litert_format import convert, litert
@@ -40,33 +38,6 @@ def made(folder: Path, model: Path) -> dict[str, str]:
 
 def noise(count: int) -> np.ndarray:
     return np.random.default_rng(5).standard_normal((count, *SHAPE)).astype(np.float32)
-
-
-def test_of_a_trained_bundle(real_bundle: Path) -> None:
-    bundle = Bundle.open(real_bundle)
-    _, tensors, sealed = bundle.golden()
-    artifact = bundle.artifact("litert")
-    assert artifact.check is not None and artifact.size_bytes > 0.9 * bundle.artifact("onnxruntime").size_bytes
-    for threads in (1, 2):
-        with open_files("litert", bundle.files(artifact), bundle.spec.io, RunOptions(threads=threads)) as predictor:
-            for count in (8, 1, 3):  # sizes change to and fro
-                got = predictor.embed(tensors[:count])
-                np.testing.assert_allclose(got, sealed[:count], rtol=0, atol=5e-5 * abs(sealed).max())
-            assert predictor.info.precision == "fp32" and predictor.info.detail["xnnpack"] >= 1
-
-
-@pytest.mark.parametrize("norm", ["ReduceL1", "ReduceL2", "ReduceSumSquare"])
-def test_norms_inside_are_of_each_image(norm: str, tmp_path: Path) -> None:
-    model = network(opset=18)
-    model.graph.node[-2].output[0] = "own"
-    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node(norm, ["own", "last"], ["n"], name="length"))
-    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Div", ["own", "n"], ["features"], name="d"))
-    model.graph.initializer.append(constant("last", [1], np.int64))
-    prepare(write(model, tmp_path / "model.onnx"), tmp_path / "plain.onnx", SHAPE, None)
-    tensors = noise(4)
-    expected = reference(tmp_path / "model.onnx", tensors, None)
-    with open_files("litert", made(tmp_path, tmp_path / "plain.onnx"), IO, RunOptions()) as predictor:
-        np.testing.assert_allclose(predictor.embed(tensors), expected, atol=5e-5 * abs(expected).max())
 
 
 def test_a_model_of_planes_gets_planes(tmp_path: Path) -> None:
@@ -114,24 +85,6 @@ def test_under_threads(real_bundle: Path, data: Path) -> None:
         assert_threads_change_nothing(model, encoded(data))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_says_nothing_and_computes_on_as_many_threads_as_asked_for(real_bundle: Path, threads: int) -> None:
-    code = f"""
-import os
-from edgerecall.runtimes.bundle.bundle import Bundle
-from edgerecall.runtimes.embed.replicas import open_predictor
-from edgerecall.runtimes.predictor.interface import RunOptions
-bundle = Bundle.open({str(real_bundle)!r})
-with open_predictor(bundle, "onnxruntime") as other:  # what starts threads of its own is there already
-    before = len(os.listdir("/proc/self/task"))
-    with open_predictor(bundle, "litert", RunOptions(threads={threads})) as predictor:
-        predictor.embed(bundle.golden()[1])
-        print(len(os.listdir("/proc/self/task")) - before)
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.stdout, result.stderr) == (f"{threads - 1}\n", "")
-
-
 def test_what_cannot_be_loaded(tmp_path: Path, real_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for content in (b"", b"garbage" * 100, b"\x1c\0\0\0TFL3" + bytes(400)):
         (tmp_path / "model.tflite").write_bytes(content)
@@ -153,22 +106,3 @@ def test_what_cannot_be_loaded(tmp_path: Path, real_bundle: Path, monkeypatch: p
         FormatFailed, match=r"needs onnx2tf: run .pip install --no-deps --ignore-requires-python onnx2tf"
     ):
         made(tmp_path, tmp_path / "good.onnx")
-
-
-def test_the_converter_opens_no_socket_and_writes_in_its_folder_alone(tmp_path: Path) -> None:
-    source = write(network(), tmp_path / "source.onnx")
-    before = source.read_bytes()
-    for name in ("home", "work", "tmp", "elsewhere"):
-        (tmp_path / name).mkdir()
-    code = f"""
-import os
-from pathlib import Path
-os.environ.update(HOME={str(tmp_path / "home")!r}, TMPDIR={str(tmp_path / "tmp")!r})
-os.chdir({str(tmp_path / "elsewhere")!r})
-from edgerecall.export.formats.litert_format import convert
-convert(Path({str(source)!r}), Path({str(tmp_path / "work" / "model.tflite")!r}), Path({str(tmp_path / "work")!r}))
-"""
-    result = without_sockets(code)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "work" / "model.tflite").is_file() and source.read_bytes() == before
-    assert [path for name in ("home", "tmp", "elsewhere") for path in (tmp_path / name).iterdir()] == []
