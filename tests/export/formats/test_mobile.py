@@ -97,9 +97,9 @@ os.environ.update(HOME={str(tmp_path / "home")!r}, TMPDIR={str(tmp_path / "tmp")
 os.chdir({str(tmp_path / "elsewhere")!r})
 from edgerecall.export.formats.{runtime}_format import convert
 work = Path({str(tmp_path / "work")!r})
-convert(Path({str(source)!r}), work / "made", work)
+convert(Path({str(source)!r}), work / "artifact", work)
 """
     result = without_sockets(code)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "work" / "made").is_file() and source.read_bytes() == before
+    assert (tmp_path / "work" / "artifact").is_file() and source.read_bytes() == before
     assert [path for name in ("home", "tmp", "elsewhere") for path in (tmp_path / name).iterdir()] == []
