@@ -124,7 +124,7 @@ cpp-fuzz: cpp-clang
 # The stand-alone program: packed, sanitized, over ssh, and for ARM under QEMU with the core's tests. Needs the
 # cross-compiler, QEMU and sshd.
 devices: setup
-	$(BIN)/pytest -m device -n 2 --dist loadfile
+	$(BIN)/pytest -m device -n 2 --dist loadfile --no-loadscope-reorder tests/cross tests/bench tests/cpp # the longest first
 
 # manylinux_2_28 wheels, for x86-64 and 64-bit ARM, of every CPython here that has headers, and the sdist: dist/.
 wheel: setup

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ..context import Context, fenced, own_step, run_step
+from ...runtimes.backends.mnn_predictor import PACKAGE
+from ...runtimes.core.versions import needs
+from ..context import Context, FormatFailed, fenced, own_step, run_step
 from .onnx_format import any_onnx
 
 
 def mnn(context: Context) -> dict[str, Path]:
     """Weights in float32. The converter runs in a folder of its own, with nothing of the environment that leads out."""
+    if importlib.util.find_spec("MNN") is None:
+        raise FormatFailed(needs(PACKAGE))
     target, work = context.place("mnn") / "model.mnn", context.scratch / "mnn"
     work.mkdir(exist_ok=True)
     convert(any_onnx(context), target, work)

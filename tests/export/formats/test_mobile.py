@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from no_sockets import without_sockets
 from onnx import helper
 from small_onnx import DIM, SIDE, constant, network, write
 
-from edgerecall.export.context import Context
+from edgerecall.export.context import Context, FormatFailed
 from edgerecall.export.formats.litert_format import litert
 from edgerecall.export.formats.mnn_format import mnn
 from edgerecall.export.sources.normal_onnx import prepare, reference
@@ -103,3 +105,12 @@ convert(Path({str(source)!r}), work / "artifact", work)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "work" / "artifact").is_file() and source.read_bytes() == before
     assert [path for name in ("home", "tmp", "elsewhere") for path in (tmp_path / name).iterdir()] == []
+
+
+def test_a_converter_that_is_not_installed(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, remedy = {"mnn": ("MNN", r"'edgerecall\[mnn\]'"), "litert": ("onnx2tf", "--no-deps .* onnx2tf")}[runtime]
+    real: Any = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == package else real(name, *more))
+    context = Context(tmp_path / "bundle", tmp_path, {"onnx": (write(network(), tmp_path / "m.onnx"),)}, SHAPE)
+    with pytest.raises(FormatFailed, match=f"needs {package}: run .pip install {remedy}"):
+        MAKERS[runtime](context)
