@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,7 @@ from ..core.versions import Package, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
 from ..predictor.precision import executed_name
-from ..predictor.prints import redirected
+from ..predictor.prints import silenced
 
 PACKAGE = Package("ai_edge_litert", "ai-edge-litert", "litert")
 BACKENDS = (
@@ -34,13 +30,6 @@ BACKENDS = (
         order=48,
     ),
 )
-
-
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Drops what the library prints to standard error, and what other threads print there meanwhile."""
-    with Path(os.devnull).open("w") as nowhere, redirected(2, nowhere.fileno()):
-        yield
 
 
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
@@ -64,7 +53,7 @@ class LiteRtPredictor(Predictor):
         if not options.graph_optimization:
             self._fresh = partial(self._fresh, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         try:
-            with silent():  # it tells of XNNPACK
+            with silenced(2):  # it tells of XNNPACK
                 self._open(options.batch)
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailed(f"litert cannot load the model: {one_line(error)}") from error
@@ -133,7 +122,7 @@ class LiteRtPredictor(Predictor):
             except RuntimeError:  # shapes inside that name one image
                 if len(batch) == 1:
                     raise
-                with silent():
+                with silenced(2):
                     self._one_by_one()
                 self.info.detail["images_at_once"] = 1
         return np.concatenate([self._run(batch[index : index + 1]) for index in range(len(batch))])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +11,7 @@ from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.versions import Package, needs
 from ..predictor.backend import Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
-from ..predictor.prints import redirected
+from ..predictor.prints import silenced
 
 PACKAGE = Package("MNN", "MNN", "mnn")
 BACKENDS = (
@@ -31,13 +27,6 @@ BACKENDS = (
 )
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Drops what the library prints to standard output, and what other threads print there meanwhile."""
-    with Path(os.devnull).open("w") as nowhere, redirected(1, nowhere.fileno()):
-        yield
-
-
 class MnnPredictor(Predictor):
     """files: `model` (`.mnn`). It tells nothing of what it computes.
 
@@ -48,7 +37,7 @@ class MnnPredictor(Predictor):
 
     def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
         try:
-            with silent():  # it greets
+            with silenced(1):  # it greets
                 import MNN
         except ImportError as error:
             raise RuntimeUnavailable(f"runtime 'mnn' {needs(PACKAGE, error=error)}") from error
@@ -57,7 +46,7 @@ class MnnPredictor(Predictor):
         self.io, self._mnn, self._ready = io, MNN, 0
         wanted = {"backend": "CPU", "precision": "high", "numThread": options.threads}
         try:
-            with silent():  # the reason goes to standard output alone
+            with silenced(1):  # the reason goes to standard output alone
                 self._interpreter = MNN.Interpreter(files["model"])
                 self._session = self._interpreter.createSession(wanted)
                 self._input = self._interpreter.getSessionInput(self._session)

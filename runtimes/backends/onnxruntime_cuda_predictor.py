@@ -16,32 +16,15 @@ from numpy.typing import NDArray
 from ..core.errors import RuntimeUnavailable
 from ..core.text import one_line
 from ..core.versions import Package
-from ..gpu.nvml import accelerator, gpu_names, require_gpu_for
-from ..predictor.backend import Backend
+from ..gpu.nvml import accelerator, require_gpu_for
+from ..gpu.onnx_backend import onnx_on_gpu
 from ..predictor.interface import Accelerator, ExecutionRecord, ModelIO, RunOptions
-from ..predictor.precision import GPU_TOLERANCE
 from .onnxruntime_predictor import HEAVY, OnnxRuntimePredictor
 
 NAME, CUDA = "onnxruntime-cuda", "CUDAExecutionProvider"
 PACKAGE = Package("onnxruntime", "onnxruntime-gpu", "onnx-gpu")
 LIBRARY = "libonnxruntime_providers_cuda.so"
-BACKENDS = (
-    Backend(
-        name=NAME,
-        predictor=f"{__name__}:OnnxRuntimeCudaPredictor",
-        title="ONNX Runtime, on a GPU",
-        package=PACKAGE,
-        artifacts="onnxruntime",
-        file_format="ONNX, opset 17",
-        quantisations=("fp32", "fp16"),
-        executions=("fp32", "tf32"),
-        devices=("gpu",),
-        purpose="run on a GPU",
-        tolerance=GPU_TOLERANCE,
-        in_all=False,
-        order=15,
-    ),
-)
+BACKENDS = (onnx_on_gpu(NAME, f"{__name__}:OnnxRuntimeCudaPredictor", "ONNX Runtime, on a GPU", PACKAGE, 15),)
 
 
 class OnnxRuntimeCudaPredictor(OnnxRuntimePredictor):
@@ -56,7 +39,7 @@ class OnnxRuntimeCudaPredictor(OnnxRuntimePredictor):
         if CUDA not in self._session.get_providers():
             raise RuntimeUnavailable(f"runtime '{NAME}': ONNX Runtime fell back to the CPU: {fallback_reason()}")
         used = self._session.get_provider_options()[CUDA]
-        self.info.detail.update(gpu="{} ({})".format(*gpu_names()), use_tf32=used.get("use_tf32", "unknown"))
+        self.info.detail.update(gpu="{} ({})".format(*self._gpu), use_tf32=used.get("use_tf32", "unknown"))
 
     def _check(self, onnxruntime: Any) -> None:
         if self._options.precision not in ("fp32", "tf32"):
@@ -66,7 +49,7 @@ class OnnxRuntimeCudaPredictor(OnnxRuntimePredictor):
                 f"runtime '{NAME}' needs onnxruntime-gpu, and this onnxruntime is a CPU build:"
                 " run 'pip uninstall onnxruntime', then 'pip install --force-reinstall --no-deps onnxruntime-gpu'"
             )
-        require_gpu_for(self._options.precision)  # without a GPU the session would fall back
+        self._gpu = require_gpu_for(self._options.precision)  # without a GPU the session would fall back
         if hasattr(onnxruntime, "preload_dlls"):
             with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
                 onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries from their wheels, where they are

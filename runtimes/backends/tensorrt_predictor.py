@@ -15,38 +15,17 @@ from ..core.files import sha256
 from ..core.versions import Package, needs
 from ..gpu.cuda import Stream
 from ..gpu.nvml import accelerator, require_gpu_for
+from ..gpu.onnx_backend import onnx_on_gpu
 from ..gpu.tensorrt_engine import FROM_CACHE, EngineKey, cached_engine, engine_folder, log_of, reason
-from ..predictor.backend import Backend
 from ..predictor.interface import Accelerator, ModelIO, Predictor, RunOptions, RuntimeInfo, checked_output
-from ..predictor.precision import GPU_TOLERANCE
 
 TENSORRT = Package("tensorrt", "tensorrt", "tensorrt")
 RTX = Package("tensorrt_rtx", "tensorrt-rtx-cu13", "tensorrt-rtx", others=("tensorrt-rtx-cu12",))
 TIMED = 20  # inferences, for the GPU's own time
-
-
-def described(name: str, predictor: str, title: str, package: Package, order: int) -> Backend:
-    """One of the two."""
-    return Backend(
-        name=name,
-        predictor=f"{__name__}:{predictor}",
-        title=title,
-        package=package,
-        artifacts="onnxruntime",
-        file_format="ONNX, opset 17; its engine is built on the device",
-        quantisations=("fp32", "fp16"),
-        executions=("fp32", "tf32"),
-        devices=("gpu",),
-        purpose="run on a GPU",
-        tolerance=GPU_TOLERANCE,
-        in_all=False,
-        order=order,
-    )
-
-
+BUILT = "; its engine is built on the device"
 BACKENDS = (
-    described("tensorrt", "TensorRtPredictor", "TensorRT", TENSORRT, 60),
-    described("tensorrt-rtx", "TensorRtRtxPredictor", "TensorRT for RTX", RTX, 61),
+    onnx_on_gpu("tensorrt", f"{__name__}:TensorRtPredictor", "TensorRT", TENSORRT, 60, BUILT),
+    onnx_on_gpu("tensorrt-rtx", f"{__name__}:TensorRtRtxPredictor", "TensorRT for RTX", RTX, 61, BUILT),
 )
 
 
@@ -97,7 +76,6 @@ class TensorRtPredictor(Predictor):
             driver=driver,
             model_sha256=self._digest,
             shape=self.io.input_shape,
-            batch=most,
             most=most,
             tf32=self._options.precision == "tf32",
         )

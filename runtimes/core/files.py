@@ -14,6 +14,11 @@ from pathlib import Path
 from .errors import InputError
 
 
+def user_cache() -> Path:
+    """Our folder in the user's cache, where what can be made again is kept; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "edgerecall"
+
+
 def write_error(path: Path, error: OSError) -> InputError:
     """An OSError while writing, as one line with the remedy."""
     reason = error.strerror or str(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .config import require_known
 from .errors import InputError
+from .files import user_cache
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,7 @@ def target_named(name: str) -> Target:
 
 def cache_dir() -> Path:
     """Where sysroots, libraries and archives are kept from one build to the next."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(cache) / "edgerecall" / "cross"
+    return user_cache() / "cross"
 
 
 def program_path() -> str:

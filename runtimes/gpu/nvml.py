@@ -71,16 +71,21 @@ def require_gpu_for(precision: str) -> tuple[str, str, str]:
 def gpu_names() -> tuple[str, str, str]:
     """The GPU's name, its compute capability such as "8.7", the driver's version. RuntimeUnavailable without one."""
     with gpu_handle() as (nvml, handle):
-        capability = ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle)))
-        return text(nvml.nvmlDeviceGetName(handle)), capability, text(nvml.nvmlSystemGetDriverVersion())
+        return names_of(nvml, handle)
+
+
+def names_of(nvml: Any, handle: Any) -> tuple[str, str, str]:
+    """`gpu_names` of one that is open."""
+    capability = ".".join(map(str, nvml.nvmlDeviceGetCudaComputeCapability(handle)))
+    return text(nvml.nvmlDeviceGetName(handle)), capability, text(nvml.nvmlSystemGetDriverVersion())
 
 
 def accelerator(compute_ms: float | None = None) -> Accelerator:
     """The GPU now, and this process on it; what the driver does not tell is None, as this process's memory in a
     container that has process numbers of its own. compute_ms: to be told with it.
     """
-    name, capability, driver = gpu_names()
     with gpu_handle() as (nvml, handle):
+        name, capability, driver = names_of(nvml, handle)
 
         def told(ask: Any, *arguments: Any) -> Any:
             try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError, RuntimeFailed
-from ..core.files import atomic_file
+from ..core.files import atomic_file, user_cache
 from ..core.text import one_line
 
 FROM_CACHE = "from the cache"
@@ -27,8 +26,8 @@ class EngineKey:
     """What an engine holds for.
 
     library, version: such as "tensorrt_rtx", "1.7.1.116". gpu, capability, driver: as the driver tells them; "" where
-    it is built for other GPUs than this one. model_sha256: of the ONNX file. shape: of one image, `(3, H, W)`. batch:
-    that it is fastest for. most: images at a time. tf32: whether float32 factors are rounded to ten bits first.
+    it is built for other GPUs than this one. model_sha256: of the ONNX file. shape: of one image, `(3, H, W)`. most:
+    images at a time, for which it is fastest. tf32: whether float32 factors are rounded to ten bits first.
     """
 
     library: str
@@ -38,7 +37,6 @@ class EngineKey:
     driver: str
     model_sha256: str
     shape: tuple[int, ...]
-    batch: int
     most: int
     tf32: bool
 
@@ -51,8 +49,7 @@ class EngineKey:
 
 def engine_folder() -> Path:
     """Where engines are kept; it may be deleted at any time."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(cache) / "edgerecall" / "tensorrt"
+    return user_cache() / "tensorrt"
 
 
 def log_of(library: Any) -> Any:
@@ -104,7 +101,7 @@ def build_engine(library: Any, model: Path, key: EngineKey, targets: Sequence[st
         config.num_compute_capabilities = 1
         config.set_compute_capability(library.ComputeCapability.CURRENT, 0)
     profile = builder.create_optimization_profile()
-    profile.set_shape(network.get_input(0).name, *((count, *key.shape) for count in (1, key.batch, key.most)))
+    profile.set_shape(network.get_input(0).name, *((count, *key.shape) for count in (1, key.most, key.most)))
     config.add_optimization_profile(profile)
     built = builder.build_serialized_network(network, config)
     if built is None:

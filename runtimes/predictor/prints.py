@@ -7,6 +7,14 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def silenced(printed: int) -> Iterator[None]:
+    """Drops what is printed to 1 or 2 meanwhile, what other threads print too."""
+    with Path(os.devnull).open("w") as nowhere, redirected(printed, nowhere.fileno()):
+        yield
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..core.errors import InputError, RuntimeUnavailable
-from ..core.files import write_error
+from ..core.files import user_cache, write_error
 from .interpreters import find_interpreter, runs
 
 INSTALL = ("install", "--disable-pip-version-check", "--quiet")
@@ -65,8 +65,7 @@ class Sidecar:
         """Beside the running virtual environment when there is one, else in the user's cache."""
         if sys.prefix != sys.base_prefix:
             return Path(sys.prefix) / f"{self.name}-sidecar"
-        cache = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-        return Path(cache) / "edgerecall" / f"{self.name}-sidecar"
+        return user_cache() / f"{self.name}-sidecar"
 
     def runs_here(self) -> bool:
         """Whether this interpreter itself has the package."""

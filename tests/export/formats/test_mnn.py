@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,15 +9,11 @@ from pathlib import Path
 
 import pytest
 from many_threads import assert_threads_change_nothing, encoded
-from small_onnx import DIM, SIDE, network, write
+from small_onnx import DIM, SIDE
 
-from edgerecall.export.context import FormatFailed
-from edgerecall.export.formats.mnn_format import convert
 from edgerecall.runtimes.bundle.bundle import Bundle
-from edgerecall.runtimes.core.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.embed.model import EmbeddingModel
 from edgerecall.runtimes.predictor.interface import ModelIO, RunOptions
-from edgerecall.runtimes.predictor.registry import open_files
 from edgerecall.runtimes.worker.client import WorkerPredictor
 
 pytestmark = pytest.mark.runtime
@@ -45,19 +40,6 @@ with edgerecall.load({str(real_bundle)!r}, runtime="mnn") as model:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout == "(1, 32)\n", result.stdout + result.stderr
-
-
-def test_what_cannot_be_loaded(tmp_path: Path, real_bundle: Path) -> None:
-    for content in (b"", b"garbage" * 100, struct.pack("<I", 1 << 30) * 64):
-        (tmp_path / "model.mnn").write_bytes(content)
-        with pytest.raises(RuntimeFailed, match="mnn cannot load the model: it is none"):
-            open_files("mnn", {"model": str(tmp_path / "model.mnn")}, IO, RunOptions())
-    with pytest.raises(RuntimeUnavailable, match="runs fp32: ask for it"):
-        open_files("mnn", {}, IO, RunOptions(precision="bf16"))
-    (tmp_path / "bad.onnx").write_bytes(write(network(), tmp_path / "good.onnx").read_bytes()[:400])
-    with pytest.raises(FormatFailed, match="MNN's converter"):
-        convert(tmp_path / "bad.onnx", tmp_path / "made.mnn", tmp_path)
-    assert not (tmp_path / "made.mnn").exists()
 
 
 def test_half_the_bytes(edgerecall: Run, real_bundle: Path, tmp_path: Path) -> None:

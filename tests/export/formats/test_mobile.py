@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,34 @@ from onnx import helper
 from small_onnx import DIM, SIDE, constant, network, write
 
 from edgerecall.export.context import Context, FormatFailed
+from edgerecall.export.formats import litert_format, mnn_format
 from edgerecall.export.formats.litert_format import litert
 from edgerecall.export.formats.mnn_format import mnn
 from edgerecall.export.sources.normal_onnx import prepare, reference
 from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.predictor.interface import ModelIO, RunOptions
 from edgerecall.runtimes.predictor.registry import open_files
 
 SHAPE = (3, SIDE, SIDE)
 IO = ModelIO("images", SHAPE, DIM)
 MAKERS = {"mnn": mnn, "litert": litert}
+CONVERTERS = {"mnn": mnn_format.convert, "litert": litert_format.convert}
+# A file that begins well; what is said of files, of another precision, and by the converter.
+UNUSABLE = {
+    "mnn": (
+        struct.pack("<I", 1 << 30) * 64,
+        "mnn cannot load the model: it is none",
+        "runs fp32: ask for it",
+        "MNN's converter",
+    ),
+    "litert": (
+        b"\x1c\0\0\0TFL3" + bytes(400),
+        "litert cannot load the model: ",
+        r"the model's own types \(fp32\): ask for fp32",
+        "onnx2tf",
+    ),
+}
 pytestmark = [pytest.mark.runtime, pytest.mark.parametrize("runtime", MAKERS)]
 
 
@@ -73,6 +92,7 @@ def test_computes_on_as_many_threads_as_asked_for_and_says_nothing(
 import os
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.core.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.predictor.interface import RunOptions
 bundle = Bundle.open({str(real_bundle)!r})
 with open_predictor(bundle, "onnxruntime") as other:  # what starts threads of its own is there already
@@ -114,3 +134,17 @@ def test_a_converter_that_is_not_installed(runtime: str, tmp_path: Path, monkeyp
     context = Context(tmp_path / "bundle", tmp_path, {"onnx": (write(network(), tmp_path / "m.onnx"),)}, SHAPE)
     with pytest.raises(FormatFailed, match=f"needs {package}: run .pip install {remedy}"):
         MAKERS[runtime](context)
+
+
+def test_what_cannot_be_loaded_or_converted(runtime: str, tmp_path: Path) -> None:
+    broken, refused, asked, converter = UNUSABLE[runtime]
+    for content in (b"", b"garbage" * 100, broken):
+        (tmp_path / "model").write_bytes(content)
+        with pytest.raises(RuntimeFailed, match=refused):
+            open_files(runtime, {"model": str(tmp_path / "model")}, IO, RunOptions())
+    with pytest.raises(RuntimeUnavailable, match=asked):
+        open_files(runtime, {}, IO, RunOptions(precision="bf16"))
+    (tmp_path / "bad.onnx").write_bytes(write(network(), tmp_path / "good.onnx").read_bytes()[:400])
+    with pytest.raises(FormatFailed, match=converter):
+        CONVERTERS[runtime](tmp_path / "bad.onnx", tmp_path / "converted", tmp_path)
+    assert not (tmp_path / "converted").exists()

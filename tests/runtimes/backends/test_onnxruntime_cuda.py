@@ -100,7 +100,6 @@ def test_what_ran_is_what_the_session_was_opened_with(
         return ["CPUExecutionProvider"]
 
     real = OnnxRuntimeCudaPredictor._providers
-    monkeypatch.setattr(OnnxRuntimeCudaPredictor, "_check", lambda *_: None)
     monkeypatch.setattr(OnnxRuntimeCudaPredictor, "_providers", providers)
     monkeypatch.setattr(onnxruntime_cuda_predictor, "CUDA", "CPUExecutionProvider")
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())

@@ -24,7 +24,7 @@ ARCHITECTURES = ("8.6", "12.0")
 
 
 def key(model: Path, side: int = SIDE) -> EngineKey:
-    return EngineKey("tensorrt_rtx", "", "", "", "", "", (3, side, side), 1, 8, False)
+    return EngineKey("tensorrt_rtx", "", "", "", "", "", (3, side, side), 8, False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
