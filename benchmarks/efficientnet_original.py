@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from environment import print_machine
+from support.environment import print_machine
 
 from edgerecall.bench.retrieval.metrics import retrieval_scores
-from edgerecall.runtimes.core.image_list import read_image_list
 from edgerecall.runtimes.embed.batches import stream_tensors
 from edgerecall.runtimes.embed.model import l2_normalize
+from edgerecall.runtimes.preprocess.image_list import read_image_list
 from edgerecall.runtimes.preprocess.transform_ops import parse_transform_ops
 from edgerecall.train.data.convert import convert
 from edgerecall.train.data.layouts import Split

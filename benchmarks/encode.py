@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from environment import print_machine
 from numpy.typing import NDArray
+from support.environment import print_machine
 
 from edgerecall.train.config.training import load_config
 from edgerecall.train.encoder import encoder

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmark_app import median_ms
-from environment import print_machine
-from models import bundle_of
+from support.benchmark_app import median_ms
+from support.environment import print_machine
+from support.models import bundle_of
 
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.embed.replicas import open_predictor, other_interpreter
@@ -47,7 +47,7 @@ def ours_and_raw(bundle: Bundle, runtime: str, batch: Path, pairs: int) -> tuple
     }
     python = other_interpreter(backend(runtime))
     start = own_command if python is None else partial(sidecar_command, python)
-    command = start("overhead_child", json.dumps(request), cpus=(CPU,))
+    command = start("support.overhead_child", json.dumps(request), cpus=(CPU,))
     environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
     found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     ours, raw = json.loads(found.stdout.strip().splitlines()[-1])

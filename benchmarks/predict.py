@@ -23,10 +23,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
-from environment import print_machine
-from models import bundle_of, photos
 from numpy.typing import NDArray
 from PIL import Image
+from support.environment import print_machine
+from support.models import bundle_of, photos
 
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.embed.model import EmbeddingModel, l2_normalize

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import PIL
-from environment import machine_line, print_machine
-from models import photo
 from PIL import Image
+from support.environment import machine_line, print_machine
+from support.models import photo
 
 from edgerecall.runtimes import _native
 from edgerecall.runtimes.preprocess.ops import CenterCrop, Decode, Normalize, Preprocess, ResizeShort

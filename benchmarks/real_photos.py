@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import yaml
-from environment import print_machine
+from support.environment import print_machine
 
 from edgerecall.bench.retrieval.metrics import retrieval_scores
 from edgerecall.bench.schema.statistics import clustered_interval
 from edgerecall.runtimes.core.config import read_yaml
-from edgerecall.runtimes.core.image_list import ImageList, read_image_list
+from edgerecall.runtimes.preprocess.image_list import ImageList, read_image_list
 from edgerecall.train.data.convert import convert
 from edgerecall.train.data.layouts import Split
 

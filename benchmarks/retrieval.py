@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import print_machine
 from numpy.typing import NDArray
+from support.environment import print_machine
 
 Rows = NDArray[np.float32]
 DIM, ROWS, CLASSES = 128, 60_502, 11_316

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from environment import print_machine
+from support.environment import print_machine
 
 import edgerecall
 

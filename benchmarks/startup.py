@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from environment import print_machine
+from support.environment import print_machine
 
 RUNS = 10
 

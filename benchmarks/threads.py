@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from environment import print_machine
-from models import bundle_of
 from PIL import Image
+from support.environment import print_machine
+from support.models import bundle_of
 
 import edgerecall
 

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from environment import print_machine
+from support.environment import print_machine
 
 from edgerecall.train.data.synth import SynthOptions, synthesise
 

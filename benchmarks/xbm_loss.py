@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
-from environment import print_machine
+from support.environment import print_machine
 
 from edgerecall.train.losses.embedding_loss import EmbeddingLoss
 from edgerecall.train.losses.memory import CrossBatchMemory

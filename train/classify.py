@@ -11,7 +11,7 @@ import paddle
 from numpy.typing import NDArray
 
 from ..runtimes.core.errors import InputError
-from ..runtimes.core.image_list import ImageList
+from ..runtimes.preprocess.image_list import ImageList
 from .config.training import TrainConfig
 from .encoder import State, encoder
 from .evaluate import OnImages, eval_preprocess, raw_embeddings, read_list, relabels

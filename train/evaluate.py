@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ..bench.retrieval.metrics import RetrievalScores, retrieval_scores
 from ..bench.retrieval.rerank import reranked_scores
 from ..runtimes.core.errors import ImageError, InputError
-from ..runtimes.core.image_list import ImageList, read_image_list
 from ..runtimes.embed.batches import stream_tensors
 from ..runtimes.embed.model import l2_normalize
 from ..runtimes.preprocess.comparison import preprocess_difference
+from ..runtimes.preprocess.image_list import ImageList, read_image_list
 from ..runtimes.preprocess.ops import Preprocess
 from ..runtimes.preprocess.transform_ops import parse_transform_ops
 from .config.data import Dataset, EvalData

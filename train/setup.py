@@ -11,7 +11,7 @@ import paddle
 from numpy.typing import NDArray
 
 from ..runtimes.core.errors import InputError
-from ..runtimes.core.image_list import ImageList
+from ..runtimes.preprocess.image_list import ImageList
 from .backbones.pretrained import find_weights, weights_of
 from .classify import class_list
 from .config.training import TrainConfig

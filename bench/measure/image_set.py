@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtimes.core.image_list import read_image_list
+from ...runtimes.preprocess.image_list import read_image_list
 from ...runtimes.preprocess.images import find_images
 
 LIST_NAMES = ("test_list.txt",)

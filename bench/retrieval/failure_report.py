@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...runtimes.core.errors import ImageError
 from ...runtimes.core.files import atomic_folder
-from ...runtimes.core.image_list import ImageList
 from ...runtimes.core.pages import render
+from ...runtimes.preprocess.image_list import ImageList
 from ...runtimes.preprocess.images import load_rgb
 from .failures import ClassScore, Failure, Neighbour
 from .metrics import RetrievalScores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...runtimes.core.image_list import ImageList
+from ...runtimes.preprocess.image_list import ImageList
 from .metrics import Embeddings, RetrievalScores, excluded
 
 SHOWN = 5

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.core.errors import ImageError, InputError
 from ...runtimes.core.files import sha256
-from ...runtimes.core.image_list import read_image_list
+from ...runtimes.preprocess.image_list import read_image_list
 from ...runtimes.preprocess.images import find_images, read_bytes
 from ...runtimes.preprocess.pipeline import preprocess_bytes
 

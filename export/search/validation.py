@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...bench.measure.image_set import ImageSet
 from ...runtimes.core.errors import InputError
-from ...runtimes.core.image_list import read_image_list
+from ...runtimes.preprocess.image_list import read_image_list
 from ..quantize.calibration import Calibration
 
 VAL_LIST = "val_list.txt"

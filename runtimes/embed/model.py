@@ -19,11 +19,11 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
 from ..bundle.spec import Spec
 from ..core.errors import ImageError, InputError
-from ..core.micro_batches import MicroBatcher
 from ..predictor.interface import COMPILED_SIZES, Predictor, RunOptions
 from ..preprocess.images import find_images
 from ..preprocess.pipeline import Source, preprocess_batch, preprocess_file
 from ..preprocess.transform_ops import read_preprocess
+from ..worker.micro_batches import MicroBatcher
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas

@@ -13,8 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
-from ..core.micro_batches import MicroBatcher
 from ..predictor.interface import Predictor
+from .micro_batches import MicroBatcher
 
 DETAIL, SUMMARY = "mlperf_log_detail.txt", "mlperf_log_summary.txt"
 

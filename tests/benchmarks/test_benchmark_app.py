@@ -40,7 +40,7 @@ MICROSECONDS = """\
 @pytest.fixture(scope="module")
 def app(root: Path) -> ModuleType:
     """`benchmarks/` is no package: its files are run by path."""
-    spec = importlib.util.spec_from_file_location("benchmark_app", root / "benchmarks" / "benchmark_app.py")
+    spec = importlib.util.spec_from_file_location("benchmark_app", root / "benchmarks" / "support" / "benchmark_app.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -30,7 +30,7 @@ def run(command: list[object], cwd: Path) -> str:
 
 @pytest.mark.cpu_sensitive
 def test_loss_weights_and_memory_of_the_joined_batch(tmp_path: Path, root: Path) -> None:
-    script = root / "tests" / "support" / "joined_batch.py"
+    script = root / "tests" / "support" / "networks" / "joined_batch.py"
     run([sys.executable, script, tmp_path / "one.npz"], tmp_path)
     run([*LAUNCH, "--log_dir", tmp_path / "log", script, tmp_path / "twoRANK.npz"], tmp_path)
     one = np.load(tmp_path / "one.npz")
@@ -44,7 +44,7 @@ def test_loss_weights_and_memory_of_the_joined_batch(tmp_path: Path, root: Path)
 
 @pytest.mark.cpu_sensitive
 def test_head_and_centres_of_the_joined_batch(tmp_path: Path, root: Path) -> None:
-    script = root / "tests" / "support" / "joined_batch.py"
+    script = root / "tests" / "support" / "networks" / "joined_batch.py"
     run([sys.executable, script, tmp_path / "one.npz", "heads"], tmp_path)
     run([*LAUNCH, "--log_dir", tmp_path / "log", script, tmp_path / "twoRANK.npz", "heads"], tmp_path)
     one = np.load(tmp_path / "one.npz")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.runtimes.core.image_list import read_image_list
+from edgerecall.runtimes.preprocess.image_list import read_image_list
 from edgerecall.train.config.training import load_config
 from edgerecall.train.data.augment import Augmentation
 from edgerecall.train.data.loader import Batch, ImageMaker, TrainLoader

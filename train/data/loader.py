@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.core.errors import EdgeRecallError, ImageError, InputError
-from ...runtimes.core.image_list import ImageList
+from ...runtimes.preprocess.image_list import ImageList
 from ...runtimes.preprocess.images import load_rgb
 from .augment import Augmentation
 

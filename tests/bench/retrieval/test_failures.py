@@ -13,7 +13,7 @@ from edgerecall.bench.retrieval.failure_report import write_failures
 from edgerecall.bench.retrieval.failures import class_scores, worst_queries
 from edgerecall.bench.retrieval.metrics import retrieval_scores
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.runtimes.core.image_list import ImageList
+from edgerecall.runtimes.preprocess.image_list import ImageList
 
 
 def angles(*degrees: float) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_the_documented_way(
     edgerecall: Run, root: Path, tmp_path: Path, data: Path, torch_python: Path, name: str, how: str
 ) -> None:
     model = tmp_path / "model.onnx"
-    script = root / "tests" / "support" / "torch_models.py"
+    script = root / "tests" / "support" / "networks" / "torch_models.py"
     command = [torch_python, script, name, "static" if how == "static" else documented(root), model]
     made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert made.returncode == 0, made.stderr

@@ -16,7 +16,7 @@ from edgerecall.runtimes.sidecars.sidecar import LITE, PADDLE2ONNX, SIDECARS, Si
 SIDECAR_MODULES = (
     "core.contract",
     "core.errors",
-    "core.micro_batches",
+    "worker.micro_batches",
     "core.text",
     "predictor.backend",
     "predictor.interface",

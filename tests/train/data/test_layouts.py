@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.runtimes.core.image_list import read_image_list
+from edgerecall.runtimes.preprocess.image_list import read_image_list
 from edgerecall.train.data.convert import ImageSet, convert
 from edgerecall.train.data.layouts import LAYOUTS, Split, find_layout
 from edgerecall.train.data.leakage import leak_warnings

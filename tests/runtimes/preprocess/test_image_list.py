@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.runtimes.core.image_list import read_image_list
+from edgerecall.runtimes.preprocess.image_list import read_image_list
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "benchmarks"
 FEATURES = {"ResNet50": 2048, "MobileNetV3_large_x1_0": 1280, "MobileNetV3_small_x1_0": 1280}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..core.errors import InputError
 
 
 @dataclass(frozen=True)
