@@ -34,6 +34,7 @@ from .machine import Watch, describe_machine
 from .parity import Embedded, collapse_warning, cross_recall, judge, worst_pairs
 from .resume_store import ResumeStore
 from .row_runner import RowRunner, require_sound
+from .side_by_side import SideBySide
 from .tensor_cache import TensorCache
 
 Tensors = NDArray[np.float32]
@@ -207,14 +208,15 @@ class Run:
     def _encode_in_parts(self, runners: Sequence[RowRunner], early: EarlyStop, begin: float, end: float) -> None:
         assert self.tensors is not None
         done = 0
-        for look in (*early.looks, len(early.order)):
-            going = [one for one in runners if one.row.stopped_after is None]
-            for tensors in self.tensors.batches(self._size, early.order[done:look]) if going else ():
-                _each(going, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
-                self._step("embedding images", begin + (end - begin) * done / len(early.order))
-            done = look
-            if look < len(early.order):
-                _each(going, lambda c: c.stop_if(early.problem(c.embedded, c.row.lowered)))
+        with SideBySide(runners, self.options) as rows:
+            for look in (*early.looks, len(early.order)):
+                going = [one for one in runners if one.row.stopped_after is None]
+                for tensors in self.tensors.batches(self._size, early.order[done:look]) if going else ():
+                    rows.each(lambda c: c.encode(tensors), going)  # noqa: B023 - used before the next batch
+                    self._step("embedding images", begin + (end - begin) * done / len(early.order))
+                done = look
+                if look < len(early.order):
+                    rows.each(lambda c: c.stop_if(early.problem(c.embedded, c.row.lowered)), going)
         whole = [one for one in runners if one.row.stopped_after is None]
         _each(whole, lambda c: c.reorder(early.order))
         _each(whole, lambda c: c.embed_random(self.noise))
@@ -226,10 +228,11 @@ class Run:
             batches = self.tensors.batches(self._size)
         else:
             batches = (tensors for _, tensors in stream_tensors(self.paths, preprocess, self._size, 1, None))
-        for tensors in batches:
-            _each(runners, lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
-            done += len(tensors)
-            self._step("embedding images", begin + (end - begin) * done / len(self.kept))
+        with SideBySide(runners, self.options) as rows:
+            for tensors in batches:
+                rows.each(lambda c: c.encode(tensors))  # noqa: B023 - used before the next batch
+                done += len(tensors)
+                self._step("embedding images", begin + (end - begin) * done / len(self.kept))
         _each(runners, lambda c: c.embed_random(self.noise))
 
     def _device_bench(self, index: int, name: str) -> DeviceBench:
