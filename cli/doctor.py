@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import click
 
+from ..cross.executable_stack import clear, is_refused, libraries_with
 from ..runtimes.core.errors import RuntimeUnavailable
 from ..runtimes.core.versions import (
     PACKAGES,
@@ -27,6 +28,7 @@ from .console import console
 
 # What is no runtime's own package: purpose, module.
 OTHERS = (("convert to ncnn", "pnnx"), ("convert to LiteRT", "onnx2tf"), ("predict --format parquet", "pyarrow"))
+FIX_MNN = "edgerecall doctor --fix mnn"
 SIDECAR_PURPOSES = {"lite": "convert, run", "paddle2onnx": "convert"}
 
 
@@ -49,6 +51,8 @@ def installed(package: Package) -> str | None:
 def package_finding(purpose: str, package: Package) -> Finding:
     """Whether a package is installed."""
     state = installed(package)
+    if state and package.module == "MNN" and is_refused() and libraries_with(package.distribution):
+        return Finding(purpose, package.distribution, f"{state} asks for an executable stack", FIX_MNN)
     fix = None if state else install_command(package, TRAINING.get(package.module, ""))
     return Finding(purpose, package.distribution, state or "missing", fix)
 
@@ -128,12 +132,19 @@ def examine() -> list[Finding]:
 @click.command()
 @click.option(
     "--fix",
-    type=click.Choice(["lite", "paddle2onnx"]),
-    help="Make a sidecar, an environment of an older Python, for Paddle Lite or for paddle2onnx.",
+    type=click.Choice(["lite", "paddle2onnx", "mnn"]),
+    help="lite, paddle2onnx: make a sidecar, an environment of an older Python, for it. mnn: have its libraries ask for"
+    " no executable stack, which newer systems refuse.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(fix: str | None, as_json: bool) -> int:
     """What this machine can train, convert and run, and the exact fix for the rest."""
+    if fix == "mnn":
+        changed = libraries_with("MNN")
+        for library in changed:
+            clear(library)
+        console().print(f"MNN: {len(changed)} libraries ask for an executable stack no longer")
+        return 0
     if fix is not None:
         from ..cross.interpreters import debian_python
 

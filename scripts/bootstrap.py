@@ -25,7 +25,7 @@ sys.path.insert(0, str(flatten.FLAT))
 ROOT = flatten.ROOT
 # Of those that PaddlePaddle has wheels for, the ones that paddle2onnx has too come first.
 VERSIONS = ("3.11", "3.12", "3.10", "3.13")
-SIDECARS = (("lite", "Paddle Lite"), ("paddle2onnx", "paddle2onnx"))
+FIXES = (("mnn", "MNN"), ("lite", "Paddle Lite"), ("paddle2onnx", "paddle2onnx"))
 HEADERS = "import os, sysconfig; os.stat(os.path.join(sysconfig.get_path('include'), 'Python.h'))"
 COMPILER = "edgerecall-cmake"  # in the environment: the options that the core was built with, for the Makefile
 # What the core is built from: a header that proves the package, how it links, its names on Debian and on Fedora.
@@ -173,7 +173,7 @@ def main() -> None:
     if shutil.which("apt-get"):
         run("OpenMP", [str(python), "-m", "edgerecall.cross.host", "--openmp"])
     missing = []
-    for name, title in SIDECARS:
+    for name, title in FIXES:
         made = run(title, [str(venv / "bin" / "edgerecall"), "doctor", "--fix", name], optional=True)
         missing += [] if made else [title]
     stamp.write_text(mark)

@@ -105,11 +105,15 @@ def missing_package(error: ImportError, packages: Mapping[str, Package] = PACKAG
 
 
 def missing_library(error: ImportError) -> str | None:
-    """ "needs LIBRARY", with its package, when an import failed for want of a shared library or of memory for it."""
+    """ "needs LIBRARY", with its package, when an import failed for want of a shared library or of memory for it, or
+    for a stack that is not given.
+    """
     if found := re.search(
         r"([^/ ]+): (?:failed to map segment from shared object|cannot allocate memory)$", str(error)
     ):
         return f"needs more memory than this process may use: {found[1]} cannot be loaded"
+    if "cannot enable executable stack" in str(error):
+        return "asks for an executable stack, which glibc refuses from 2.41 on: run 'edgerecall doctor --fix mnn'"
     found = re.match(r"(lib[^:/ ]+): cannot open shared object file", str(error))
     if found is None:
         return None

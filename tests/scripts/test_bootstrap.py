@@ -128,5 +128,5 @@ def test_a_sidecar_that_cannot_be_had_stops_nothing(
         assert stopped.value.code == code and not stamp.exists()
         return
     bootstrap.main()
-    assert [command[-1] for command in ran[-2:]] == ["lite", "paddle2onnx"] and stamp.read_text() == "mark"
+    assert [command[-1] for command in ran[-3:]] == ["mnn", "lite", "paddle2onnx"] and stamp.read_text() == "mark"
     assert "setup: without Paddle Lite, for the reason above" in capsys.readouterr().out
