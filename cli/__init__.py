@@ -20,6 +20,7 @@ COMMANDS = {
     "quantize": ("quantize", "Add int8 and fp16 artifacts to a bundle, calibrated and checked."),
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
+    "gallery": ("serving.gallery", "Embeddings with ids and labels on disk: build, add, remove, search."),
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),
     "why": ("why", "Why two runtimes embed an image differently: the first stage where they part."),
     "compare": ("compare", "Two bench results: what got slower, larger or less right."),

@@ -20,7 +20,7 @@ add_library(edgerecall_core STATIC
   cpp/src/preprocess/taps.cpp cpp/src/preprocess/pixel_kernels.cpp cpp/src/preprocess/resize.cpp
   cpp/src/preprocess/geometry.cpp cpp/src/base/json_text.cpp cpp/src/base/schema.cpp cpp/src/preprocess/spec_json.cpp
   cpp/src/preprocess/preprocess.cpp cpp/src/bundle/sha256.cpp cpp/src/bundle/npy.cpp
-  cpp/src/search/bit_gallery.cpp cpp/src/search/dot_product_arm.cpp cpp/src/search/hamming_kernels.cpp
+  cpp/src/search/bit_gallery.cpp cpp/src/search/dot_product_arm.cpp cpp/src/search/gallery.cpp cpp/src/search/hamming_kernels.cpp
   cpp/src/search/product_kernels.cpp cpp/src/search/rank_kernels.cpp
   cpp/src/search/ranking.cpp cpp/src/search/retrieval.cpp cpp/src/search/search.cpp)
 target_compile_features(edgerecall_core PUBLIC cxx_std_17)

@@ -17,7 +17,7 @@ if(EDGERECALL_BUILD_DEVICE)
     cpp/src/image/jpeg.cpp cpp/src/image/png.cpp cpp/src/preprocess/geometry.cpp cpp/src/preprocess/taps.cpp
     cpp/src/base/schema.cpp cpp/src/base/files.cpp cpp/src/base/parallel.cpp cpp/src/image/decode.cpp
     cpp/src/image/buffer.cpp cpp/src/image/orientation.cpp cpp/src/base/shared_library.cpp
-    cpp/src/preprocess/preprocess.cpp cpp/src/bundle/sha256.cpp cpp/src/search/search.cpp
+    cpp/src/preprocess/preprocess.cpp cpp/src/bundle/sha256.cpp cpp/src/search/search.cpp cpp/src/search/gallery.cpp
     PROPERTIES COMPILE_OPTIONS -Os)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # Code and constants in one segment: pages between them would be a hundredth of the program.

@@ -4,7 +4,7 @@ Its errors are those of `core.errors`: InputError, UnsupportedImage, RuntimeUnav
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,38 @@ class Gallery:
         progress: Callable[[float], object] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k rows of each query and their similarities, both `(n, k)`; -1 and -inf where there are fewer."""
+
+class StoredRows:
+    """Rows as they lie in arrays, C-contiguous, which may map a file and stay as they are.
+
+    values `(n, dim)`: float32, uint16 (bits of float16) or int8, by the storage. scales: float32 `(n,)`, for int8.
+    fine: uint16 `(n, dim)`, bits of float16 by which the best of int8's rows are ranked. excluded: uint8
+    `((n + 7) // 8,)`, where bit `row % 8` of byte `row // 8` is set a row is not found. longest: no row is longer.
+    InputError for other shapes and types.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        values: NDArray[Any],
+        scales: NDArray[np.float32] | None = None,
+        fine: NDArray[np.uint16] | None = None,
+        excluded: NDArray[np.uint8] | None = None,
+        *,
+        longest: float,
+    ) -> None: ...
+
+def search_rows(
+    parts: Sequence[StoredRows],
+    queries: NDArray[np.float32],
+    k: int,
+    threads: int = 1,
+    progress: Callable[[float], object] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """As `Gallery.search`, over all parts, whose rows are numbered through."""
+
+def to_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """float32 `(n, dim)` -> codes `(n, dim)` and the scale of each row, `(n,)`, as a gallery stores them."""
 
 class BitGallery:
     """Embeddings in 1 to 4 bits a number and two float32 a row, less `centre`, float32 `(dim,)`: a `CompressedGallery`.

@@ -245,6 +245,56 @@ Storage storage_of(const std::string& name) {
   throw InputError("storage: expected float32, float16 or int8, got '" + name + "'");
 }
 
+/// An array of Python's, C-contiguous, of this type and shape; InputError otherwise.
+template <typename Value>
+const Value* checked_array(const py::object& given, const char* what, std::initializer_list<py::ssize_t> shape) {
+  const auto array = py::array_t<Value, py::array::c_style>::ensure(given);
+  const bool same = array && array.ptr() == given.ptr();  // or it was copied
+  if (!same || array.ndim() != static_cast<py::ssize_t>(shape.size()) ||
+      !std::equal(shape.begin(), shape.end(), array.shape()))
+    throw InputError(std::string(what) + ": not of the type and shape that the storage takes");
+  return array.data();
+}
+
+/// Rows in arrays of Python's, which it keeps.
+struct PyStoredRows {
+  StoredRows rows;
+  std::vector<py::object> arrays;
+};
+
+PyStoredRows py_stored_rows(const std::string& storage, const py::array& values, const py::object& scales,
+                            const py::object& fine, const py::object& excluded, double longest) {
+  if (values.ndim() != 2 || values.shape(1) < 1 || values.shape(1) > 65536)
+    throw InputError("values: expected (n, dim) with dim of 1 to 65536");
+  const py::ssize_t count = values.shape(0), dim = values.shape(1);
+  PyStoredRows made;
+  made.arrays = {values, scales, fine, excluded};
+  StoredRows& rows = made.rows;
+  rows.storage = storage_of(storage);
+  rows.count = static_cast<std::size_t>(count);
+  rows.dim = static_cast<std::size_t>(dim);
+  rows.longest = longest;
+  if (rows.storage == Storage::float32) rows.values = checked_array<float>(values, "values", {count, dim});
+  if (rows.storage == Storage::float16) rows.values = checked_array<std::uint16_t>(values, "values", {count, dim});
+  if (rows.storage == Storage::int8) {
+    rows.values = checked_array<std::int8_t>(values, "values", {count, dim});
+    rows.scales = checked_array<float>(scales, "scales", {count});
+    if (!fine.is_none()) rows.fine = checked_array<std::uint16_t>(fine, "fine", {count, dim});
+  }
+  if (!excluded.is_none()) rows.excluded = checked_array<std::uint8_t>(excluded, "excluded", {(count + 7) / 8});
+  return made;
+}
+
+/// float32 `(n, dim)` -> int8 codes `(n, dim)` and scales `(n,)`.
+py::tuple py_to_int8(const Rows& rows) {
+  const std::size_t dim = checked_dim(rows, "rows");
+  py::array_t<std::int8_t> codes({rows.shape(0), rows.shape(1)});
+  py::array_t<float> scales(rows.shape(0));
+  for (py::ssize_t row = 0; row < rows.shape(0); ++row)
+    *scales.mutable_data(row) = to_int8(rows.data(row, 0), dim, codes.mutable_data(row, 0));
+  return py::make_tuple(codes, scales);
+}
+
 template <typename Any>
 void py_add(Any& gallery, const Rows& rows) {
   if (checked_dim(rows, "rows") != gallery.dim()) throw InputError("rows: expected the gallery's dim");
@@ -271,6 +321,27 @@ py::tuple searched(const Any& gallery, const Rows& queries, py::ssize_t k, const
 py::tuple py_search(const Gallery& gallery, const Rows& queries, py::ssize_t k, int threads,
                     const py::object& progress) {
   return searched(gallery, queries, k, progress, threads);
+}
+
+/// As `searched`, over rows that lie elsewhere.
+py::tuple py_search_rows(const std::vector<PyStoredRows>& parts, const Rows& queries, py::ssize_t k, int threads,
+                         const py::object& progress) {
+  const std::size_t dim = checked_dim(queries, "queries");
+  struct {
+    std::vector<StoredRows> parts;
+    std::size_t columns;
+    std::size_t dim() const { return columns; }
+    void search(const float* values, std::size_t count, std::size_t k, int threads, std::int64_t* rows,
+                float* similarities, const Progress& progress) const {
+      search_rows(parts, values, count, k, threads, rows, similarities, progress);
+    }
+  } all{{}, dim};
+  for (const PyStoredRows& part : parts) {
+    if (part.rows.dim != dim || part.rows.storage != parts[0].rows.storage)
+      throw InputError("search: expected parts of the queries' dim and of one storage");
+    all.parts.push_back(part.rows);
+  }
+  return searched(all, queries, k, progress, threads);
 }
 
 std::unique_ptr<BitGallery> py_bit_gallery(const Rows& centre, int bits) {
@@ -377,6 +448,13 @@ PYBIND11_MODULE(_native, module) {
       .def("__len__", &Gallery::size)
       .def_property_readonly("dim", &Gallery::dim)
       .def_property_readonly("bytes", &Gallery::bytes);
+
+  py::class_<PyStoredRows>(module, "StoredRows")
+      .def(py::init(&py_stored_rows), py::arg("storage"), py::arg("values"), py::arg("scales") = py::none(),
+           py::arg("fine") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"));
+  module.def("search_rows", &py_search_rows, py::arg("parts"), py::arg("queries").noconvert(), py::arg("k"),
+             py::arg("threads") = 1, py::arg("progress") = py::none());
+  module.def("to_int8", &py_to_int8, py::arg("rows").noconvert());
 
   py::class_<BitGallery>(module, "BitGallery")
       .def(py::init(&py_bit_gallery), py::arg("centre").noconvert(), py::arg("bits"))

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runtimes._native import Gallery
     from .runtimes.bundle.bundle import Bundle
     from .runtimes.bundle.spec import Spec
     from .runtimes.core.errors import (
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     )
     from .runtimes.embed.model import EmbeddingModel, load
     from .runtimes.gallery.compressed import CompressedGallery
+    from .runtimes.gallery.disk_gallery import DiskGallery, Match
+    from .runtimes.gallery.gallery import Gallery
     from .runtimes.predictor.interface import Predictor, RunOptions
 
     __version__: str
@@ -31,9 +32,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _HOMES = {
     "Bundle": "bundle.bundle",
     "CompressedGallery": "gallery.compressed",
+    "DiskGallery": "gallery.disk_gallery",
     "EmbeddingModel": "embed.model",
-    "Gallery": "_native",
+    "Gallery": "gallery.gallery",
     "load": "embed.model",
+    "Match": "gallery.disk_gallery",
     "Predictor": "predictor.interface",
     "RunOptions": "predictor.interface",
     "Spec": "bundle.spec",
@@ -54,11 +57,13 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CompressedGallery",
+    "DiskGallery",
     "EdgeRecallError",
     "EmbeddingModel",
     "Gallery",
     "ImageError",
     "InputError",
+    "Match",
     "ParityError",
     "Predictor",
     "RunOptions",

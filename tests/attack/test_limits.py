@@ -35,6 +35,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "eval": ("-c", "NONE"),
     "verify": ("BUNDLE",),
     "quantize": ("BUNDLE", "--calibrate", "DATA", "--artifacts", "onnx-int8"),
+    "gallery build": ("NEW", "BUNDLE", "--images", "DATA", "--runtime", "fake"),
+    "gallery add": ("NONE", "BUNDLE", "--images", "DATA"),
+    "gallery search": ("NONE", "BUNDLE", "DATA"),
     "bench": ("BUNDLE", "--images", "DATA", "--samples", "2", "--rounds", "1", "--seconds", "1", "--limit", "8"),
 }
 # Counts of time: a larger one takes longer, and no more memory.

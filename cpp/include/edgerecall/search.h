@@ -11,6 +11,26 @@ namespace edgerecall {
 /// How a gallery keeps its embeddings: 4, 2 or 1 byte a number (int8: and a float32 scale a row).
 enum class Storage { float32, float16, int8 };
 
+/// Embeddings as a gallery keeps them, wherever they lie: in memory, or in a file that is mapped.
+struct StoredRows {
+  Storage storage = Storage::float32;
+  std::size_t dim = 0, count = 0;
+  const void* values = nullptr;            ///< `(count, dim)`: float, bits of float16, or int8 codes
+  const float* scales = nullptr;           ///< `(count,)`, for int8
+  const std::uint16_t* fine = nullptr;     ///< bits of float16 `(count, dim)`, for int8: ranks the best of the codes
+  double longest = 0;                      ///< no row is longer
+  const std::uint8_t* excluded = nullptr;  ///< where bit `row % 8` of byte `row / 8` is set, the row is not found
+};
+
+/// The `k` best rows for each of `count` queries, as `Gallery::search` gives them, of all parts: numbered through, the
+/// first row of a part after the last of the part before it. The parts are of one storage and dim, and stay as they are
+/// while this runs. Values that are not finite are not found. Throws InputError, Cancelled.
+void search_rows(const std::vector<StoredRows>& parts, const float* queries, std::size_t count, std::size_t k,
+                 int threads, std::int64_t* indices, float* similarities, const Progress& progress);
+
+/// One row as int8 codes, `dim` of them. Returns the scale that gives its values back.
+float to_int8(const float* row, std::size_t dim, std::int8_t* codes);
+
 /// A gallery in memory, searched exactly: every row is looked at, no index to build.
 ///
 /// Similarity is the inner product of what is stored: float32 and float16 rows with the float32 query, summed in
@@ -38,11 +58,7 @@ class Gallery {
   std::size_t bytes() const;
 
  private:
-  class Best;
-  struct Work;
   void append(const float* rows, std::size_t count);
-  void scan(const Work& work, std::vector<Best>& best) const;
-  double exact(const float* query, std::size_t row, std::vector<float>& scratch) const;
 
   std::size_t dim_, size_ = 0;
   Storage storage_;

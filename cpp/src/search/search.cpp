@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <mutex>
 
 #include "edgerecall/error.h"
 #include "search/hit.h"
@@ -20,28 +19,24 @@ constexpr size_t kChunk = 512;  // rows scored at once: they and their scores st
 constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// Codes of a row, and the scale that gives its values back.
-float quantize(const float* row, size_t dim, std::int8_t* codes) {
-  float largest = 0;
-  for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
-  const double to_code = largest > 0 ? 127.0 / static_cast<double>(largest) : 0.0;
-  for (size_t i = 0; i < dim; ++i)
-    codes[i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) * to_code));
-  return largest / 127.0f;
-}
+/// How many rows of int8 codes are ranked by their float16 values, for the best `k`.
+size_t candidates_for(size_t k) { return 2 * k + 32; }
 
-}  // namespace
+/// A piece: some queries against some rows of one part. number: of the part's first row.
+struct Piece {
+  size_t part, first_row, last_row, first_query, last_query;
+  std::int64_t number;
+};
 
-/// A piece: some queries against some rows.
-struct Gallery::Work {
-  const float* queries;
-  const std::int8_t* codes;  // of the queries, for int8
-  const float* scales;
-  size_t first_query, last_query, first_row, last_row;
+struct Queries {
+  const float* values;
+  size_t count, dim;
+  std::vector<std::int8_t> codes;  // for int8
+  std::vector<float> scales;
 };
 
 /// The best rows of one query so far.
-class Gallery::Best {
+class Best {
  public:
   Best(size_t k, double error) : k_(k), error_(error) {}
 
@@ -53,8 +48,9 @@ class Gallery::Best {
   void offer(double similarity, std::int64_t row) {
     const auto order = [](const Hit& a, const Hit& b) { return a.before(b); };  // the heap's front is the worst
     const Hit hit{similarity, row};
-    if (hits_.size() == k_) {
-      if (!hit.before(hits_.front())) return;
+    const bool full = hits_.size() == k_;
+    if ((full && !hit.before(hits_.front())) || !std::isfinite(similarity)) return;  // not finite: of a damaged file
+    if (full) {
       std::pop_heap(hits_.begin(), hits_.end(), order);
       hits_.pop_back();
     }
@@ -66,10 +62,18 @@ class Gallery::Best {
     for (const Hit& hit : other.hits_) offer(hit.similarity, hit.index);
   }
 
-  /// Writes the hits in order; what lies behind them is left as it is.
-  void write(std::int64_t* rows, float* similarities) {
+  /// Every hit by another similarity.
+  template <typename Exact>
+  void rank_by(const Exact& exact) {
+    for (Hit& hit : hits_) hit.similarity = exact(hit.index);
+    const auto broken = [](const Hit& hit) { return !std::isfinite(hit.similarity); };
+    hits_.erase(std::remove_if(hits_.begin(), hits_.end(), broken), hits_.end());
+  }
+
+  /// Writes the best `k` hits in order; what lies behind them is left as it is.
+  void write(size_t k, std::int64_t* rows, float* similarities) {
     std::sort(hits_.begin(), hits_.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
-    for (size_t i = 0; i < hits_.size(); ++i) {
+    for (size_t i = 0; i < std::min(k, hits_.size()); ++i) {
       rows[i] = hits_[i].index;
       similarities[i] = static_cast<float>(hits_[i].similarity);
     }
@@ -81,120 +85,126 @@ class Gallery::Best {
   std::vector<Hit> hits_;
 };
 
-Gallery::Gallery(size_t dim, Storage storage) : dim_(dim), storage_(storage) {
-  if (dim == 0 || dim > kernels::kMaxDim) throw InputError("gallery: expected embeddings of 1 to 65536 numbers");
+bool is_excluded(const StoredRows& rows, size_t row) {
+  return rows.excluded != nullptr && (rows.excluded[row / 8] >> row % 8 & 1) != 0;
 }
 
-void Gallery::add(const float* rows, size_t count) {
-  const std::unique_lock<std::shared_mutex> lock(using_, std::try_to_lock);
-  if (!lock) throw InputError("gallery: rows cannot be added while it is searched");
-  if (size_ + count > std::numeric_limits<std::uint32_t>::max() / 2) throw InputError("gallery: too many rows");
-  double longest = longest_;
-  for (size_t row = 0; row < count; ++row) {
-    longest = std::max(longest, kernels::checked_length(rows + row * dim_, dim_, "gallery: row", size_ + row));
-    for (size_t i = row * dim_; storage_ == Storage::float16 && i < (row + 1) * dim_; ++i)
-      if (std::fabs(rows[i]) > 65504.0f) throw InputError("gallery: float16 holds values up to 65504");
-  }
-  append(rows, count);
-  longest_ = std::max(longest_, longest);
+double exact_half(const float* query, const std::uint16_t* half, size_t dim, std::vector<float>& scratch) {
+  kernels::from_float16(half, dim, scratch.data());
+  return kernels::dot_float64(query, scratch.data(), dim);
 }
 
-void Gallery::append(const float* rows, size_t count) {
-  const size_t total = (size_ + count) * dim_;
-  if (storage_ == Storage::float32) whole_.insert(whole_.end(), rows, rows + count * dim_);
-  if (storage_ == Storage::float16) half_.resize(total);
-  if (storage_ == Storage::int8) {
-    codes_.resize(total);
-    scales_.resize(size_ + count);
-  }
-  std::vector<float> stored(dim_);
-  for (size_t row = 0; row < count; ++row) {
-    const float* values = rows + row * dim_;
-    const size_t at = (size_ + row) * dim_;
-    if (storage_ == Storage::float16) {
-      kernels::to_float16(values, dim_, half_.data() + at);
-      kernels::from_float16(half_.data() + at, dim_, stored.data());  // rounding may lengthen a row
-      longest_ = std::max(longest_, std::sqrt(kernels::dot_float64(stored.data(), stored.data(), dim_)));
-    }
-    if (storage_ == Storage::int8) scales_[size_ + row] = quantize(values, dim_, codes_.data() + at);
-  }
-  size_ += count;
-}
-
-size_t Gallery::size() const {
-  const std::shared_lock<std::shared_mutex> lock(using_);
-  return size_;
-}
-
-size_t Gallery::bytes() const {
-  const std::shared_lock<std::shared_mutex> lock(using_);
-  return whole_.size() * sizeof(float) + half_.size() * sizeof(std::uint16_t) + codes_.size() +
-         scales_.size() * sizeof(float);
-}
-
-double Gallery::exact(const float* query, size_t row, std::vector<float>& scratch) const {
-  if (storage_ == Storage::float32) return kernels::dot_float64(query, whole_.data() + row * dim_, dim_);
-  kernels::from_float16(half_.data() + row * dim_, dim_, scratch.data());
-  return kernels::dot_float64(query, scratch.data(), dim_);
-}
-
-void Gallery::scan(const Work& work, std::vector<Best>& best) const {
-  std::vector<float> scores(kChunk), scratch(dim_);
-  std::vector<std::uint32_t> positions(kChunk + kernels::kScanOverrun);
+void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
   std::vector<std::int32_t> sums(kChunk);
-  for (size_t begin = work.first_row; begin < work.last_row; begin += kChunk) {
-    const size_t width = std::min(kChunk, work.last_row - begin);
-    for (size_t query = work.first_query; query < work.last_query; ++query) {
+  const auto* codes = static_cast<const std::int8_t*>(rows.values);
+  for (size_t begin = piece.first_row; begin < piece.last_row; begin += kChunk) {
+    const size_t width = std::min(kChunk, piece.last_row - begin);
+    for (size_t query = piece.first_query; query < piece.last_query; ++query) {
+      kernels::dots_int8(queries.codes.data() + query * rows.dim, codes + begin * rows.dim, width, rows.dim,
+                         sums.data());
+      for (size_t i = 0; i < width; ++i)
+        if (!is_excluded(rows, begin + i))
+          best[query].offer(
+              sums[i] * static_cast<double>(rows.scales[begin + i]) * static_cast<double>(queries.scales[query]),
+              piece.number + static_cast<std::int64_t>(begin + i));
+    }
+  }
+}
+
+void scan(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
+  if (rows.storage == Storage::int8) return scan_codes(rows, queries, piece, best);
+  const size_t dim = rows.dim;
+  const bool halves = rows.storage == Storage::float16;
+  const auto* whole = static_cast<const float*>(rows.values);
+  const auto* half = static_cast<const std::uint16_t*>(rows.values);
+  std::vector<float> scores(kChunk), scratch(dim);
+  std::vector<std::uint32_t> positions(kChunk + kernels::kScanOverrun);
+  for (size_t begin = piece.first_row; begin < piece.last_row; begin += kChunk) {
+    const size_t width = std::min(kChunk, piece.last_row - begin);
+    for (size_t query = piece.first_query; query < piece.last_query; ++query) {
       Best& own = best[query];
-      const float* values = work.queries + query * dim_;
-      if (storage_ == Storage::int8) {
-        kernels::dots_int8(work.codes + query * dim_, codes_.data() + begin * dim_, width, dim_, sums.data());
-        for (size_t i = 0; i < width; ++i)
-          own.offer(sums[i] * static_cast<double>(scales_[begin + i]) * static_cast<double>(work.scales[query]),
-                    static_cast<std::int64_t>(begin + i));
-        continue;
-      }
-      if (storage_ == Storage::float16)
-        kernels::dots_float16(values, half_.data() + begin * dim_, width, dim_, scores.data());
+      const float* values = queries.values + query * dim;
+      if (halves)
+        kernels::dots_float16(values, half + begin * dim, width, dim, scores.data());
       else
-        kernels::dots_float32(values, whole_.data() + begin * dim_, width, dim_, scores.data());
+        kernels::dots_float32(values, whole + begin * dim, width, dim, scores.data());
       const size_t found = kernels::select(scores.data(), width, own.bar(), kInfinity, positions.data());
       for (size_t i = 0; i < found; ++i) {
         const size_t row = begin + positions[i];
-        if (scores[positions[i]] >= own.bar()) own.offer(exact(values, row, scratch), static_cast<std::int64_t>(row));
+        if (scores[positions[i]] < own.bar() || is_excluded(rows, row)) continue;
+        const double similarity = halves ? exact_half(values, half + row * dim, dim, scratch)
+                                         : kernels::dot_float64(values, whole + row * dim, dim);
+        own.offer(similarity, piece.number + static_cast<std::int64_t>(row));
       }
     }
   }
 }
 
-void Gallery::search(const float* queries, size_t count, size_t k, int threads, std::int64_t* indices,
-                     float* similarities, const Progress& progress) const {
+/// Pieces of all parts; and, for each part, the number of its first row and one more for the end.
+std::vector<Piece> pieces_of(const std::vector<StoredRows>& parts, size_t queries, std::vector<std::int64_t>& firsts) {
+  std::vector<Piece> pieces;
+  std::int64_t number = 0;
+  for (size_t part = 0; part < parts.size(); ++part) {
+    firsts.push_back(number);
+    for (size_t row = 0; row < parts[part].count; row += kPieceRows)
+      for (size_t query = 0; query < queries; query += kPieceQueries)
+        pieces.push_back({part, row, std::min(row + kPieceRows, parts[part].count), query,
+                          std::min(query + kPieceQueries, queries), number});
+    number += static_cast<std::int64_t>(parts[part].count);
+  }
+  firsts.push_back(number);
+  return pieces;
+}
+
+}  // namespace
+
+float to_int8(const float* row, size_t dim, std::int8_t* codes) {
+  float largest = 0;
+  for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
+  const double to_code = largest > 0 ? 127.0 / static_cast<double>(largest) : 0.0;
+  for (size_t i = 0; i < dim; ++i)
+    codes[i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) * to_code));
+  return largest / 127.0f;
+}
+
+void search_rows(const std::vector<StoredRows>& parts, const float* queries, size_t count, size_t k, int threads,
+                 std::int64_t* indices, float* similarities, const Progress& progress) {
   if (k == 0) throw InputError("search: expected k of 1 or more");
-  const std::shared_lock<std::shared_mutex> lock(using_);
   std::fill_n(indices, count * k, -1);
   std::fill_n(similarities, count * k, -kInfinity);
-  std::vector<std::int8_t> codes(storage_ == Storage::int8 ? count * dim_ : 0);
-  std::vector<float> scales(count);
+  if (parts.empty()) return;
+  const size_t dim = parts[0].dim;
+  const bool codes = parts[0].storage == Storage::int8, ranked = codes && parts[0].fine != nullptr;
+  double longest = 0;
+  for (const StoredRows& part : parts) longest = std::max(longest, part.longest);
+  std::vector<std::int64_t> firsts;
+  const std::vector<Piece> pieces = pieces_of(parts, count, firsts);
+  const size_t kept = std::min(ranked ? candidates_for(k) : k, static_cast<size_t>(firsts.back()));
+  Queries asked{queries, count, dim, std::vector<std::int8_t>(codes ? count * dim : 0), std::vector<float>(count)};
   std::vector<Best> empty;
   for (size_t query = 0; query < count; ++query) {
-    const double length = kernels::checked_length(queries + query * dim_, dim_, "search: query", query);
-    if (storage_ == Storage::int8) scales[query] = quantize(queries + query * dim_, dim_, codes.data() + query * dim_);
-    empty.emplace_back(std::min(k, size_), kernels::float32_error(dim_, length, longest_));
+    const double length = kernels::checked_length(queries + query * dim, dim, "search: query", query);
+    if (codes) asked.scales[query] = to_int8(queries + query * dim, dim, asked.codes.data() + query * dim);
+    empty.emplace_back(kept, kernels::float32_error(dim, length, longest));
   }
-  const size_t row_pieces = (size_ + kPieceRows - 1) / kPieceRows;
-  const size_t query_pieces = (count + kPieceQueries - 1) / kPieceQueries, pieces = row_pieces * query_pieces;
-  std::vector<std::vector<Best>> found(static_cast<size_t>(workers_for(pieces, threads)), empty);
-  Meter meter(progress, pieces);
-  parallel_for(pieces, threads, [&](size_t piece, int worker) {
-    const size_t row = piece / query_pieces * kPieceRows, query = piece % query_pieces * kPieceQueries;
-    scan({queries, codes.data(), scales.data(), query, std::min(query + kPieceQueries, count), row,
-          std::min(row + kPieceRows, size_)},
-         found[static_cast<size_t>(worker)]);
+  if (kept == 0) return;
+  std::vector<std::vector<Best>> found(static_cast<size_t>(workers_for(pieces.size(), threads)), empty);
+  Meter meter(progress, pieces.size());
+  parallel_for(pieces.size(), threads, [&](size_t piece, int worker) {
+    scan(parts[pieces[piece].part], asked, pieces[piece], found[static_cast<size_t>(worker)]);
     meter.step(worker);
   });
+  std::vector<float> scratch(dim);
   for (size_t query = 0; query < count; ++query) {
     for (size_t worker = 1; worker < found.size(); ++worker) found[0][query].merge(found[worker][query]);
-    found[0][query].write(indices + query * k, similarities + query * k);
+    if (ranked)
+      found[0][query].rank_by([&](std::int64_t number) {
+        const auto after = std::upper_bound(firsts.begin(), firsts.end() - 1, number);
+        const auto part = static_cast<size_t>(after - firsts.begin() - 1);
+        const auto row = static_cast<size_t>(number - firsts[part]);
+        return exact_half(queries + query * dim, parts[part].fine + row * dim, dim, scratch);
+      });
+    found[0][query].write(k, indices + query * k, similarities + query * k);
   }
   meter.finish();
 }

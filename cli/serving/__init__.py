@@ -1,0 +1,1 @@
+"""The verbs that answer with what is near: the gallery."""

@@ -1,0 +1,319 @@
+"""`edgerecall gallery`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..console import command_line, console, progress_bar, setup_logging, share_bar
+
+if TYPE_CHECKING:
+    from ...runtimes.embed.model import EmbeddingModel
+    from ...runtimes.gallery.disk_gallery import DiskGallery
+    from ...runtimes.gallery.entries import Entry
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Embeddings with ids and labels on disk: which product is this?"""
+
+
+def options_of(*groups: tuple[Any, ...]) -> Callable[[Any], Any]:
+    """Options that several verbs have."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed([one for group in groups for one in group]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+IMAGES = (
+    click.option("--images", type=PATH, required=True, help="Folder of images; an id is a path below it."),
+    click.option("--list", "listed", type=PATH, help="Those of a list, 'path label' a line, and their labels."),
+    click.option("--delimiter", help="Between the list's columns; by default a tab where there is one, else a space."),
+    click.option("--label-by-folder", is_flag=True, help="Without a list: the label is the name of an image's folder."),
+    click.option("--strict", is_flag=True, help="End at the first bad image."),
+)
+MODEL = (
+    click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings."),
+    click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32."),
+    click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024)),
+)
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("bundle", type=PATH)
+@options_of(IMAGES, MODEL)
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How embeddings are kept; int8 with float16 beside it, by which the best are ranked.",
+)
+@click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
+def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any) -> int:
+    """Embed images by BUNDLE into a new GALLERY."""
+    from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.gallery.gallery import Gallery
+
+    entries = entries_given(given)
+    opened = Bundle.open(bundle)
+    if resume and gallery.exists():
+        with Gallery.open(gallery, writable=True) as target:
+            return add_entries(target, bundle, entries, given, skip=True)
+    # The model first: what cannot be opened leaves no gallery behind.
+    with load_model(bundle, given) as model, Gallery.create(gallery, opened, storage, command_line()) as target:
+        try:
+            return embed_entries(target, model, entries, given)
+        except BaseException:
+            if len(target):
+                click.echo(f"{gallery}: {len(target)} rows so far: repeat the command with --resume to go on", err=True)
+            else:
+                shutil.rmtree(gallery, ignore_errors=True)
+            raise
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("bundle", type=PATH)
+@options_of(IMAGES, MODEL)
+@click.option("--replace", is_flag=True, help="Images that are there are embedded anew.")
+@click.option("--skip", is_flag=True, help="Images that are there are left out.")
+def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) -> int:
+    """Embed images by BUNDLE into a GALLERY that is there."""
+    from ...runtimes.gallery.gallery import Gallery
+
+    if replace and skip:
+        raise click.UsageError("--replace and --skip: give one of them")
+    entries = entries_given(given)
+    with Gallery.open(gallery, writable=True) as target:
+        return add_entries(target, bundle, entries, given, skip, replace)
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("ids", nargs=-1)
+@click.option("--label", "labels", multiple=True, help="All rows with this label.")
+@click.option("--from", "file", type=PATH, help="Ids of a file, one a line.")
+def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: Path | None) -> int:
+    """Remove rows by their IDS or labels from GALLERY."""
+    from ...runtimes.core.errors import InputError
+    from ...runtimes.gallery.gallery import Gallery
+
+    wanted = [*ids]
+    if file is not None:
+        try:
+            wanted += [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--from {file}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from error
+    if not wanted and not labels:
+        raise click.UsageError("expected ids, --label or --from: what is to be removed?")
+    with Gallery.open(gallery, writable=True) as target:
+        count = target.remove(wanted, labels)
+        console().print(f"{gallery}: {count} rows removed, {len(target)} left")
+    return 0
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("bundle", type=PATH)
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@options_of(MODEL)
+@click.option("-k", "--top", default=5, show_default=True, type=click.IntRange(1, 10_000), help="Rows for each image.")
+@click.option("--label", "labels", multiple=True, help="Only rows with this label; may be given several times.")
+@click.option("--min-similarity", type=click.FloatRange(-1, 1), help="No row below it.")
+@click.option(
+    "--duplicate", type=click.FloatRange(0, 1), help="Of rows at least this alike (cosine), only the best is told."
+)
+@click.option("--format", "kind", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@click.option("--strict", is_flag=True, help="End at the first bad image.")
+def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
+    """The nearest rows of GALLERY to each of the IMAGES, exactly; BUNDLE is the model that the gallery was built by."""
+    from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.core.errors import ImageError, InputError
+    from ...runtimes.gallery.gallery import Gallery
+    from ...runtimes.gallery.identity import identity_of
+    from ...runtimes.preprocess.images import find_images
+
+    logger = setup_logging(console(stderr=True))
+    paths = [path for given_path in images for path in find_images(given_path)]
+    bad: list[ImageError] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(error)
+        logger.warning("skipped: %s", error)
+
+    labels = given["labels"] or None
+    with Gallery.open(gallery) as target:
+        target.require_model(identity_of(Bundle.open(bundle)))
+        with load_model(bundle, given) as model:
+            for good, embeddings in model.stream(paths, None if given["strict"] else on_bad):
+                found = target.search(
+                    embeddings, given["top"], given["threads"], labels, given["min_similarity"], given["duplicate"]
+                )
+                for path, matches in zip(good, found, strict=True):
+                    show(path, matches, given["kind"])
+    if len(bad) == len(paths):
+        raise InputError(f"none of the {len(paths)} images could be read")
+    return 0
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info(gallery: Path, as_json: bool) -> int:
+    """What GALLERY holds."""
+    from ...runtimes.core.text import readable
+    from ...runtimes.gallery.gallery import Gallery
+
+    with Gallery.open(gallery) as opened:
+        manifest = opened.manifest
+        facts: dict[str, Any] = {
+            "rows": len(opened),
+            "labels": len({name for segment in opened.segments for name in segment.content.names}),
+            "numbers of an embedding": manifest.dim,
+            "storage": manifest.storage,
+            "bytes": opened.bytes,
+            "segments": len(manifest.segments),
+            "removed rows on disk": sum(one.removed_rows for one in manifest.segments),
+            "changes": manifest.generation,
+            "edgerecall": manifest.tools.get("edgerecall"),
+            "command": manifest.command,
+        }
+        if manifest.model is not None:
+            facts["model made from"] = manifest.model.source
+            facts["preprocessing"] = [op.model_dump(mode="json") for op in manifest.model.spec.preprocess.ops]
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0
+    for name, value in facts.items():
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple)) else value
+        click.echo(f"{name + ':':<26}{readable(str(shown))}")
+    return 0
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+def compact(gallery: Path) -> int:
+    """Write GALLERY's rows into one file, without those removed."""
+    from ...runtimes.gallery.gallery import Gallery
+
+    with Gallery.open(gallery, writable=True) as target:
+        before = target.bytes
+        target.compact()
+        console().print(f"{gallery}: {len(target)} rows, {before / 1e6:.2f} MB before, {target.bytes / 1e6:.2f} MB now")
+    return 0
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("bundle", type=PATH, required=False)
+def verify(gallery: Path, bundle: Path | None) -> int:
+    """Whether GALLERY's files are as they were written and hold what they should; and, with BUNDLE, are its model's."""
+    from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.gallery.check import problems
+    from ...runtimes.gallery.gallery import Gallery
+    from ...runtimes.gallery.identity import identity_of
+
+    with Gallery.open(gallery) as opened:
+        if bundle is not None:
+            opened.require_model(identity_of(Bundle.open(bundle)))
+        with share_bar(20) as advance:
+            found = problems(opened, lambda share: advance("reading files", share))
+        for problem in found:
+            click.echo(problem)
+        if not found:
+            console().print(f"{gallery}: ok, {len(opened)} rows in {len(opened.segments)} files")
+    return 1 if found else 0
+
+
+def entries_given(given: dict[str, Any]) -> list[Entry]:
+    """The images that the options name."""
+    from ...runtimes.gallery.entries import entries_of_folder, entries_of_list
+
+    if given["listed"] is None:
+        if given["delimiter"] is not None:
+            raise click.UsageError("--delimiter is of a list: give --list FILE")
+        return entries_of_folder(given["images"], given["label_by_folder"])
+    if given["label_by_folder"]:
+        raise click.UsageError("--label-by-folder: a list brings its own labels")
+    return entries_of_list(given["listed"], given["images"], given["delimiter"])
+
+
+def load_model(bundle: Path, given: dict[str, Any]) -> EmbeddingModel:
+    """The bundle's model, as the options ask: a replica for each thread."""
+    from ...runtimes.embed.model import load
+
+    return load(bundle, given["runtime"], replicas=given["threads"], quantisation=given["quantisation"])
+
+
+def add_entries(
+    target: DiskGallery, bundle: Path, entries: list[Entry], given: dict[str, Any], skip: bool, replace: bool = False
+) -> int:
+    """Into a gallery that is there, by the model that it was built with."""
+    from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.gallery.identity import identity_of
+
+    target.require_model(identity_of(Bundle.open(bundle)))
+    there = target.known([entry.id for entry in entries]) if skip else set()
+    left = [entry for entry in entries if entry.id not in there]
+    if there:
+        console(stderr=True).print(f"{len(there)} of {len(entries)} images are there already")
+    if not left:
+        console().print(f"{target.root}: nothing to add, {len(target)} rows")
+        return 0
+    with load_model(bundle, given) as model:
+        return embed_entries(target, model, left, given, replace)
+
+
+def embed_entries(
+    target: DiskGallery, model: EmbeddingModel, entries: list[Entry], given: dict[str, Any], replace: bool = False
+) -> int:
+    """Embeds and adds; says how many."""
+    from ...runtimes.core.errors import ImageError, InputError
+    from ...runtimes.embed.gallery_build import embed_into
+
+    logger = setup_logging(console(stderr=True))
+    bad: list[ImageError] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(error)
+        logger.warning("skipped: %s", error)
+
+    with progress_bar("embedding", len(entries)) as advance:
+        added = embed_into(target, model, entries, None if given["strict"] else on_bad, replace, advance)
+    if not added:
+        raise InputError(f"none of the {len(entries)} images could be read")
+    console().print(f"{target.root}: {added} images added, {len(bad)} skipped, {len(target)} rows")
+    return 0
+
+
+def show(path: Path, matches: list[Any], kind: str) -> None:
+    """An image's matches."""
+    from ...runtimes.core.text import readable
+
+    if kind == "jsonl":
+        rows = [
+            {"id": one.id, "similarity": one.similarity, "label": one.label}
+            | ({"metadata": one.metadata} if one.metadata else {})
+            for one in matches
+        ]
+        click.echo(json.dumps({"image": str(path), "matches": rows}, ensure_ascii=False))
+        return
+    click.echo(readable(str(path)))
+    for rank, one in enumerate(matches, 1):
+        label = "" if one.label is None else f"  {one.label}"
+        click.echo(readable(f"  {rank:>3}  {one.similarity:.4f}{label}  {one.id}"))
+    if not matches:
+        click.echo("       nothing that near")

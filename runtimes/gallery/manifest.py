@@ -1,0 +1,98 @@
+"""`gallery.json`: what a gallery on disk consists of. Replacing it is what makes a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from ..bundle.manifest import RelativePath, Sha256
+from ..core.config import Frozen, explain
+from ..core.errors import InputError
+from ..core.json_text import parse_json
+from ..core.text import one_line
+from .durable import durable_file
+from .identity import ModelIdentity
+
+FILE = "gallery.json"
+FORMAT_VERSION = 1
+FILE_BYTES = 1 << 24  # of gallery.json, at most
+MOST_ROWS = (1 << 31) - 1
+
+Storage = Literal["float32", "float16", "int8"]
+Count = Annotated[int, Field(ge=0, le=MOST_ROWS)]
+
+
+class PartFile(Frozen):
+    """A file of the gallery, never changed once it is there."""
+
+    path: RelativePath
+    bytes: Annotated[int, Field(ge=0, le=1 << 44)]
+    sha256: Sha256
+
+
+class SegmentEntry(Frozen):
+    """Some rows in a file. removed: a bit a row, for those that are no longer there, where any is not."""
+
+    file: PartFile
+    rows: Count
+    removed: PartFile | None = None
+    removed_rows: Count = 0
+
+
+class GalleryManifest(Frozen):
+    """generation: counts the changes. next_file: what the next new file is numbered.
+
+    model: whose embeddings they are, None where they were brought without one. tools, command: what made it.
+    """
+
+    format_version: Literal[1] = 1
+    generation: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
+    next_file: Annotated[int, Field(ge=0, lt=1 << 62)] = 0
+    dim: Annotated[int, Field(ge=1, le=65536)]
+    storage: Storage
+    model: ModelIdentity | None = None
+    tools: dict[str, str]
+    command: str
+    segments: tuple[SegmentEntry, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Those that are there."""
+        return sum(one.rows - one.removed_rows for one in self.segments)
+
+    @property
+    def files(self) -> list[PartFile]:
+        """All but this one."""
+        return [file for one in self.segments for file in (one.file, one.removed) if file is not None]
+
+    @classmethod
+    def read(cls, root: Path) -> GalleryManifest:
+        """Of the gallery in a folder. InputError where there is none, or it is damaged or of a newer format."""
+        path = root / FILE
+        try:
+            if path.stat().st_size > FILE_BYTES:
+                raise ValueError(f"it is larger than {FILE_BYTES} bytes")
+            data = parse_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{root}: expected a gallery, found no {FILE} in it: make one by 'edgerecall gallery build'"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {one_line(error)}; build the gallery again") from error
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: this EdgeRecall reads gallery format {FORMAT_VERSION}, got {version!r:.40}: update EdgeRecall"
+            )
+        try:
+            return cls.model_validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            raise InputError(explain(error, cls, str(path))) from error
+
+    def write(self, root: Path) -> None:
+        """Makes this what the folder's gallery is, at once and for good."""
+        with durable_file(root / FILE) as stream:
+            stream.write(self.model_dump_json(indent=1).encode() + b"\n")

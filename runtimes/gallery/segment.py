@@ -1,0 +1,236 @@
+"""Some rows of a gallery in one file: embeddings, ids, labels and metadata. Written once, then mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._native import StoredRows, to_int8
+from ..core.errors import InputError
+from ..core.files import sha256
+from .durable import durable_file
+from .manifest import PartFile, SegmentEntry, Storage
+from .tensors import map_tensors, write_tensors
+from .texts import Texts, hashes_of, packed
+
+Rows = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+UNLABELLED = -1
+ARRAYS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Rows to be written, in memory or mapped. stored: what the storage keeps of the embeddings, by array name.
+
+    labels: of each row, an index into `names` or -1. longest: no row is longer.
+    """
+
+    stored: dict[str, NDArray[Any]]
+    ids: Texts
+    hashes: NDArray[np.uint64]
+    labels: NDArray[np.int32]
+    names: Texts
+    metadata: Texts | None
+    longest: float
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def content_of(
+    storage: Storage, embeddings: Rows, ids: Sequence[str], labels: Sequence[str | None], metadata: Sequence[str] | None
+) -> Content:
+    """Embeddings, checked float32 `(n, dim)`, as a storage keeps them."""
+    stored: dict[str, NDArray[Any]] = {"embeddings": embeddings.astype(ARRAYS[storage], copy=False)}
+    kept = embeddings if storage == "float32" else embeddings.astype(np.float16).astype(np.float32)
+    if storage == "int8":
+        codes, scales = to_int8(embeddings)
+        stored = {"embeddings": codes, "scales": scales, "fine": embeddings.astype(np.float16)}
+    names = sorted({label for label in labels if label is not None})
+    numbers = {name: number for number, name in enumerate(names)}
+    return Content(
+        stored,
+        packed(ids),
+        hashes_of(ids),
+        np.asarray([UNLABELLED if label is None else numbers[label] for label in labels], np.int32),
+        packed(names),
+        None if metadata is None else packed(metadata),
+        float(max(np.linalg.norm(rows.astype(np.float64), axis=1).max(initial=0.0) for rows in (embeddings, kept))),
+    )
+
+
+class Segment:
+    """One that is there. entry: what the manifest says of it. Opening it reads the header alone."""
+
+    def __init__(self, root: Path, entry: SegmentEntry, storage: Storage, dim: int) -> None:
+        self.path, self.entry, self.storage = root / entry.file.path, entry, storage
+        self.removed = None if entry.removed is None else _map_removed(root / entry.removed.path, entry.rows)
+        size = self.path.stat().st_size
+        if size != entry.file.bytes:
+            raise InputError(f"{self.path}: expected {entry.file.bytes} bytes, got {size}: the gallery is damaged")
+        arrays, notes = map_tensors(self.path)
+        rows = entry.rows
+        shapes: dict[str, tuple[str, tuple[int | None, ...]]] = {
+            "embeddings": (ARRAYS[storage], (rows, dim)),
+            "id_offsets": ("<u8", (rows + 1,)),
+            "id_hashes": ("<u8", (rows,)),
+            "ids": ("|u1", (None,)),
+            "labels": ("<i4", (rows,)),
+            "label_names": ("|u1", (None,)),
+            "label_offsets": ("<u8", (None,)),
+        }
+        if storage == "int8":
+            shapes |= {"scales": ("<f4", (rows,)), "fine": ("<f2", (rows, dim))}
+        if "metadata" in arrays:
+            shapes |= {"metadata": ("|u1", (None,)), "metadata_offsets": ("<u8", (rows + 1,))}
+        for name, (dtype, shape) in shapes.items():
+            found = arrays.get(name)
+            if found is None or found.dtype != dtype or not _fits(found.shape, shape):
+                got = "none" if found is None else f"{found.dtype.str} of shape {found.shape}"
+                raise InputError(f"{self.path}: expected {name}, {dtype} of shape {shape}, got {got}")
+        try:
+            longest = float(notes["longest"])
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{self.path}: expected the longest row's length in its metadata") from error
+        kept = ("embeddings", "scales", "fine")
+        self.content = Content(
+            {name: arrays[name] for name in kept if name in shapes},
+            Texts(arrays["id_offsets"], arrays["ids"]),
+            arrays["id_hashes"],
+            arrays["labels"],
+            Texts(arrays["label_offsets"], arrays["label_names"]),
+            Texts(arrays["metadata_offsets"], arrays["metadata"]) if "metadata" in arrays else None,
+            longest,
+        )
+
+    def __len__(self) -> int:
+        return self.entry.rows
+
+    @cached_property
+    def gone(self) -> Mask:
+        """Whether each row was removed, `(n,)`."""
+        if self.removed is None:
+            return np.zeros(len(self), np.bool_)
+        return np.unpackbits(self.removed, count=len(self), bitorder="little").astype(np.bool_)
+
+    def searched(self, also_excluded: Mask | None = None) -> StoredRows:
+        """What a search goes over. also_excluded: rows that are not to be found, beside those removed."""
+        excluded = self.removed
+        if also_excluded is not None:
+            excluded = np.packbits(self.gone | also_excluded, bitorder="little")
+        stored = self.content.stored
+        values, fine = stored["embeddings"], stored.get("fine")
+        if self.storage == "float16":
+            values = values.view(np.uint16)
+        return StoredRows(
+            self.storage,
+            values,
+            stored.get("scales"),
+            None if fine is None else fine.view(np.uint16),
+            excluded,
+            longest=self.content.longest,
+        )
+
+    def embedding(self, row: int) -> Rows:
+        """What is stored of a row, float32 `(dim,)`."""
+        stored = self.content.stored
+        return np.asarray(stored.get("fine", stored["embeddings"])[row], np.float32)
+
+    def rows_of(self, hashes: NDArray[np.uint64], ids: set[str]) -> list[int]:
+        """The rows there that have one of these ids."""
+        found = np.flatnonzero(np.isin(self.content.hashes, hashes) & ~self.gone)
+        return [int(row) for row in found if self.content.ids[int(row)] in ids]
+
+    def unlike(self, labels: set[str]) -> Mask:
+        """Rows without one of these labels, `(n,)`."""
+        wanted = [number for number, name in enumerate(self.content.names) if name in labels]
+        return ~np.isin(self.content.labels, np.asarray(wanted, np.int32))
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(b in (None, a) for a, b in zip(shape, wanted, strict=True))
+
+
+def _map_removed(path: Path, rows: int) -> NDArray[np.uint8]:
+    size = path.stat().st_size
+    if size != (rows + 7) // 8:
+        raise InputError(f"{path}: expected {(rows + 7) // 8} bytes, a bit for each row, got {size}")
+    return np.fromfile(path, np.uint8)
+
+
+def joined(segments: Iterable[Segment], last: Content | None) -> list[Content]:
+    """What is left of some segments, and new rows behind them, to be written as one."""
+    parts = []
+    for segment in segments:
+        left = np.flatnonzero(~segment.gone)
+        parts.append(segment.content if len(left) == len(segment) else _chosen(segment.content, left))
+    return [*parts, *([last] if last is not None else [])]
+
+
+def _chosen(content: Content, rows: NDArray[np.int64]) -> Content:
+    texts = content.metadata
+    return replace(
+        content,
+        stored={name: array[rows] for name, array in content.stored.items()},
+        ids=packed(content.ids[row] for row in rows.tolist()),
+        hashes=content.hashes[rows],
+        labels=content.labels[rows],
+        metadata=None if texts is None else packed(texts[row] for row in rows.tolist()),
+    )
+
+
+def write_segment(root: Path, name: str, parts: Sequence[Content]) -> SegmentEntry:
+    """Rows as one new file of the gallery, which it becomes a part of by the manifest alone."""
+    names = sorted({one for part in parts for one in part.names})
+    numbers = {one: number for number, one in enumerate(names)}
+    metadata = None
+    if any(part.metadata is not None for part in parts):
+        metadata = [packed([""] * len(part)) if part.metadata is None else part.metadata for part in parts]
+    labels = packed(names)
+    arrays = {
+        **{key: [part.stored[key] for part in parts] for key in parts[0].stored},
+        **_text_arrays("id_offsets", "ids", [part.ids for part in parts]),
+        "id_hashes": [part.hashes for part in parts],
+        "labels": [_renumbered(part, numbers) for part in parts],
+        **_text_arrays("label_offsets", "label_names", [labels]),
+        **(_text_arrays("metadata_offsets", "metadata", metadata) if metadata else {}),
+    }
+    path = root / name
+    notes = {"format": "edgerecall gallery 1", "longest": repr(max(part.longest for part in parts))}
+    with durable_file(path) as stream:
+        write_tensors(stream, arrays, notes)
+    return SegmentEntry(file=described(root, path), rows=sum(map(len, parts)))
+
+
+def _text_arrays(offsets: str, data: str, parts: Sequence[Texts]) -> dict[str, list[NDArray[Any]]]:
+    begins: list[NDArray[Any]] = [np.zeros(1, np.uint64)]
+    end = 0
+    for part in parts:
+        begins.append(part.offsets[1:] + np.uint64(end))
+        end += len(part.data)
+    return {offsets: begins, data: [part.data for part in parts]}
+
+
+def _renumbered(part: Content, numbers: dict[str, int]) -> NDArray[np.int32]:
+    table = np.asarray([numbers[name] for name in part.names] + [UNLABELLED], np.int32)
+    return table[part.labels]  # -1 takes the last
+
+
+def write_removed(root: Path, name: str, gone: Mask) -> PartFile:
+    """A bit for each row."""
+    path = root / name
+    with durable_file(path) as stream:
+        stream.write(np.packbits(gone, bitorder="little").data)
+    return described(root, path)
+
+
+def described(root: Path, path: Path) -> PartFile:
+    """Size and hash of a file that was just written."""
+    return PartFile(path=path.relative_to(root).as_posix(), bytes=path.stat().st_size, sha256=sha256(path))

@@ -1,0 +1,150 @@
+"""`edgerecall gallery` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from edgerecall.runtimes.bundle.bundle import Bundle
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+OneLine = Callable[..., None]
+Make = Callable[..., Bundle]
+FAKE = ("--runtime", "fake")
+LINES = ("--format", "jsonl", *FAKE)
+
+
+@pytest.fixture
+def built(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> Path:
+    """A gallery of the test list."""
+    fake_bundle()
+    command = ("gallery", "build", "g", "bundle", "--images", data, "--list", data / "test_list.txt", *FAKE)
+    result = edgerecall(*command, cwd=tmp_path)
+    assert result.returncode == 0 and "g: 36 images added, 0 skipped, 36 rows" in result.stdout, result.stderr
+    return tmp_path
+
+
+def listed(data: Path) -> list[tuple[str, str]]:
+    return [tuple(line.rsplit(" ", 1)) for line in (data / "test_list.txt").read_text().splitlines()]  # type: ignore[misc]
+
+
+def test_the_journey(built: Path, data: Path, edgerecall: Run) -> None:
+    name, label = listed(data)[3]
+    found = edgerecall(
+        "gallery", "search", "g", "bundle", data / name, "-k", "2", "--format", "jsonl", *FAKE, cwd=built
+    )
+    (line,) = map(json.loads, found.stdout.splitlines())
+    assert line["image"] == str(data / name) and len(line["matches"]) == 2
+    assert line["matches"][0]["id"] == name and line["matches"][0]["label"] == label
+    assert line["matches"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    text = edgerecall("gallery", "search", "g", "bundle", data / name, "-k", "1", *FAKE, cwd=built).stdout
+    assert text == f"{data / name}\n    1  1.0000  {label}  {name}\n"
+
+    facts = json.loads(edgerecall("gallery", "info", "g", "--json", cwd=built).stdout)
+    assert (facts["rows"], facts["labels"], facts["storage"]) == (36, 6, "float32")
+    assert "rows:                     36\n" in edgerecall("gallery", "info", "g", cwd=built).stdout
+
+    removed = edgerecall("gallery", "remove", "g", name, "--label", listed(data)[-1][1], cwd=built)
+    assert removed.stdout == "g: 7 rows removed, 29 left\n"
+    again = edgerecall("gallery", "search", "g", "bundle", data / name, *LINES, cwd=built)
+    assert name not in [one["id"] for one in json.loads(again.stdout)["matches"]]
+    none = edgerecall("gallery", "search", "g", "bundle", data / name, "--label", "none", *FAKE, cwd=built)
+    assert "nothing that near" in none.stdout
+
+    add = ("gallery", "add", "g", "bundle", "--images", data, "--list", data / "test_list.txt", *FAKE)
+    assert "7 images added, 0 skipped, 36 rows" in edgerecall(*add, "--skip", cwd=built).stdout
+    assert "nothing to add, 36 rows" in edgerecall(*add, "--skip", cwd=built).stdout
+    assert "36 images added, 0 skipped, 36 rows" in edgerecall(*add, "--replace", cwd=built).stdout
+    assert "36 rows" in edgerecall("gallery", "compact", "g", cwd=built).stdout
+    assert edgerecall("gallery", "verify", "g", "bundle", cwd=built).stdout == "g: ok, 36 rows in 1 files\n"
+
+
+def test_damage_is_told(built: Path, edgerecall: Run) -> None:
+    (segment,) = (built / "g").glob("*.safetensors")
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    result = edgerecall("gallery", "verify", "g", cwd=built)
+    assert result.returncode == 1 and "its sha256 differs" in result.stdout
+
+
+def test_another_model_is_refused(
+    built: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine
+) -> None:
+    other = fake_bundle("other")
+    manifest = other.root / "bundle.json"
+    text = manifest.read_text().replace('"size": 72', '"size": 80')
+    manifest.write_text(text)
+    image = data / listed(data)[0][0]
+    for command in (
+        ("search", "g", "other", image),
+        ("add", "g", "other", "--images", data, "--list", data / "train_list.txt"),
+    ):
+        refused = edgerecall("gallery", *command, *FAKE, cwd=built)
+        one_line(refused, 2, "g: its images were preprocessed otherwise (resize_short: size 72 against 80)")
+    one_line(edgerecall("gallery", "verify", "g", "other", cwd=built), 2, "preprocessed otherwise")
+
+
+def test_folders_texts_and_bad_images(
+    tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine
+) -> None:
+    fake_bundle()
+    photos = tmp_path / "photos"
+    for number, (name, _) in enumerate(listed(data)[:4]):
+        folder = photos / ["Äpfel", "green tea"][number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.open(data / name).save(folder / f"{number}.png")
+    ImageOps.mirror(Image.open(data / listed(data)[0][0])).save(photos / "alone.png")
+    (photos / "broken.jpg").write_bytes(b"no image")
+    command = ("gallery", "build", "g", "bundle", "--images", "photos", "--label-by-folder", *FAKE)
+    one_line(edgerecall(*command, "--strict", cwd=tmp_path), 2, "broken.jpg")
+    assert not (tmp_path / "g").exists()
+    resumed = edgerecall(*command, "--resume", cwd=tmp_path)
+    assert "5 images added, 1 skipped, 5 rows" in resumed.stdout and "skipped: photos/broken.jpg" in resumed.stderr
+    found = edgerecall(
+        "gallery", "search", "g", "bundle", "photos/Äpfel", "-k", "1", "--format", "jsonl", *FAKE, cwd=tmp_path
+    )
+    best = [json.loads(line)["matches"][0] for line in found.stdout.splitlines()]
+    assert [one["label"] for one in best] == ["Äpfel", "Äpfel"] and best[0]["id"] == "Äpfel/0.png"
+
+    (tmp_path / "shitu.txt").write_text("Äpfel/0.png\tred apple 5 kg\ngreen tea/1.png\tgreen tea\textra\n", "utf-8")
+    built = edgerecall(
+        "gallery", "build", "h", "bundle", "--images", "photos", "--list", "shitu.txt", *FAKE, cwd=tmp_path
+    )
+    assert "2 images added" in built.stdout, built.stderr
+    text = edgerecall(
+        "gallery", "search", "h", "bundle", "photos/green tea/1.png", "-k", "1", *FAKE, cwd=tmp_path
+    ).stdout
+    assert "1.0000  green tea  green tea/1.png" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a.jpg\tx\nb.jpg\n", "list.txt:2: expected a path and a label, got 'b.jpg'"),
+        ("a.jpg\tx\na.jpg\ty\n", "'a.jpg' is listed 2 times"),
+        ("\n\n", "expected 'path label' lines, found none"),
+        ("a.jpg 1\nb.jpg 2\n", "none of the 2 images could be read"),
+    ],
+)
+def test_bad_lists(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine, text: str, told: str) -> None:
+    fake_bundle()
+    (tmp_path / "list.txt").write_text(text)
+    command = ("gallery", "build", "g", "bundle", "--images", tmp_path, "--list", "list.txt", *FAKE)
+    one_line(edgerecall(*command, cwd=tmp_path), 2, told)
+
+
+def test_no_gallery_and_no_request(tmp_path: Path, built: Path, edgerecall: Run, one_line: OneLine) -> None:
+    one_line(edgerecall("gallery", "info", "bundle", cwd=built), 2, "found no gallery.json in it")
+    result = edgerecall("gallery", "remove", "g", cwd=built)
+    assert result.returncode == 2 and "what is to be removed?" in result.stderr
+    one_line(
+        edgerecall("gallery", "build", "g", "bundle", "--images", "bundle", *FAKE, cwd=built), 2, "g exists already"
+    )
+    refused = edgerecall("gallery", "build", "n", "bundle", "--images", "bundle", "--runtime", "ncnn", cwd=built)
+    assert refused.returncode == 2 and not (built / "n").exists()

@@ -1,0 +1,284 @@
+"""A gallery on disk: what it finds, what it refuses, and what others see of its changes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import edgerecall
+from edgerecall import DiskGallery, Gallery
+from edgerecall.runtimes import _native
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.gallery.check import problems
+from edgerecall.runtimes.gallery.identity import difference, identity_of
+from edgerecall.runtimes.gallery.manifest import Storage
+from edgerecall.runtimes.preprocess.ops import Normalize
+
+Make = Callable[..., Bundle]
+DIM = 24
+STORAGES = ("float32", "float16", "int8")
+ROWS = np.random.default_rng(3).standard_normal((500, DIM)).astype(np.float32)
+QUERIES = np.random.default_rng(4).standard_normal((20, DIM)).astype(np.float32)
+IDS = [f"image {number} é.jpg" for number in range(len(ROWS))]
+LABELS = [None if number % 10 == 9 else f"product {number % 7}" for number in range(len(ROWS))]
+
+
+def filled(root: Path, storage: Storage = "float32") -> DiskGallery:
+    """The rows above, the last first, in steps that leave several segments."""
+    gallery = Gallery.create(root, DIM, storage)
+    for start, end in ((150, 500), (50, 150), (10, 50), (0, 10)):
+        chosen = list(range(start, end))
+        gallery.add(
+            [IDS[i] for i in chosen],
+            ROWS[chosen],
+            [LABELS[i] for i in chosen],
+            [{"number": i, "name": "naïve 名"} if i % 3 else None for i in chosen],
+        )
+    return gallery
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_finds_what_a_gallery_in_memory_finds(tmp_path: Path, storage: Storage) -> None:
+    with filled(tmp_path / "g", storage) as gallery:
+        gone = list(range(0, 500, 11))
+        gallery.remove([IDS[i] for i in gone])
+        assert len(gallery.segments) > 2 and len(gallery) == 500 - len(gone)
+        left = np.delete(np.arange(500), gone)
+        exact = Gallery(DIM, "float16" if storage == "int8" else storage)
+        exact.add(ROWS[left])
+        rows, similarities = exact.search(QUERIES, 10)
+        found = gallery.search(QUERIES, 10, threads=2)
+        for query in range(len(QUERIES)):
+            assert [one.id for one in found[query]] == [IDS[left[row]] for row in rows[query]]
+            assert [one.similarity for one in found[query]] == similarities[query].tolist()
+            for one, row in zip(found[query], left[rows[query]], strict=True):
+                assert one.label == LABELS[row]
+                assert one.metadata == ({"number": row, "name": "naïve 名"} if row % 3 else None)
+        assert problems(gallery) == []
+    with Gallery.open(tmp_path / "g") as again:
+        assert [[one.id for one in query] for query in again.search(QUERIES, 10)] == [
+            [one.id for one in query] for query in found
+        ]
+
+
+def test_filters(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as gallery:
+        order = (-(ROWS @ QUERIES[0])).argsort()
+        wanted = [IDS[i] for i in order if LABELS[i] in ("product 1", "product 4")]
+        found = gallery.search(QUERIES[:1], 6, labels=["product 1", "product 4", "none such"])[0]
+        assert [one.id for one in found] == wanted[:6]
+        assert gallery.search(QUERIES[:1], 6, labels=["none such"]) == [[]]
+        least = float((ROWS @ QUERIES[0])[order[3]]) - 1e-4
+        assert len(gallery.search(QUERIES[:1], 50, min_similarity=least)[0]) == 4
+        assert len(gallery.search(QUERIES[:1], 10_000)[0]) == 500
+
+
+def test_near_duplicates_are_told_once(tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / "g", DIM) as gallery:
+        near = np.concatenate([ROWS[:30] + 1e-4 * number for number in range(20)])
+        gallery.add([f"{number}" for number in range(600)], near)
+        found = gallery.search(ROWS[:4], 12, duplicate=0.999)
+        for number, query in enumerate(found):
+            families = [int(one.id) % 30 for one in query]
+            assert len(families) == len(set(families)) == 12 and families[0] == number
+        assert len(gallery.search(ROWS[:1], 50, duplicate=0.999)[0]) == 30  # there are no more
+
+
+def test_replaced_removed_and_compacted(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as gallery:
+        with pytest.raises(InputError, match=r"image 7 é\.jpg' is there already"):
+            gallery.add(["new", IDS[7]], ROWS[:2])
+        assert gallery.known(["new", IDS[7]]) == {IDS[7]}
+        assert gallery.add(["new", IDS[7]], QUERIES[:2], ["fresh", "fresh"], replace=True) == 1
+        assert len(gallery) == 501
+        assert [one.id for one in gallery.search(QUERIES[:2], 1, labels=["fresh"])[1]] == [IDS[7]]
+        assert gallery.remove(labels=["fresh", "product 2"], ids=[IDS[0], "none such"]) == 2 + 1 + sum(
+            label == "product 2" and i != 7 for i, label in enumerate(LABELS)
+        )
+        before, size = gallery.search(QUERIES, 10), gallery.bytes
+        gallery.compact()
+        assert gallery.search(QUERIES, 10) == before and len(gallery.segments) == 1 and gallery.bytes < size
+        assert problems(gallery) == []
+        gallery.remove(IDS)
+        gallery.compact()
+        assert len(gallery) == 0 and gallery.segments == () and gallery.search(QUERIES[:1]) == [[]]
+
+
+def test_small_changes_leave_few_files(tmp_path: Path) -> None:
+    rows = ROWS[:200] / np.linalg.norm(ROWS[:200], axis=1, keepdims=True)
+    with Gallery.create(tmp_path / "g", DIM, "int8") as gallery:
+        for number in range(200):
+            gallery.add([IDS[number]], rows[number : number + 1])
+        assert len(gallery.segments) <= 8 and len(list((tmp_path / "g").iterdir())) <= 10
+        assert [one[0].id for one in gallery.search(rows, 1)] == IDS[:200]
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows", "options", "told"),
+    [
+        (["a", "a"], ROWS[:2], {}, "id 'a' is given twice"),
+        (["a"], ROWS[:2], {}, "2 embeddings and 1 ids"),
+        (["a"], ROWS[:1, :5], {}, "expected float32 (n, 24), got float32 of shape (1, 5)"),
+        (["a"], ROWS[:1].astype(np.float64), {}, "got float64"),
+        (["a"], np.full((1, DIM), np.nan, np.float32), {}, "the embedding of 'a' is not finite"),
+        (["a"], np.full((1, DIM), 7e4, np.float32), {}, "beyond float16's 65504"),
+        ([""], ROWS[:1], {}, "1 to 4096 bytes, got 0"),
+        (["x" * 5000], ROWS[:1], {}, "1 to 4096 bytes, got 5000"),
+        (["\ud800"], ROWS[:1], {}, "no text in UTF-8"),
+        (["a"], ROWS[:1], {"labels": ["l"] * 2}, "1 embeddings and 2 labels"),
+        (["a"], ROWS[:1], {"metadata": [{"x": object()}]}, "metadata: Object of type object"),
+        (["a"], ROWS[:1], {"metadata": [{"x": float("nan")}]}, "metadata: "),
+        (["a"], ROWS[:1], {"metadata": [{"x": "y" * 70_000}]}, "1 to 65536 bytes"),
+    ],
+)
+def test_what_cannot_be_added(tmp_path: Path, ids: list[str], rows: Any, options: dict[str, Any], told: str) -> None:
+    with filled(tmp_path / "g", "int8") as gallery:
+        generation = gallery.manifest.generation
+        with pytest.raises(InputError) as refused:
+            gallery.add(ids, rows, **options)
+        assert told in str(refused.value) and gallery.manifest.generation == generation and len(gallery) == 500
+
+
+def test_one_writes_and_others_read(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as writer:
+        with pytest.raises(InputError, match="another process writes"):
+            Gallery.open(tmp_path / "g", writable=True)
+        code = f"import edgerecall; edgerecall.Gallery.open({str(tmp_path / 'g')!r}, writable=True)"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another process writes to this gallery" in other.stderr
+        reader = Gallery.open(tmp_path / "g")
+        with pytest.raises(InputError, match="opened to be read"):
+            reader.remove([IDS[0]])
+        before = reader.search(QUERIES, 5)
+        writer.remove(IDS[::2])
+        writer.compact()
+        assert reader.search(QUERIES, 5) == before  # what it mapped is still there
+        assert reader.refresh() and not reader.refresh()
+        assert reader.search(QUERIES, 5) == writer.search(QUERIES, 5) != before
+    Gallery.open(tmp_path / "g", writable=True).close()
+
+
+def test_threads_search_while_one_writes(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as gallery:
+        done = threading.Event()
+        failed: list[BaseException] = []
+
+        def search() -> None:
+            try:
+                while not done.is_set():
+                    for query in gallery.search(QUERIES[:3], 5, labels=["product 1"]):
+                        assert len(query) == 5 and all(one.label == "product 1" for one in query)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(25):
+            gallery.add([f"more {number}"], ROWS[:1], ["product 1"])
+            gallery.remove([IDS[number * 7 + 2]])
+        gallery.compact()
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not failed
+
+
+def test_other_tools_read_it(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as gallery:
+        gallery.compact()
+        arrays = load_file(gallery.segments[0].path)
+    names = bytes(arrays["ids"]).decode()
+    assert names.count(".jpg") == 500 and arrays["embeddings"].shape == (500, DIM)
+    assert {row.tobytes() for row in arrays["embeddings"]} == {row.tobytes() for row in ROWS}
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_damaged_one_is_told_or_works(tmp_path: Path, storage: Storage) -> None:
+    """Bytes changed at random: opened, searched and checked without anything but an InputError; all are noticed."""
+    with filled(tmp_path / "g", storage) as gallery:
+        gallery.remove(IDS[:5])
+    files = [one for one in (tmp_path / "g").iterdir() if one.name != "lock"]
+    drawn, refused = random.Random(storage), 0
+    for number in range(200):
+        file = drawn.choice(files)
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        kind = number % 4
+        if kind == 0:
+            damaged = damaged[: drawn.randrange(len(whole))]
+        else:
+            at = drawn.randrange(min(len(whole), 1500) if kind == 1 else len(whole))
+            damaged[at] ^= 1 << drawn.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            with Gallery.open(tmp_path / "g") as opened:
+                try:
+                    opened.search(QUERIES, 3, labels=["product 1", "product 2"])
+                except InputError:
+                    refused += 1
+                assert problems(opened) or file.name == "gallery.json"
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        file.write_bytes(whole)
+    assert refused > 50
+    with Gallery.open(tmp_path / "g") as opened:
+        assert problems(opened) == []
+
+
+def test_no_gallery(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a gallery, found no gallery\.json"):
+        Gallery.open(tmp_path)
+    (tmp_path / "x").write_text("")
+    with pytest.raises(InputError, match="exists already"):
+        Gallery.create(tmp_path, DIM)
+    with filled(tmp_path / "g") as gallery:
+        path = gallery.root / "gallery.json"
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
+    with pytest.raises(InputError, match="reads gallery format 1, got 9: update EdgeRecall"):
+        Gallery.open(tmp_path / "g")
+
+
+def test_of_one_model_alone(tmp_path: Path, fake_bundle: Make) -> None:
+    bundle = fake_bundle()
+    own = identity_of(bundle)
+    with Gallery.create(tmp_path / "g", bundle) as gallery:
+        gallery.require_model(own)
+        assert gallery.dim == bundle.spec.embedding_dim
+        other = own.model_copy(update={"golden": tuple(tuple(-x for x in row) for row in own.golden)})
+        with pytest.raises(
+            InputError, match=r"another model: cosine of the golden embeddings down to -1.0000; query by"
+        ):
+            gallery.require_model(other)
+    ops = [
+        op.model_copy(update={"mean": (0.5, 0.5, 0.5)}) if isinstance(op, Normalize) else op
+        for op in own.spec.preprocess.ops
+    ]
+    blurred = own.spec.preprocess.model_copy(update={"ops": tuple(ops)})
+    spec = own.spec.model_copy(update={"preprocess": blurred})
+    assert "its images were preprocessed otherwise (normalize: mean" in str(
+        difference(own, own.model_copy(update={"spec": spec}))
+    )
+    elsewhere = own.model_copy(update={"golden_images": ("0" * 64,), "source": ("1" * 64,)})
+    assert "its golden images are others" in str(difference(own, elsewhere))
+    assert difference(own, own.model_copy(update={"golden_images": ("0" * 64,)})) in (
+        None,
+        str(difference(own, elsewhere)),
+    )
+    nearly = own.model_copy(update={"golden": tuple(tuple(x * 1.0001 for x in row) for row in own.golden)})
+    assert difference(own, nearly) is None
+
+
+def test_public_names() -> None:
+    assert edgerecall.Gallery is Gallery and issubclass(Gallery, _native.Gallery)
