@@ -9,6 +9,7 @@ target_link_libraries(edgerecall-device PRIVATE edgerecall_predictors edgerecall
 set_target_properties(edgerecall-device PROPERTIES BUILD_RPATH "$ORIGIN/lib/mnn;$ORIGIN/lib/lite;$ORIGIN/lib/paddle")
 
 if(EDGERECALL_BUILD_DEVICE)
+  target_sources(edgerecall-device PRIVATE cpp/src/image/png_reads_only.cpp) # before libpng's own are looked for
   # Small, but for the loops over pixels and embeddings.
   target_compile_options(edgerecall-device PRIVATE -Os)
   target_compile_options(edgerecall_predictors PRIVATE -Os)

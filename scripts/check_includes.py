@@ -7,7 +7,7 @@ from pathlib import Path
 
 CPP = Path(__file__).resolve().parent.parent / "cpp"
 # Lowest first; rooms of one level do not include each other.
-ROOMS = (("base",), ("image",), ("preprocess", "search", "runtimes"), ("bundle",))
+ROOMS = (("base",), ("image",), ("preprocess", "search", "runtimes"), ("bundle",), ("gallery",))
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # Public headers belong to the room that implements them, or to all.
 PUBLIC = {
@@ -15,9 +15,9 @@ PUBLIC = {
     "machine": "",
     "progress": "",
     "bit_gallery": "search",
-    "buffer": "image",
     "bundle": "bundle",
     "decode": "image",
+    "disk_gallery": "gallery",
     "image": "image",
     "npy": "bundle",
     "predictor": "runtimes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import tarfile
@@ -24,6 +25,8 @@ from edgerecall.runtimes.bundle.manifest import MANIFEST, Artifact, Recipe, desc
 from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.embed.model import EmbeddingModel, l2_normalize
 from edgerecall.runtimes.embed.replicas import open_predictor
+from edgerecall.runtimes.gallery import gallery
+from edgerecall.runtimes.gallery.manifest import Storage
 
 pytestmark = pytest.mark.device
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -293,9 +296,9 @@ def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_pa
     bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
     rows = l2_normalize(np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32))
     np.save(tmp_path / "gallery.npy", rows)
-    gallery = Gallery(8, storage)
-    gallery.add(rows)
-    found, similarities = gallery.search(expected(bundle, images), 5)
+    memory = Gallery(8, storage)
+    memory.add(rows)
+    found, similarities = memory.search(expected(bundle, images), 5)
     command = ["search", device_bundle, *images, "--gallery", tmp_path / "gallery.npy", "--storage", storage]
     told = [json.loads(line) for line in program(*command, "--top", "5").stdout.splitlines()]
     for line, nearest, near in zip(told, found, similarities, strict=True):
@@ -307,6 +310,75 @@ def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_pa
     assert len(everything["neighbours"]) == 50
     np.save(tmp_path / "double.npy", np.zeros((3, 8)))
     one_line(program(*command[:3], "--gallery", tmp_path / "double.npy"), 2, "expected a float32 array")
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_searches_the_gallery_that_python_wrote(
+    program: Program, device_bundle: Path, tmp_path: Path, storage: Storage
+) -> None:
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    rows = l2_normalize(np.random.default_rng(1).standard_normal((90, 8)).astype(np.float32))
+    with gallery.Gallery.create(tmp_path / "g", bundle, storage) as disk:
+        for start, end in ((0, 60), (60, 80), (80, 90)):
+            ids = [f"{number} Ä.jpg" for number in range(start, end)]
+            labels = [None if number % 4 == 3 else f"tea {number % 5} 茶" for number in range(start, end)]
+            disk.add(
+                ids, rows[start:end], labels, [{"price": 1.5} if number % 2 else None for number in range(start, end)]
+            )
+        disk.remove([f"{number} Ä.jpg" for number in range(0, 90, 7)])
+        found = disk.search(expected(bundle, images), 5)
+    command = ["search", device_bundle, *images, "--gallery", tmp_path / "g", "--top", "5"]
+    told = [json.loads(line)["neighbours"] for line in program(*command).stdout.splitlines()]
+    for mine, theirs in zip(told, found, strict=True):
+        assert [(one["id"], one["label"], one.get("metadata")) for one in mine] == [
+            (one.id, one.label, one.metadata) for one in theirs
+        ]
+        np.testing.assert_allclose([one["similarity"] for one in mine], [one.similarity for one in theirs], atol=1e-5)
+    everything = json.loads(program(*command[:-1], "1000").stdout.splitlines()[0])["neighbours"]
+    assert len(everything) == 77
+
+    other = tmp_path / "other"
+    shutil.copytree(device_bundle, other)
+    text = (other / MANIFEST).read_text()
+    (other / MANIFEST).write_text(text.replace('"normalize_embedding": true', '"normalize_embedding": false'))
+    one_line(program(command[0], other, *command[2:]), 2, "its embeddings are normalised otherwise; query by the model")
+    described = tmp_path / "g" / "gallery.json"
+    whole = described.read_text()
+    changed = json.loads(whole)
+    changed["model"]["golden"][0] = [-value for value in changed["model"]["golden"][0]]
+    described.write_text(json.dumps(changed))
+    one_line(program(*command), 2, "another model: cosine of a golden embedding -1.0")
+    changed = json.loads(whole)
+    for one in changed["model"]["spec"]["preprocess"]["ops"]:
+        if one["op"] == "normalize":
+            one["mean"] = [0.5, 0.5, 0.5]
+    described.write_text(json.dumps(changed))
+    one_line(program(*command), 2, "its images were preprocessed otherwise; query by the model")
+
+
+def test_a_damaged_gallery_is_told_or_searched(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))[:1]
+    rows = np.random.default_rng(1).standard_normal((30, 8)).astype(np.float32)
+    with gallery.Gallery.create(tmp_path / "g", bundle, "int8") as disk:
+        disk.add([f"{number}" for number in range(30)], rows, ["tea"] * 30)
+        disk.remove(["3"])
+    files = sorted(one for one in (tmp_path / "g").iterdir() if one.name != "lock")
+    drawn, refused = random.Random(3), 0
+    for number in range(40):
+        file = files[number % len(files)]
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        if number % 5 == 0:
+            damaged = damaged[: drawn.randrange(len(whole))]
+        else:
+            damaged[drawn.randrange(min(len(whole), 1200))] ^= 1 << drawn.randrange(8)
+        file.write_bytes(damaged)
+        result = program("search", device_bundle, *images, "--gallery", tmp_path / "g")
+        if result.returncode != 0:
+            refused += 1
+            one_line(result, 2, "")
+        file.write_bytes(whole)
+    assert refused > 10
 
 
 def test_bench(program: Program, device_bundle: Path, tmp_path: Path) -> None:
@@ -356,7 +428,7 @@ def test_a_row_that_cannot_run_is_a_row(program: Program, device_bundle: Path, t
         (["predict", "BUNDLE", "--runtime"], "a value is missing behind --runtime"),
         (["predict", "BUNDLE", "BUNDLE", "--runtime", "tflite"], "no artifact for runtime 'tflite'"),
         (["bench", "BUNDLE"], "expected --out FOLDER"),
-        (["search", "BUNDLE", "BUNDLE"], "expected --gallery FILE.npy"),
+        (["search", "BUNDLE", "BUNDLE"], "expected --gallery: a gallery's folder, or FILE.npy"),
         (["verify", "/nowhere"], "found no bundle.json in it"),
     ],
 )

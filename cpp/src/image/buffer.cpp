@@ -1,7 +1,7 @@
-#include "edgerecall/buffer.h"
-
 #include <new>
 #include <vector>
+
+#include "edgerecall/image.h"
 
 namespace edgerecall {
 namespace {

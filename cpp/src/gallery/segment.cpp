@@ -1,0 +1,139 @@
+#include "gallery/segment.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/files.h"
+#include "base/json_text.h"
+#include "edgerecall/error.h"
+
+namespace edgerecall {
+namespace {
+
+using std::size_t;
+
+constexpr size_t kHeaderBytes = 1 << 16;          // at most, as in Python
+constexpr size_t kAny = static_cast<size_t>(-1);  // a side of any length
+
+size_t size_of(const std::string& type) {
+  if (type == "U64") return 8;
+  if (type == "F32" || type == "I32") return 4;
+  if (type == "F16") return 2;
+  return type == "I8" || type == "U8" ? 1 : 0;
+}
+
+template <typename Number>
+Number read(const std::uint8_t* data, size_t index) {
+  Number value;
+  std::memcpy(&value, data + index * sizeof(Number), sizeof(Number));
+  return value;
+}
+
+bool is_count(const Json& value) { return value.is_number_unsigned() && value.get<std::uint64_t>() < (1ull << 44); }
+
+}  // namespace
+
+Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
+    : path_(entry.path), file_(entry.path, entry.bytes) {
+  read_header();
+  const size_t rows = entry.rows;
+  rows_.storage = storage;
+  rows_.dim = dim;
+  rows_.count = rows;
+  const char* type = storage == Storage::float32 ? "F32" : storage == Storage::float16 ? "F16" : "I8";
+  rows_.values = array("embeddings", type, {rows, dim}).data;
+  if (storage == Storage::int8) {
+    rows_.scales = reinterpret_cast<const float*>(array("scales", "F32", {rows}).data);
+    rows_.fine = reinterpret_cast<const std::uint16_t*>(array("fine", "F16", {rows, dim}).data);
+  }
+  array("id_offsets", "U64", {rows + 1});
+  array("ids", "U8", {kAny});
+  array("labels", "I32", {rows});
+  array("label_offsets", "U64", {kAny});
+  array("label_names", "U8", {kAny});
+  if (arrays_.count("metadata") != 0) {
+    array("metadata", "U8", {kAny});
+    array("metadata_offsets", "U64", {rows + 1});
+  }
+  if (!entry.removed.empty()) {
+    removed_ = read_file(entry.removed);
+    if (removed_.size() != (rows + 7) / 8) throw InputError(entry.removed + ": expected a bit for each row");
+    rows_.excluded = removed_.data();
+  }
+}
+
+void Segment::read_header() {
+  const std::uint64_t length = file_.size() < 8 ? 0 : read<std::uint64_t>(file_.data(), 0);
+  if (length < 2 || length > kHeaderBytes || length > file_.size() - 8)
+    throw InputError(path_ + ": expected a segment of a gallery");
+  const size_t begin = 8 + static_cast<size_t>(length), room = file_.size() - begin;
+  const Json header =
+      parse_json(std::string(reinterpret_cast<const char*>(file_.data()) + 8, static_cast<size_t>(length)));
+  const auto broken = [&](const std::string& what) {
+    return InputError(path_ + ": " + what + ": the gallery is damaged");
+  };
+  if (!header.is_object()) throw broken("its header is no JSON");
+  for (const auto& [name, one] : header.items()) {
+    if (name == "__metadata__") continue;
+    const bool whole = one.is_object() && one.contains("dtype") && one["dtype"].is_string() && one.contains("shape") &&
+                       one["shape"].is_array() && one.contains("data_offsets") && one["data_offsets"].is_array() &&
+                       one["data_offsets"].size() == 2;
+    if (!whole) throw broken("an array without type, shape or place");
+    Array array;
+    array.type = one["dtype"].get<std::string>();
+    std::uint64_t bytes = size_of(array.type);
+    for (const Json& side : one["shape"]) {
+      if (!is_count(side)) throw broken("an array's shape");
+      array.shape.push_back(side.get<size_t>());
+      if (side.get<std::uint64_t>() != 0 && bytes > room / side.get<std::uint64_t>()) throw broken("an array's shape");
+      bytes *= side.get<std::uint64_t>();
+    }
+    const Json &from = one["data_offsets"][0], &to = one["data_offsets"][1];
+    if (size_of(array.type) == 0 || !is_count(from) || !is_count(to) || to.get<size_t>() > room ||
+        from.get<size_t>() > to.get<size_t>() || to.get<size_t>() - from.get<size_t>() != bytes ||
+        (begin + from.get<size_t>()) % size_of(array.type) != 0)
+      throw broken("an array's place");
+    array.data = file_.data() + begin + from.get<size_t>();
+    arrays_[name] = array;
+  }
+  const Json notes = header.value("__metadata__", Json::object());
+  const Json longest = notes.is_object() ? notes.value("longest", Json()) : Json();
+  if (longest.is_string()) rows_.longest = std::strtod(longest.get<std::string>().c_str(), nullptr);
+  if (!longest.is_string() || !(rows_.longest >= 0) || !std::isfinite(rows_.longest))
+    throw broken("the longest row's length");
+}
+
+const Segment::Array& Segment::array(const std::string& name, const std::string& type,
+                                     const std::vector<size_t>& shape) const {
+  const auto found = arrays_.find(name);
+  bool fits = found != arrays_.end() && found->second.type == type && found->second.shape.size() == shape.size();
+  for (size_t side = 0; fits && side < shape.size(); ++side)
+    fits = shape[side] == kAny || shape[side] == found->second.shape[side];
+  if (!fits) throw InputError(path_ + ": " + name + " is not there in its type and shape: the gallery is damaged");
+  return found->second;
+}
+
+std::string Segment::text(const std::string& offsets, const std::string& data, size_t number) const {
+  const Array& places = arrays_.at(offsets);
+  const Array& bytes = arrays_.at(data);
+  if (number + 1 < places.shape[0]) {
+    const auto from = read<std::uint64_t>(places.data, number), to = read<std::uint64_t>(places.data, number + 1);
+    if (from <= to && to <= bytes.shape[0])
+      return std::string(reinterpret_cast<const char*>(bytes.data) + from, static_cast<size_t>(to - from));
+  }
+  throw InputError(path_ + ": damaged: see 'edgerecall gallery verify'");
+}
+
+StoredRows Segment::searched() const { return rows_; }
+
+DiskGallery::Row Segment::row(size_t number) const {
+  DiskGallery::Row row;
+  row.id = text("id_offsets", "ids", number);
+  const auto label = read<std::int32_t>(arrays_.at("labels").data, number);
+  row.labelled = label >= 0;
+  if (row.labelled) row.label = text("label_offsets", "label_names", static_cast<size_t>(label));
+  if (arrays_.count("metadata") != 0) row.metadata = text("metadata_offsets", "metadata", number);
+  return row;
+}
+
+}  // namespace edgerecall
