@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,9 +17,14 @@ OUTPUTS = ("text", "npy", "jsonl", "parquet")
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
 @click.option("--format", "kind", type=click.Choice(OUTPUTS), default="text", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="File for npy, jsonl or parquet.")
+@click.option("--boxes", type=click.Path(path_type=Path), help="With IndexProcess: what a detector found, JSON lines.")
 @click.option("--strict", is_flag=True, help="End at the first bad image.")
-def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Path | None, strict: bool) -> int:
-    """Images to embeddings, predict_rec style: prints 'NAME:<tab>[ ... ]', or writes a gallery with --format."""
+def command(
+    config_path: Path, overrides: tuple[str, ...], kind: str, output: Path | None, boxes: Path | None, strict: bool
+) -> int:
+    """Images to embeddings, predict_rec style: prints 'NAME:<tab>[ ... ]', or writes them to a file with --format.
+
+    With a config that has IndexProcess, predict_system style: what each image shows, by the gallery in index_dir."""
     if kind != "text" and output is None:
         raise click.UsageError(f"--format {kind} needs --output FILE")
     if kind == "text" and output is not None:
@@ -30,7 +36,14 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     from ..runtimes.embed.writers import WRITERS, TextWriter, Writer
     from ..runtimes.preprocess.images import SUFFIXES, find_images, other_files
 
-    config = validate(RecConfig, apply_overrides(read_yaml(config_path), overrides), f"config {config_path}")
+    raw = apply_overrides(read_yaml(config_path), overrides)
+    if "IndexProcess" in raw:
+        if kind != "text":
+            raise click.UsageError("--format is of embeddings; a config with IndexProcess prints what images show")
+        return tell_products(raw, f"config {config_path}", boxes, strict)
+    if boxes is not None:
+        raise click.UsageError("--boxes: the config has no IndexProcess to look up what is in them")
+    config = validate(RecConfig, raw, f"config {config_path}")
     logger = setup_logging(console(stderr=True))
     if ignored := ignored_preprocess(config):
         logger.warning("%s", ignored)
@@ -62,4 +75,34 @@ def command(config_path: Path, overrides: tuple[str, ...], kind: str, output: Pa
     writer.finish()
     if output is not None:
         console().print(f"{output}: {len(paths) - len(bad)} embeddings, {len(bad)} images skipped{writer.names_note}")
+    return 0
+
+
+def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bool) -> int:
+    """`predict_system`: a line for each image, `[{"bbox": ..., "rec_docs": ..., "rec_scores": ...}]`."""
+    import json
+
+    from ..runtimes.core.config import validate
+    from ..runtimes.core.errors import ImageError, InputError
+    from ..runtimes.embed.shitu import answers, read_boxes
+    from ..runtimes.embed.shitu_config import ShituConfig
+    from ..runtimes.preprocess.images import find_images
+
+    config = validate(ShituConfig, raw, name)
+    logger = setup_logging(console(stderr=True))
+    if config.Global.det_inference_model_dir and boxes is None:
+        logger.warning("no detector runs here: whole images are looked up; give what one found with --boxes")
+    paths = find_images(config.Global.infer_imgs)
+    bad = 0
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        nonlocal bad
+        bad += 1
+        logger.warning("skipped: %s", error)
+
+    found = read_boxes(boxes) if boxes is not None else {}
+    for _, products in answers(config, paths, found, None if strict else on_bad):
+        click.echo(json.dumps(products, ensure_ascii=False))
+    if bad == len(paths):
+        raise InputError(f"none of the {len(paths)} images could be read")
     return 0

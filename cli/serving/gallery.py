@@ -102,6 +102,33 @@ def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) ->
 
 
 @command.command()
+@click.option("-c", "--config", "config_path", required=True, type=PATH, help="YAML with IndexProcess, as PP-ShiTu's.")
+@click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
+@click.option("--strict", is_flag=True, help="End at the first bad image.")
+def index(config_path: Path, overrides: tuple[str, ...], strict: bool) -> int:
+    """What a config's IndexProcess says, build_gallery style: a new gallery in index_dir, or rows added or removed."""
+    from ...runtimes.core.config import apply_overrides, read_yaml, validate
+    from ...runtimes.core.errors import ImageError
+    from ...runtimes.embed.shitu import build as build_index
+    from ...runtimes.embed.shitu_config import ShituConfig
+
+    raw = apply_overrides(read_yaml(config_path), overrides)
+    config = validate(ShituConfig, raw, f"config {config_path}")
+    logger = setup_logging(console(stderr=True))
+    bad: list[ImageError] = []
+
+    def on_bad(path: Path, error: ImageError) -> None:
+        bad.append(error)
+        logger.warning("skipped: %s", error)
+
+    with progress_bar("embedding", None) as advance:
+        count, rows = build_index(config, command_line(), None if strict else on_bad, advance)
+    done = {"new": "added", "append": "added", "remove": "removed"}[config.IndexProcess.index_operation]
+    console().print(f"{config.IndexProcess.index_dir}: {count} rows {done}, {len(bad)} images skipped, {rows} rows")
+    return 0
+
+
+@command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("ids", nargs=-1)
 @click.option("--label", "labels", multiple=True, help="All rows with this label.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +12,21 @@ from numpy.typing import NDArray
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.entries import Entry
 from .batches import BadImage
-from .model import EmbeddingModel
+from .model import Embedding
 
 PART = 2048  # images that are added in one step: what an interruption loses, at most
 
 
+class Embeds(Protocol):
+    """What embeds images: an `EmbeddingModel`, or one around it."""
+
+    def stream(self, paths: Sequence[Path], on_bad: BadImage | None = None) -> Iterator[tuple[list[Path], Embedding]]:
+        """Parts of `(paths, float32 (n, D))`, in order."""
+
+
 def embed_into(
     gallery: DiskGallery,
-    model: EmbeddingModel,
+    model: Embeds,
     entries: Sequence[Entry],
     on_bad: BadImage | None,
     replace: bool = False,

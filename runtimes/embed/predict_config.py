@@ -27,7 +27,9 @@ from .replicas import open_replicas
 # The reference's, of its detector and its gallery, by which its configs of whole systems have more than recognition's.
 OF_SEARCH = ("rec_nms_thresold", "image_shape", "threshold", "max_det_results", "label_list", "labe_list")
 SECTIONS_OF_SEARCH = ("DetPreProcess", "DetPostProcess", "IndexProcess")
-NO_SEARCH = "of the reference's detection and gallery search; predict embeds whole images: leave them out"
+NO_SEARCH = (
+    "of the reference's detection and gallery search, which a config without IndexProcess has not: leave them out"
+)
 
 
 class RecGlobal(Frozen):

@@ -1,0 +1,187 @@
+"""PP-ShiTu's two scripts over a gallery on disk: build it from a list, and say what is in a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import MANIFEST
+from ..core.errors import ImageError, InputError
+from ..core.files import atomic_folder
+from ..gallery.disk_gallery import DiskGallery
+from ..gallery.entries import entries_of_list
+from ..gallery.identity import ModelIdentity, identity_of
+from ..gallery.manifest import FILE
+from ..preprocess.images import decode_rgb, read_bytes
+from .batches import BadImage
+from .gallery_build import embed_into
+from .model import Embedding, EmbeddingModel
+from .predict_config import open_rec_model
+from .shitu_config import ShituConfig
+
+Box = tuple[int, int, int, int]
+
+
+class SignModel:
+    """An embedding model whose embeddings are compared by their signs: each number becomes 1 or -1."""
+
+    def __init__(self, model: EmbeddingModel, method: str) -> None:
+        self.model, self.spec = model, model.spec
+        self._least = 0.5 if method == "round" else np.nextafter(np.float32(0), np.float32(1))
+
+    def stream(self, paths: Sequence[Path], on_bad: BadImage | None = None) -> Iterator[tuple[list[Path], Embedding]]:
+        """As the model's."""
+        return ((good, self._signs(rows)) for good, rows in self.model.stream(paths, on_bad))
+
+    def embed_bytes(self, images: Sequence[Any]) -> Embedding:
+        """As the model's."""
+        return self._signs(self.model.embed_bytes(images))
+
+    def _signs(self, rows: Embedding) -> Embedding:
+        return np.where(rows >= self._least, np.float32(1), np.float32(-1))
+
+
+@contextmanager
+def opened(config: ShituConfig, images: int = 1) -> Iterator[EmbeddingModel | SignModel]:
+    """The config's model. InputError unless its embeddings have `embedding_size` numbers."""
+    with open_rec_model(config, images) as model:
+        if model.spec.embedding_dim != config.IndexProcess.embedding_size:
+            raise InputError(
+                f"IndexProcess.embedding_size: the model gives {model.spec.embedding_dim} numbers, got"
+                f" {config.IndexProcess.embedding_size}"
+            )
+        post = config.RecPostProcess
+        yield model if post is None else SignModel(model, post.Binarize.method)
+
+
+def model_identity(config: ShituConfig) -> ModelIdentity | None:
+    """Of a bundle's model; a plain Paddle model has nothing that it could be told by."""
+    folder = config.Global.rec_inference_model_dir
+    return identity_of(Bundle.open(folder)) if (folder / MANIFEST).is_file() else None
+
+
+def build(
+    config: ShituConfig, command: str, on_bad: BadImage | None, advance: Callable[[int], object]
+) -> tuple[int, int]:
+    """What `index_operation` says with the images of `data_file`; how many it was done with, and rows there now.
+
+    new: in place of a gallery that is there, once it is whole. append: images that are there are embedded anew.
+    """
+    index = config.IndexProcess
+    entries = entries_of_list(index.data_file, index.image_root, index.delimiter)
+    if index.index_operation == "remove":
+        with DiskGallery(index.index_dir, writable=True) as gallery:
+            return gallery.remove([entry.id for entry in entries]), len(gallery)
+    identity = model_identity(config)
+    if index.index_operation == "append":
+        with DiskGallery(index.index_dir, writable=True) as gallery, opened(config, len(entries)) as model:
+            if identity is not None:
+                gallery.require_model(identity)
+            return embed_into(gallery, model, entries, on_bad, True, advance), len(gallery)
+    with (
+        opened(config, len(entries)) as model,
+        atomic_folder(index.index_dir, FILE) as folder,
+        DiskGallery.create(folder, index.embedding_size, index.storage, identity, command) as gallery,
+    ):
+        added = embed_into(gallery, model, entries, on_bad, False, advance)
+        if not added:
+            raise InputError(f"none of the {len(entries)} images could be read")
+        return added, len(gallery)
+
+
+def read_boxes(file: Path) -> dict[str, list[Box]]:
+    """Boxes by image, of a file with a JSON object a line: `{"image": PATH, "boxes": [[xmin, ymin, xmax, ymax], ...]}`
+    in pixels. InputError for anything else.
+    """
+    found: dict[str, list[Box]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+            boxes = [tuple(int(side) for side in box) for box in told["boxes"]]
+            if any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
+                raise ValueError("a box is [xmin, ymin, xmax, ymax]")
+            found.setdefault(str(told["image"]), []).extend(boxes)  # type: ignore[arg-type]
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise InputError(f"{file}:{number}: expected an image and its boxes as JSON: {error}") from error
+    return found
+
+
+def answer(
+    config: ShituConfig, gallery: DiskGallery, model: EmbeddingModel | SignModel, image: Path, boxes: Sequence[Box]
+) -> list[dict[str, Any]]:
+    """What the picture shows: for the boxes, and the whole of it, the label of the nearest row where it is near enough
+    (`rec_docs`), and how near it is (`rec_scores`: inner product, or Hamming distance); best first, and of boxes that
+    overlap by more than `rec_nms_thresold` the best one alone. ImageError.
+    """
+    index = config.IndexProcess
+    pixels = decode_rgb(read_bytes(image), model.spec.preprocess.decode.exif, str(image))
+    height, width = pixels.shape[:2]
+    everything = [*(clipped(box, width, height) for box in boxes), (0, 0, width, height)]
+    kept = [box for box in everything if box[0] < box[2] and box[1] < box[3]]
+    crops = [np.ascontiguousarray(pixels[ymin:ymax, xmin:xmax]) for xmin, ymin, xmax, ymax in kept]
+    found = gallery.search(model.embed_bytes(crops), index.return_k)
+    answers, order = [], []
+    for box, matches in zip(kept, found, strict=True):
+        if not matches:
+            continue
+        score = matches[0].similarity
+        near = score >= index.score_thres
+        if index.hamming_radius is not None and index.dist_type == "hamming":
+            score = (index.embedding_size - score) / 2
+            near = score <= index.hamming_radius
+        if near:
+            answers.append({"bbox": list(box), "rec_docs": matches[0].label, "rec_scores": score})
+            order.append(-score if index.dist_type == "hamming" else score)
+    chosen = suppressed(np.asarray([one["bbox"] for one in answers]), np.asarray(order), config.Global.rec_nms_thresold)
+    return [answers[at] for at in chosen]
+
+
+def clipped(box: Box, width: int, height: int) -> Box:
+    """A box inside the image."""
+    return max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+
+
+def suppressed(boxes: NDArray[Any], scores: NDArray[Any], limit: float) -> list[int]:
+    """Greedy non-maximum suppression: indices of boxes `(n, 4)`, best first, that overlap (IoU, pixels inclusive as in
+    the reference) with none before them by more than `limit`.
+    """
+    kept: list[int] = []
+    left = np.argsort(-scores, kind="stable") if len(boxes) else np.empty(0, np.int64)
+    while len(left):
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        low, high = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
+        inner = np.maximum(high - low + 1, 0).prod(axis=1)
+        areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
+        left = left[inner / (areas[best] + areas[left] - inner) <= limit]
+    return kept
+
+
+def answers(
+    config: ShituConfig, paths: Sequence[Path], boxes: dict[str, list[Box]], on_bad: BadImage | None
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """`answer` for each image that can be read. boxes: by path as given, or by name."""
+    identity = model_identity(config)
+    with DiskGallery(config.IndexProcess.index_dir) as gallery, opened(config, len(paths)) as model:
+        if identity is not None:
+            gallery.require_model(identity)
+        for path in paths:
+            try:
+                yield path, answer(config, gallery, model, path, boxes.get(str(path), boxes.get(path.name, [])))
+            except ImageError as error:
+                if on_bad is None:
+                    raise
+                on_bad(path, error)

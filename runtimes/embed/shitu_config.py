@@ -1,0 +1,90 @@
+"""`inference_general.yaml` and its like: the reference's keys of a whole system, PP-ShiTu, as a typed model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..core.config import Frozen
+from .predict_config import BinarizeOptions, RecConfig, RecGlobal
+
+MOST_FOUND = 10_000
+
+
+class ShituGlobal(RecGlobal):
+    """`Global`: those of recognition, and the detector's, which are passed over: boxes come from a file here."""
+
+    det_inference_model_dir: str | None = None
+    rec_nms_thresold: Annotated[float, Field(ge=0, le=1)] = 0.05
+    image_shape: Any = None
+    threshold: Any = None
+    max_det_results: Any = None
+    label_list: Any = None
+    labe_list: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def said_otherwise_here(cls, data: Any) -> Any:
+        """Keys of the reference that have another name here."""
+        if isinstance(data, dict) and data.get("use_onnx"):
+            raise ValueError("use_onnx: use 'runtime: onnxruntime', and a bundle made by 'edgerecall export'")
+        return {key: value for key, value in data.items() if key != "use_onnx"} if isinstance(data, dict) else data
+
+
+class IndexProcess(Frozen):
+    """index_method: any of the reference's; the search here is exact, and takes rows away whatever it says.
+
+    score_thres: the least similarity of an answer; hamming_radius: the largest distance, with dist_type hamming.
+    storage is ours: how the gallery keeps embeddings.
+    """
+
+    index_method: Literal["HNSW32", "IVF", "Flat"] = "HNSW32"
+    image_root: Path
+    index_dir: Path
+    data_file: Path
+    index_operation: Literal["new", "append", "remove"] = "new"
+    delimiter: Annotated[str, Field(min_length=1, max_length=16)] = "\t"
+    dist_type: Literal["IP", "hamming"] = "IP"
+    embedding_size: Annotated[int, Field(ge=1, le=65536)]
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    return_k: Annotated[int, Field(ge=1, le=MOST_FOUND)] = 5
+    score_thres: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    hamming_radius: Annotated[float, Field(ge=0, le=65536)] | None = None
+    storage: Literal["float32", "float16", "int8"] = "float32"
+
+    @model_validator(mode="after")
+    def a_radius_for_distances(self) -> IndexProcess:
+        if self.dist_type == "hamming" and self.hamming_radius is None:
+            raise ValueError("dist_type hamming needs hamming_radius")
+        return self
+
+
+class ShituPostProcess(Frozen):
+    """`RecPostProcess`: with Binarize embeddings are compared by the signs of their numbers."""
+
+    main_indicator: str | None = None
+    Binarize: BinarizeOptions
+
+
+class ShituConfig(RecConfig):
+    """The whole file."""
+
+    Global: ShituGlobal
+    IndexProcess: IndexProcess
+    RecPostProcess: ShituPostProcess | None = None  # type: ignore[assignment]
+    DetPreProcess: Any = None
+    DetPostProcess: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def recognition_alone(cls, data: Any) -> Any:
+        """Every section has its place here."""
+        return data
+
+    @model_validator(mode="after")
+    def one_kind_of_embedding(self) -> ShituConfig:
+        if (self.IndexProcess.dist_type == "hamming") != (self.RecPostProcess is not None):
+            raise ValueError("dist_type hamming and RecPostProcess's Binarize go together: give both or neither")
+        return self
