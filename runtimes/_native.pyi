@@ -102,7 +102,7 @@ class StoredRows:
     """Rows as they lie in arrays, C-contiguous, which may map a file and stay as they are.
 
     values `(n, dim)`: float32, uint16 (bits of float16) or int8, by the storage. scales: float32 `(n,)`, for int8.
-    fine: uint16 `(n, dim)`, bits of float16 by which the best of int8's rows are ranked. excluded: uint8
+    rest: uint16 `(n, dim)`, what int8's codes leave, by which the best rows are ranked (see `to_int8`). excluded: uint8
     `((n + 7) // 8,)`, where bit `row % 8` of byte `row // 8` is set a row is not found. longest: no row is longer.
     InputError for other shapes and types.
     """
@@ -112,7 +112,7 @@ class StoredRows:
         storage: str,
         values: NDArray[Any],
         scales: NDArray[np.float32] | None = None,
-        fine: NDArray[np.uint16] | None = None,
+        rest: NDArray[np.uint16] | None = None,
         excluded: NDArray[np.uint8] | None = None,
         *,
         longest: float,
@@ -127,8 +127,10 @@ def search_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """As `Gallery.search`, over all parts, whose rows are numbered through."""
 
-def to_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """float32 `(n, dim)` -> codes `(n, dim)` and the scale of each row, `(n,)`, as a gallery stores them."""
+def to_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint16]]:
+    """float32 `(n, dim)` -> codes `(n, dim)`, the scale of each row, `(n,)`, and what the codes leave, `(n, dim)` bits
+    of float16 in units of the scale: `scale * (code + rest)` is the number to 20 bits.
+    """
 
 class BitGallery:
     """Embeddings in 1 to 4 bits a number and two float32 a row, less `centre`, float32 `(dim,)`: a `CompressedGallery`.

@@ -59,7 +59,7 @@ MODEL = (
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="How embeddings are kept; int8 with float16 beside it, by which the best are ranked.",
+    help="How embeddings are kept; int8 is the fastest to search, with float16 beside it to rank the best by.",
 )
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
 def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any) -> int:

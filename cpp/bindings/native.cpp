@@ -263,12 +263,12 @@ struct PyStoredRows {
 };
 
 PyStoredRows py_stored_rows(const std::string& storage, const py::array& values, const py::object& scales,
-                            const py::object& fine, const py::object& excluded, double longest) {
+                            const py::object& rest, const py::object& excluded, double longest) {
   if (values.ndim() != 2 || values.shape(1) < 1 || values.shape(1) > 65536)
     throw InputError("values: expected (n, dim) with dim of 1 to 65536");
   const py::ssize_t count = values.shape(0), dim = values.shape(1);
   PyStoredRows made;
-  made.arrays = {values, scales, fine, excluded};
+  made.arrays = {values, scales, rest, excluded};
   StoredRows& rows = made.rows;
   rows.storage = storage_of(storage);
   rows.count = static_cast<std::size_t>(count);
@@ -279,20 +279,21 @@ PyStoredRows py_stored_rows(const std::string& storage, const py::array& values,
   if (rows.storage == Storage::int8) {
     rows.values = checked_array<std::int8_t>(values, "values", {count, dim});
     rows.scales = checked_array<float>(scales, "scales", {count});
-    if (!fine.is_none()) rows.fine = checked_array<std::uint16_t>(fine, "fine", {count, dim});
+    if (!rest.is_none()) rows.rest = checked_array<std::uint16_t>(rest, "rest", {count, dim});
   }
   if (!excluded.is_none()) rows.excluded = checked_array<std::uint8_t>(excluded, "excluded", {(count + 7) / 8});
   return made;
 }
 
-/// float32 `(n, dim)` -> int8 codes `(n, dim)` and scales `(n,)`.
+/// float32 `(n, dim)` -> int8 codes `(n, dim)`, scales `(n,)`, and what the codes leave, `(n, dim)` bits of float16.
 py::tuple py_to_int8(const Rows& rows) {
   const std::size_t dim = checked_dim(rows, "rows");
   py::array_t<std::int8_t> codes({rows.shape(0), rows.shape(1)});
+  py::array_t<std::uint16_t> rest({rows.shape(0), rows.shape(1)});
   py::array_t<float> scales(rows.shape(0));
   for (py::ssize_t row = 0; row < rows.shape(0); ++row)
-    *scales.mutable_data(row) = to_int8(rows.data(row, 0), dim, codes.mutable_data(row, 0));
-  return py::make_tuple(codes, scales);
+    *scales.mutable_data(row) = to_int8(rows.data(row, 0), dim, codes.mutable_data(row, 0), rest.mutable_data(row, 0));
+  return py::make_tuple(codes, scales, rest);
 }
 
 template <typename Any>
@@ -451,7 +452,7 @@ PYBIND11_MODULE(_native, module) {
 
   py::class_<PyStoredRows>(module, "StoredRows")
       .def(py::init(&py_stored_rows), py::arg("storage"), py::arg("values"), py::arg("scales") = py::none(),
-           py::arg("fine") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"));
+           py::arg("rest") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"));
   module.def("search_rows", &py_search_rows, py::arg("parts"), py::arg("queries").noconvert(), py::arg("k"),
              py::arg("threads") = 1, py::arg("progress") = py::none());
   module.def("to_int8", &py_to_int8, py::arg("rows").noconvert());

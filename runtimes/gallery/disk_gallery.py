@@ -254,7 +254,7 @@ class DiskGallery:
         """Adds rows, float32 `(n, dim)`, on the disk when this returns. Returns how many were replaced.
 
         replace: rows that are there with one of these ids go in the same step; without, they are an InputError. So are
-        values that are not finite or, but for float32, beyond float16. metadata: what JSON holds.
+        values that are not finite or, in a float16 gallery, too large for it. metadata: what JSON holds.
         """
         new = self._content(ids, embeddings, labels, metadata)
         with self._change() as now:
@@ -322,10 +322,10 @@ class DiskGallery:
             told = ["" if not one else _json(one) for one in metadata]
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         storage = self._now.manifest.storage
-        if not len(bad) and storage != "float32":
+        if not len(bad) and storage == "float16":
             bad = np.flatnonzero(np.abs(embeddings).max(axis=1, initial=0) > LARGEST_FLOAT16)
         if len(bad):
-            limit = "" if storage == "float32" else f", or beyond float16's {LARGEST_FLOAT16:.0f}"
+            limit = "" if storage != "float16" else f", or beyond float16's {LARGEST_FLOAT16:.0f}"
             raise InputError(f"gallery: the embedding of {ids[bad[0]]!r:.200} is not finite{limit}")
         return content_of(storage, embeddings, ids, labels or [None] * len(ids), told)
 

@@ -31,7 +31,7 @@ class Gallery(_native.Gallery):
 
         model: the bundle whose embeddings it will hold, by which queries of any other are refused; or, for embeddings
         from elsewhere, how many numbers one has. storage: float32, float16, or int8, whose best rows are ranked by
-        float16 values that it keeps too.
+        what its codes leave of each number, kept beside them in float16.
         """
         if isinstance(model, Bundle):
             return DiskGallery.create(root, model.spec.embedding_dim, storage, identity_of(model), command)

@@ -49,10 +49,10 @@ def content_of(
 ) -> Content:
     """Embeddings, checked float32 `(n, dim)`, as a storage keeps them."""
     stored: dict[str, NDArray[Any]] = {"embeddings": embeddings.astype(ARRAYS[storage], copy=False)}
-    kept = embeddings if storage == "float32" else embeddings.astype(np.float16).astype(np.float32)
+    kept = embeddings if storage != "float16" else embeddings.astype(np.float16).astype(np.float32)
     if storage == "int8":
-        codes, scales = to_int8(embeddings)
-        stored = {"embeddings": codes, "scales": scales, "fine": embeddings.astype(np.float16)}
+        codes, scales, rest = to_int8(embeddings)
+        stored = {"embeddings": codes, "scales": scales, "rest": rest.view(np.float16)}
     names = sorted({label for label in labels if label is not None})
     numbers = {name: number for number, name in enumerate(names)}
     return Content(
@@ -87,7 +87,7 @@ class Segment:
             "label_offsets": ("<u8", (None,)),
         }
         if storage == "int8":
-            shapes |= {"scales": ("<f4", (rows,)), "fine": ("<f2", (rows, dim))}
+            shapes |= {"scales": ("<f4", (rows,)), "rest": ("<f2", (rows, dim))}
         if "metadata" in arrays:
             shapes |= {"metadata": ("|u1", (None,)), "metadata_offsets": ("<u8", (rows + 1,))}
         for name, (dtype, shape) in shapes.items():
@@ -99,7 +99,7 @@ class Segment:
             longest = float(notes["longest"])
         except (KeyError, ValueError) as error:
             raise InputError(f"{self.path}: expected the longest row's length in its metadata") from error
-        kept = ("embeddings", "scales", "fine")
+        kept = ("embeddings", "scales", "rest")
         self.content = Content(
             {name: arrays[name] for name in kept if name in shapes},
             Texts(arrays["id_offsets"], arrays["ids"]),
@@ -126,14 +126,14 @@ class Segment:
         if also_excluded is not None:
             excluded = np.packbits(self.gone | also_excluded, bitorder="little")
         stored = self.content.stored
-        values, fine = stored["embeddings"], stored.get("fine")
+        values, rest = stored["embeddings"], stored.get("rest")
         if self.storage == "float16":
             values = values.view(np.uint16)
         return StoredRows(
             self.storage,
             values,
             stored.get("scales"),
-            None if fine is None else fine.view(np.uint16),
+            None if rest is None else rest.view(np.uint16),
             excluded,
             longest=self.content.longest,
         )
@@ -141,7 +141,8 @@ class Segment:
     def embedding(self, row: int) -> Rows:
         """What is stored of a row, float32 `(dim,)`."""
         stored = self.content.stored
-        return np.asarray(stored.get("fine", stored["embeddings"])[row], np.float32)
+        values = np.asarray(stored["embeddings"][row], np.float32)
+        return values if self.storage != "int8" else (values + stored["rest"][row]) * stored["scales"][row]
 
     def rows_of(self, hashes: NDArray[np.uint64], ids: set[str]) -> list[int]:
         """The rows there that have one of these ids."""

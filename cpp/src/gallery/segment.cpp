@@ -44,7 +44,7 @@ Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
   rows_.values = array("embeddings", type, {rows, dim}).data;
   if (storage == Storage::int8) {
     rows_.scales = reinterpret_cast<const float*>(array("scales", "F32", {rows}).data);
-    rows_.fine = reinterpret_cast<const std::uint16_t*>(array("fine", "F16", {rows, dim}).data);
+    rows_.rest = reinterpret_cast<const std::uint16_t*>(array("rest", "F16", {rows, dim}).data);
   }
   array("id_offsets", "U64", {rows + 1});
   array("ids", "U8", {kAny});

@@ -19,7 +19,7 @@ constexpr size_t kChunk = 512;  // rows scored at once: they and their scores st
 constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// How many rows of int8 codes are ranked by their float16 values, for the best `k`.
+/// How many rows, the best by their int8 codes, are ranked by what these leave too, for the best `k`.
 size_t candidates_for(size_t k) { return 2 * k + 32; }
 
 /// A piece: some queries against some rows of one part. number: of the part's first row.
@@ -94,6 +94,14 @@ double exact_half(const float* query, const std::uint16_t* half, size_t dim, std
   return kernels::dot_float64(query, scratch.data(), dim);
 }
 
+/// Of codes and what they leave of each number.
+double exact_codes(const float* query, const StoredRows& rows, size_t row, std::vector<float>& scratch) {
+  const auto* codes = static_cast<const std::int8_t*>(rows.values) + row * rows.dim;
+  kernels::from_float16(rows.rest + row * rows.dim, rows.dim, scratch.data());
+  for (size_t i = 0; i < rows.dim; ++i) scratch[i] = rows.scales[row] * (static_cast<float>(codes[i]) + scratch[i]);
+  return kernels::dot_float64(query, scratch.data(), rows.dim);
+}
+
 void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
   std::vector<std::int32_t> sums(kChunk);
   const auto* codes = static_cast<const std::int8_t*>(rows.values);
@@ -158,12 +166,17 @@ std::vector<Piece> pieces_of(const std::vector<StoredRows>& parts, size_t querie
 
 }  // namespace
 
-float to_int8(const float* row, size_t dim, std::int8_t* codes) {
+float to_int8(const float* row, size_t dim, std::int8_t* codes, std::uint16_t* rest) {
   float largest = 0;
   for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
   const double to_code = largest > 0 ? 127.0 / static_cast<double>(largest) : 0.0;
-  for (size_t i = 0; i < dim; ++i)
-    codes[i] = static_cast<std::int8_t>(std::lrint(static_cast<double>(row[i]) * to_code));
+  std::vector<float> left(rest == nullptr ? 0 : dim);
+  for (size_t i = 0; i < dim; ++i) {
+    const double exact = static_cast<double>(row[i]) * to_code;
+    codes[i] = static_cast<std::int8_t>(std::lrint(exact));
+    if (rest != nullptr) left[i] = static_cast<float>(exact - codes[i]);
+  }
+  if (rest != nullptr) kernels::to_float16(left.data(), dim, rest);
   return largest / 127.0f;
 }
 
@@ -174,7 +187,7 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
   std::fill_n(similarities, count * k, -kInfinity);
   if (parts.empty()) return;
   const size_t dim = parts[0].dim;
-  const bool codes = parts[0].storage == Storage::int8, ranked = codes && parts[0].fine != nullptr;
+  const bool codes = parts[0].storage == Storage::int8, ranked = codes && parts[0].rest != nullptr;
   double longest = 0;
   for (const StoredRows& part : parts) longest = std::max(longest, part.longest);
   std::vector<std::int64_t> firsts;
@@ -202,7 +215,7 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
         const auto after = std::upper_bound(firsts.begin(), firsts.end() - 1, number);
         const auto part = static_cast<size_t>(after - firsts.begin() - 1);
         const auto row = static_cast<size_t>(number - firsts[part]);
-        return exact_half(queries + query * dim, parts[part].fine + row * dim, dim, scratch);
+        return exact_codes(queries + query * dim, parts[part], row, scratch);
       });
     found[0][query].write(k, indices + query * k, similarities + query * k);
   }
