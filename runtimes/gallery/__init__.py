@@ -1,1 +1,1 @@
-"""Galleries that are smaller than their embeddings."""
+"""Galleries: on disk with ids and labels, and in memory in a few bits a number."""
