@@ -255,6 +255,85 @@ TEST_CASE("small galleries, and what search refuses") {
                        doctest::Contains("while it is searched"), InputError);
 }
 
+TEST_CASE("rows in parts, some of them excluded, are found as in one piece; what codes leave gives float32's order") {
+  for (const Storage storage : {Storage::float32, Storage::int8})
+    for (const std::size_t dim : {std::size_t{5}, std::size_t{64}, std::size_t{131}}) {
+      constexpr std::size_t count = 900, k = 9, queries = 21;
+      const Set rows = made(count, dim, 5, 1), wanted = made(queries, dim, 5, 2);
+      std::vector<std::int8_t> codes(count * dim);
+      std::vector<std::uint16_t> rest(count * dim);
+      std::vector<float> scales(count), left;
+      double longest = 0;
+      std::vector<std::size_t> numbers;
+      for (std::size_t row = 0; row < count; ++row) {
+        const float* values = rows.rows.data() + row * dim;
+        scales[row] = to_int8(values, dim, codes.data() + row * dim, rest.data() + row * dim);
+        longest = std::max(longest, std::sqrt(kernels::dot_float64(values, values, dim)));
+        if (row % 3 == 1) continue;
+        left.insert(left.end(), values, values + dim);
+        numbers.push_back(row);
+      }
+      std::vector<StoredRows> parts;
+      std::vector<std::vector<std::uint8_t>> excluded;
+      for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 7}, {7, 700}, {700, count}}) {
+        excluded.emplace_back((end - begin + 7) / 8);
+        for (std::size_t row = begin; row < end; ++row)
+          if (row % 3 == 1) excluded.back()[(row - begin) / 8] |= static_cast<std::uint8_t>(1u << (row - begin) % 8);
+        StoredRows part;
+        part.storage = storage;
+        part.dim = dim;
+        part.count = end - begin;
+        part.longest = longest;
+        part.values = rows.rows.data() + begin * dim;
+        if (storage == Storage::int8) {
+          part.values = codes.data() + begin * dim;
+          part.scales = scales.data() + begin;
+          part.rest = rest.data() + begin * dim;
+        }
+        parts.push_back(part);
+      }
+      for (std::size_t part = 0; part < parts.size(); ++part) parts[part].excluded = excluded[part].data();
+      Gallery whole(dim, Storage::float32);
+      whole.add(left.data(), numbers.size());
+      std::vector<std::int64_t> found(queries * k), expected(queries * k);
+      std::vector<float> near(queries * k), exact(queries * k);
+      whole.search(wanted.rows.data(), queries, k, 2, expected.data(), exact.data(), {});
+      search_rows(parts, wanted.rows.data(), queries, k, 2, found.data(), near.data(), {});
+      for (std::size_t i = 0; i < queries * k; ++i) {
+        CHECK(std::fabs(near[i] - exact[i]) <= (storage == Storage::int8 ? 3e-6 * longest * longest : 0.0));
+        const auto row = static_cast<std::size_t>(found[i]);
+        CHECK(row % 3 != 1);
+        if (storage == Storage::float32) CHECK(row == numbers[static_cast<std::size_t>(expected[i])]);
+      }
+    }
+}
+
+TEST_CASE("numbers that are not finite, as a damaged file may hold, are not found") {
+  const float nan = std::nanf("");
+  const float rows[] = {nan, 1, 1, 1, std::numeric_limits<float>::infinity(), 0, 2, 1};
+  const std::int8_t codes[] = {1, 1, 1, 1, 1, 1, 1, 1};
+  const float scales[] = {nan, 0.5f, std::numeric_limits<float>::infinity(), 0.25f};
+  const float query[] = {1, 1};
+  std::int64_t found[4];
+  float near[4];
+  StoredRows part;
+  part.dim = 2;
+  part.count = 4;
+  part.values = rows;
+  part.longest = 3;
+  search_rows({part}, query, 1, 4, 1, found, near, {});
+  CHECK(found[0] == 3);
+  CHECK(found[1] == 1);
+  CHECK(found[2] == -1);
+  part.storage = Storage::int8;
+  part.values = codes;
+  part.scales = scales;
+  search_rows({part}, query, 1, 4, 1, found, near, {});
+  CHECK(found[0] == 1);
+  CHECK(found[1] == 3);
+  CHECK(found[2] == -1);
+}
+
 TEST_CASE("a gallery of bits finds by signs and ranks by what it holds") {
   for (const int bits : {1, 2, 3, 4})
     for (const std::size_t dim : {std::size_t{5}, std::size_t{64}, std::size_t{130}}) {
