@@ -128,10 +128,32 @@ double DotFloat64(const float* a, const float* b, std::size_t dim) {
          ((partial[4] + partial[5]) + (partial[6] + partial[7]));
 }
 
-/// Four rows at a time: `load(row, at)` gives a vector of a row's values, `tail(row, at)` one value.
+/// Row by row: `load(row, at)` gives a vector of a row's values, `tail(row, at)` one value.
 template <typename Load, typename Tail>
-HWY_INLINE void dots(const float* query, std::size_t count, std::size_t dim, float* out, const Load& load,
-                     const Tail& tail) {
+HWY_INLINE void dots_in_order(const float* query, std::size_t count, std::size_t dim, float* out, const Load& load,
+                              const Tail& tail) {
+  const DF df;
+  const std::size_t lanes = hn::Lanes(df);
+  for (std::size_t row = 0; row < count; ++row) {
+    auto sum0 = hn::Zero(df), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+    std::size_t at = 0;
+    for (; at + 4 * lanes <= dim; at += 4 * lanes) {
+      sum0 = hn::MulAdd(hn::LoadU(df, query + at), load(row, at), sum0);
+      sum1 = hn::MulAdd(hn::LoadU(df, query + at + lanes), load(row, at + lanes), sum1);
+      sum2 = hn::MulAdd(hn::LoadU(df, query + at + 2 * lanes), load(row, at + 2 * lanes), sum2);
+      sum3 = hn::MulAdd(hn::LoadU(df, query + at + 3 * lanes), load(row, at + 3 * lanes), sum3);
+    }
+    for (; at + lanes <= dim; at += lanes) sum0 = hn::MulAdd(hn::LoadU(df, query + at), load(row, at), sum0);
+    float total = hn::GetLane(hn::SumOfLanes(df, hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3))));
+    for (; at < dim; ++at) total += query[at] * tail(row, at);
+    out[row] = total;
+  }
+}
+
+/// Four rows at a time, which share the query's values; otherwise as above.
+template <typename Load, typename Tail>
+HWY_INLINE void dots_together(const float* query, std::size_t count, std::size_t dim, float* out, const Load& load,
+                              const Tail& tail) {
   constexpr std::size_t kTogether = 4;
   const DF df;
   const std::size_t lanes = hn::Lanes(df);
@@ -155,12 +177,14 @@ HWY_INLINE void dots(const float* query, std::size_t count, std::size_t dim, flo
   }
 }
 
-void DotsFloat32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out) {
+void DotsFloat32(const float* query, const float* rows, std::size_t count, std::size_t dim, bool in_cache, float* out) {
   const DF df;
-  dots(
-      query, count, dim, out,
-      [&](std::size_t row, std::size_t at) HWY_ATTR { return hn::LoadU(df, rows + row * dim + at); },
-      [&](std::size_t row, std::size_t at) { return rows[row * dim + at]; });
+  const auto load = [&](std::size_t row, std::size_t at) HWY_ATTR { return hn::LoadU(df, rows + row * dim + at); };
+  const auto tail = [&](std::size_t row, std::size_t at) { return rows[row * dim + at]; };
+  if (in_cache)
+    dots_together(query, count, dim, out, load, tail);
+  else
+    dots_in_order(query, count, dim, out, load, tail);
 }
 
 HWY_INLINE float half_to_float(const std::uint16_t* half) {
@@ -169,15 +193,18 @@ HWY_INLINE float half_to_float(const std::uint16_t* half) {
   return hn::GetLane(hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(hn::Rebind<std::uint16_t, decltype(df)>(), half))));
 }
 
-void DotsFloat16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out) {
+void DotsFloat16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, bool in_cache,
+                 float* out) {
   const DF df;
   const hn::Rebind<hwy::float16_t, DF> dh;
   const hn::Rebind<std::uint16_t, DF> d16;
-  dots(
-      query, count, dim, out,
-      [&](std::size_t row, std::size_t at)
-          HWY_ATTR { return hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(d16, rows + row * dim + at))); },
-      [&](std::size_t row, std::size_t at) { return half_to_float(rows + row * dim + at); });
+  const auto load = [&](std::size_t row, std::size_t at)
+                        HWY_ATTR { return hn::PromoteTo(df, hn::BitCast(dh, hn::LoadU(d16, rows + row * dim + at))); };
+  const auto tail = [&](std::size_t row, std::size_t at) { return half_to_float(rows + row * dim + at); };
+  if (in_cache)
+    dots_together(query, count, dim, out, load, tail);
+  else
+    dots_in_order(query, count, dim, out, load, tail);
 }
 
 void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
@@ -198,6 +225,16 @@ void DotsInt8(const std::int8_t* query, const std::int8_t* rows, std::size_t cou
     for (; at < dim; ++at) total += query[at] * codes[at];
     out[row] = total;
   }
+}
+
+void Scaled(const std::int32_t* sums, const float* scales, std::size_t count, float* out) {
+  const DF df;
+  const DI di;
+  const std::size_t lanes = hn::Lanes(df);
+  std::size_t at = 0;
+  for (; at + lanes <= count; at += lanes)
+    hn::StoreU(hn::Mul(hn::ConvertTo(df, hn::LoadU(di, sums + at)), hn::LoadU(df, scales + at)), df, out + at);
+  for (; at < count; ++at) out[at] = static_cast<float>(sums[at]) * scales[at];
 }
 
 void ToFloat16(const float* values, std::size_t count, std::uint16_t* out) {
@@ -232,6 +269,7 @@ HWY_EXPORT(DotFloat64);
 HWY_EXPORT(DotsFloat32);
 HWY_EXPORT(DotsFloat16);
 HWY_EXPORT(DotsInt8);
+HWY_EXPORT(Scaled);
 HWY_EXPORT(ToFloat16);
 HWY_EXPORT(FromFloat16);
 
@@ -248,16 +286,21 @@ void transpose(const float* values, std::size_t rows, std::size_t columns, float
 double dot_float64(const float* a, const float* b, std::size_t dim) {
   return HWY_DYNAMIC_DISPATCH(DotFloat64)(a, b, dim);
 }
-void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out) {
-  HWY_DYNAMIC_DISPATCH(DotsFloat32)(query, rows, count, dim, out);
+void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, bool in_cache,
+                  float* out) {
+  HWY_DYNAMIC_DISPATCH(DotsFloat32)(query, rows, count, dim, in_cache, out);
 }
-void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out) {
-  HWY_DYNAMIC_DISPATCH(DotsFloat16)(query, rows, count, dim, out);
+void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, bool in_cache,
+                  float* out) {
+  HWY_DYNAMIC_DISPATCH(DotsFloat16)(query, rows, count, dim, in_cache, out);
 }
 void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
                std::int32_t* out) {
   if (has_dot_product()) return dots_int8_by_instruction(query, rows, count, dim, out);
   HWY_DYNAMIC_DISPATCH(DotsInt8)(query, rows, count, dim, out);
+}
+void scaled(const std::int32_t* sums, const float* scales, std::size_t count, float* out) {
+  HWY_DYNAMIC_DISPATCH(Scaled)(sums, scales, count, out);
 }
 void to_float16(const float* values, std::size_t count, std::uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(ToFloat16)(values, count, out);

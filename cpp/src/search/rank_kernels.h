@@ -35,12 +35,17 @@ void transpose(const float* values, std::size_t rows, std::size_t columns, float
 /// float32 are exact in float64, so the result is the same on every CPU.
 double dot_float64(const float* a, const float* b, std::size_t dim);
 
-/// Inner products of a query with `count` rows, for filtering: float32 with an error below `float32_error`.
-void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, float* out);
-void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, float* out);
+/// Inner products of a query with `count` rows, for filtering: float32 with an error below `float32_error`. in_cache:
+/// whether the rows were read just now. From memory they come twice as fast in order.
+void dots_float32(const float* query, const float* rows, std::size_t count, std::size_t dim, bool in_cache, float* out);
+void dots_float16(const float* query, const std::uint16_t* rows, std::size_t count, std::size_t dim, bool in_cache,
+                  float* out);
 /// Exact, in int32.
 void dots_int8(const std::int8_t* query, const std::int8_t* rows, std::size_t count, std::size_t dim,
                std::int32_t* out);
+
+/// Each sum times its scale, in float32: off by less than `2^-22` of itself.
+void scaled(const std::int32_t* sums, const float* scales, std::size_t count, float* out);
 
 void to_float16(const float* values, std::size_t count, std::uint16_t* out);
 void from_float16(const std::uint16_t* values, std::size_t count, float* out);

@@ -45,6 +45,13 @@ class Best {
     return hits_.size() < k_ ? -kInfinity : kernels::rounded_down(hits_.front().similarity - error_);
   }
 
+  /// Of codes' float32 similarities to a query, not yet times its scale, those below this cannot enter.
+  float bar_of_codes(double query_scale) const {
+    if (hits_.size() < k_ || !(query_scale > 0)) return -kInfinity;
+    const double least = hits_.front().similarity / query_scale;
+    return kernels::rounded_down(least - std::fabs(least) * 0x1p-21);
+  }
+
   void offer(double similarity, std::int64_t row) {
     const auto order = [](const Hit& a, const Hit& b) { return a.before(b); };  // the heap's front is the worst
     const Hit hit{similarity, row};
@@ -104,17 +111,24 @@ double exact_codes(const float* query, const StoredRows& rows, size_t row, std::
 
 void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
   std::vector<std::int32_t> sums(kChunk);
+  std::vector<float> scores(kChunk);
+  std::vector<std::uint32_t> positions(kChunk + kernels::kScanOverrun);
   const auto* codes = static_cast<const std::int8_t*>(rows.values);
   for (size_t begin = piece.first_row; begin < piece.last_row; begin += kChunk) {
     const size_t width = std::min(kChunk, piece.last_row - begin);
     for (size_t query = piece.first_query; query < piece.last_query; ++query) {
+      Best& own = best[query];
+      const double scale = static_cast<double>(queries.scales[query]);
       kernels::dots_int8(queries.codes.data() + query * rows.dim, codes + begin * rows.dim, width, rows.dim,
                          sums.data());
-      for (size_t i = 0; i < width; ++i)
-        if (!is_excluded(rows, begin + i))
-          best[query].offer(
-              sums[i] * static_cast<double>(rows.scales[begin + i]) * static_cast<double>(queries.scales[query]),
-              piece.number + static_cast<std::int64_t>(begin + i));
+      kernels::scaled(sums.data(), rows.scales + begin, width, scores.data());
+      const size_t found = kernels::select(scores.data(), width, own.bar_of_codes(scale), kInfinity, positions.data());
+      for (size_t i = 0; i < found; ++i) {
+        const size_t at = positions[i], row = begin + at;
+        if (is_excluded(rows, row)) continue;
+        own.offer(sums[at] * static_cast<double>(rows.scales[row]) * scale,
+                  piece.number + static_cast<std::int64_t>(row));
+      }
     }
   }
 }
@@ -132,10 +146,11 @@ void scan(const StoredRows& rows, const Queries& queries, const Piece& piece, st
     for (size_t query = piece.first_query; query < piece.last_query; ++query) {
       Best& own = best[query];
       const float* values = queries.values + query * dim;
+      const bool in_cache = query > piece.first_query;
       if (halves)
-        kernels::dots_float16(values, half + begin * dim, width, dim, scores.data());
+        kernels::dots_float16(values, half + begin * dim, width, dim, in_cache, scores.data());
       else
-        kernels::dots_float32(values, whole + begin * dim, width, dim, scores.data());
+        kernels::dots_float32(values, whole + begin * dim, width, dim, in_cache, scores.data());
       const size_t found = kernels::select(scores.data(), width, own.bar(), kInfinity, positions.data());
       for (size_t i = 0; i < found; ++i) {
         const size_t row = begin + positions[i];
