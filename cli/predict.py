@@ -25,8 +25,6 @@ def command(
     """Images to embeddings, predict_rec style: prints 'NAME:<tab>[ ... ]', or writes them to a file with --format.
 
     With a config that has IndexProcess, predict_system style: what each image shows, by the gallery in index_dir."""
-    if kind != "text" and output is None:
-        raise click.UsageError(f"--format {kind} needs --output FILE")
     if kind == "text" and output is not None:
         raise click.UsageError(f"--output needs --format {', '.join(OUTPUTS[1:])}")
     from ..runtimes.core.config import apply_overrides, read_yaml, validate
@@ -38,9 +36,11 @@ def command(
 
     raw = apply_overrides(read_yaml(config_path), overrides)
     if "IndexProcess" in raw:
-        if kind != "text":
-            raise click.UsageError("--format is of embeddings; a config with IndexProcess prints what images show")
-        return tell_products(raw, f"config {config_path}", boxes, strict)
+        if kind not in ("text", "jsonl") or output is not None:
+            raise click.UsageError("a config with IndexProcess prints what images show, as text or jsonl")
+        return tell_products(raw, f"config {config_path}", boxes, strict, kind == "jsonl")
+    if kind != "text" and output is None:
+        raise click.UsageError(f"--format {kind} needs --output FILE")
     if boxes is not None:
         raise click.UsageError("--boxes: the config has no IndexProcess to look up what is in them")
     config = validate(RecConfig, raw, f"config {config_path}")
@@ -78,18 +78,23 @@ def command(
     return 0
 
 
-def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bool) -> int:
-    """`predict_system`: a line for each image, `[{"bbox": ..., "rec_docs": ..., "rec_scores": ...}]`."""
+def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bool, named: bool) -> int:
+    """`predict_system`: a line for each image, `[{"bbox": ..., "rec_docs": ..., "rec_scores": ...}]`; named: with it,
+    `{"image": ..., "products": [...]}`.
+    """
     import json
 
     from ..runtimes.core.config import validate
     from ..runtimes.core.errors import ImageError, InputError
+    from ..runtimes.embed.predict_config import ignored_preprocess
     from ..runtimes.embed.shitu import answers, read_boxes
     from ..runtimes.embed.shitu_config import ShituConfig
     from ..runtimes.preprocess.images import find_images
 
     config = validate(ShituConfig, raw, name)
     logger = setup_logging(console(stderr=True))
+    if ignored := ignored_preprocess(config):
+        logger.warning("%s", ignored)
     if config.Global.det_inference_model_dir and boxes is None:
         logger.warning("no detector runs here: whole images are looked up; give what one found with --boxes")
     paths = find_images(config.Global.infer_imgs)
@@ -101,8 +106,9 @@ def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bo
         logger.warning("skipped: %s", error)
 
     found = read_boxes(boxes) if boxes is not None else {}
-    for _, products in answers(config, paths, found, None if strict else on_bad):
-        click.echo(json.dumps(products, ensure_ascii=False))
+    for path, products in answers(config, paths, found, None if strict else on_bad):
+        told = {"image": str(path), "products": products} if named else products
+        click.echo(json.dumps(told, ensure_ascii=False))
     if bad == len(paths):
         raise InputError(f"none of the {len(paths)} images could be read")
     return 0

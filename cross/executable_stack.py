@@ -22,14 +22,14 @@ def stack_flags(binary: bytes | bytearray) -> tuple[int, int] | None:
     """Where the flags of a 64-bit library's stack are written, and what they are; None where nothing is said of it."""
     if binary[:6] != b"\x7fELF\x02\x01":
         return None
-    start, size, count = (
-        *struct.unpack_from("<Q", binary, 32),
-        *struct.unpack_from("<HH", binary, 54),
-    )
-    for at in range(start, start + size * count, size):
-        kind, flags = PROGRAM_HEADER.unpack_from(binary, at)
-        if kind == GNU_STACK:
-            return at + 4, flags
+    try:
+        start, size, count = (*struct.unpack_from("<Q", binary, 32), *struct.unpack_from("<HH", binary, 54))
+        for at in range(start, start + size * count, size or 1):
+            kind, flags = PROGRAM_HEADER.unpack_from(binary, at)
+            if kind == GNU_STACK:
+                return at + 4, flags
+    except struct.error:  # they do not lie at its beginning, or it is cut off
+        pass
     return None
 
 
@@ -61,5 +61,8 @@ def clear(library: Path) -> None:
 
 def is_refused() -> bool:
     """Whether this system's C library loads no such library into a running program."""
-    name, _, number = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    try:
+        name, _, number = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except ValueError:  # another C library
+        return False
     return name == "glibc" and tuple(map(int, number.split(".")[:2])) >= REFUSED_FROM

@@ -102,8 +102,9 @@ class StoredRows:
     """Rows as they lie in arrays, C-contiguous, which may map a file and stay as they are.
 
     values `(n, dim)`: float32, uint16 (bits of float16) or int8, by the storage. scales: float32 `(n,)`, for int8.
-    rest: uint16 `(n, dim)`, what int8's codes leave, by which the best rows are ranked (see `to_int8`). excluded: uint8
-    `((n + 7) // 8,)`, where bit `row % 8` of byte `row // 8` is set a row is not found. longest: no row is longer.
+    rest: int16 `(n, dim)`, what int8's codes leave (see `to_int8`): with it rows are found by the numbers that both
+    make, exactly. excluded: uint8 `((n + 7) // 8,)`, where bit `row % 8` of byte `row // 8` is set a row is not found.
+    longest: no row is longer; longest_rest: nor is any `scale * rest / 65536`.
     InputError for other shapes and types.
     """
 
@@ -112,10 +113,11 @@ class StoredRows:
         storage: str,
         values: NDArray[Any],
         scales: NDArray[np.float32] | None = None,
-        rest: NDArray[np.uint16] | None = None,
+        rest: NDArray[np.int16] | None = None,
         excluded: NDArray[np.uint8] | None = None,
         *,
         longest: float,
+        longest_rest: float = 0.0,
     ) -> None: ...
 
 def search_rows(
@@ -127,9 +129,9 @@ def search_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """As `Gallery.search`, over all parts, whose rows are numbered through."""
 
-def to_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint16]]:
-    """float32 `(n, dim)` -> codes `(n, dim)`, the scale of each row, `(n,)`, and what the codes leave, `(n, dim)` bits
-    of float16 in units of the scale: `scale * (code + rest)` is the number to 20 bits.
+def to_int8(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int16]]:
+    """float32 `(n, dim)` -> codes `(n, dim)`, scales of the rows, `(n,)`, and what the codes leave, int16 `(n, dim)`:
+    `scale * (code + rest / 65536)` has 24 bits of the row's largest number.
     """
 
 class BitGallery:

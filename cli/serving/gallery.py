@@ -25,6 +25,13 @@ def command() -> None:
     """Embeddings with ids and labels on disk: which product is this?"""
 
 
+def not_empty(text: str | None) -> str | None:
+    """A text with something in it."""
+    if text == "":
+        raise click.BadParameter("expected a text between two columns")
+    return text
+
+
 def options_of(*groups: tuple[Any, ...]) -> Callable[[Any], Any]:
     """Options that several verbs have."""
 
@@ -39,7 +46,11 @@ def options_of(*groups: tuple[Any, ...]) -> Callable[[Any], Any]:
 IMAGES = (
     click.option("--images", type=PATH, required=True, help="Folder of images; an id is a path below it."),
     click.option("--list", "listed", type=PATH, help="Those of a list, 'path label' a line, and their labels."),
-    click.option("--delimiter", help="Between the list's columns; by default a tab where there is one, else a space."),
+    click.option(
+        "--delimiter",
+        callback=lambda _, __, text: not_empty(text),
+        help="Between the list's columns; by default a tab where there is one, else a space.",
+    ),
     click.option("--label-by-folder", is_flag=True, help="Without a list: the label is the name of an image's folder."),
     click.option("--strict", is_flag=True, help="End at the first bad image."),
 )
@@ -57,23 +68,27 @@ MODEL = (
 @click.option(
     "--storage",
     type=click.Choice(["float32", "float16", "int8"]),
-    default="float32",
-    show_default=True,
-    help="How embeddings are kept; int8 is the fastest to search, with float16 beside it to rank the best by.",
+    help="How embeddings are kept, by default float32; int8 is the fastest to search, and as exact.",
 )
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
 def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any) -> int:
     """Embed images by BUNDLE into a new GALLERY."""
     from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.core.errors import InputError
     from ...runtimes.gallery.gallery import Gallery
+    from ...runtimes.gallery.manifest import FILE
 
     entries = entries_given(given)
     opened = Bundle.open(bundle)
-    if resume and gallery.exists():
-        with Gallery.open(gallery, writable=True) as target:
+    if resume and (gallery / FILE).is_file():
+        with Gallery.open(gallery, writable=True, model=opened) as target:
+            if storage not in (None, target.manifest.storage):
+                raise InputError(f"--storage: {gallery} was begun with {target.manifest.storage}")
             return add_entries(target, bundle, entries, given, skip=True)
     # The model first: what cannot be opened leaves no gallery behind.
-    with load_model(bundle, given) as model, Gallery.create(gallery, opened, storage, command_line()) as target:
+    made = not gallery.exists()
+    kept: Any = storage or "float32"
+    with load_model(bundle, given) as model, Gallery.create(gallery, opened, kept, command_line()) as target:
         try:
             return embed_entries(target, model, entries, given)
         except BaseException:
@@ -81,6 +96,8 @@ def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any)
                 click.echo(f"{gallery}: {len(target)} rows so far: repeat the command with --resume to go on", err=True)
             else:
                 shutil.rmtree(gallery, ignore_errors=True)
+                if not made:
+                    gallery.mkdir(exist_ok=True)
             raise
 
 
@@ -92,12 +109,13 @@ def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any)
 @click.option("--skip", is_flag=True, help="Images that are there are left out.")
 def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) -> int:
     """Embed images by BUNDLE into a GALLERY that is there."""
+    from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.gallery.gallery import Gallery
 
     if replace and skip:
         raise click.UsageError("--replace and --skip: give one of them")
     entries = entries_given(given)
-    with Gallery.open(gallery, writable=True) as target:
+    with Gallery.open(gallery, writable=True, model=Bundle.open(bundle)) as target:
         return add_entries(target, bundle, entries, given, skip, replace)
 
 
@@ -109,12 +127,15 @@ def index(config_path: Path, overrides: tuple[str, ...], strict: bool) -> int:
     """What a config's IndexProcess says, build_gallery style: a new gallery in index_dir, or rows added or removed."""
     from ...runtimes.core.config import apply_overrides, read_yaml, validate
     from ...runtimes.core.errors import ImageError
+    from ...runtimes.embed.predict_config import ignored_preprocess
     from ...runtimes.embed.shitu import build as build_index
     from ...runtimes.embed.shitu_config import ShituConfig
 
     raw = apply_overrides(read_yaml(config_path), overrides)
     config = validate(ShituConfig, raw, f"config {config_path}")
     logger = setup_logging(console(stderr=True))
+    if ignored := ignored_preprocess(config):
+        logger.warning("%s", ignored)
     bad: list[ImageError] = []
 
     def on_bad(path: Path, error: ImageError) -> None:
@@ -136,6 +157,7 @@ def index(config_path: Path, overrides: tuple[str, ...], strict: bool) -> int:
 def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: Path | None) -> int:
     """Remove rows by their IDS or labels from GALLERY."""
     from ...runtimes.core.errors import InputError
+    from ...runtimes.core.text import readable
     from ...runtimes.gallery.gallery import Gallery
 
     wanted = [*ids]
@@ -147,6 +169,10 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
     if not wanted and not labels:
         raise click.UsageError("expected ids, --label or --from: what is to be removed?")
     with Gallery.open(gallery, writable=True) as target:
+        unknown = [*sorted(set(wanted) - target.known(wanted)), *sorted(set(labels) - target.labels())]
+        if unknown:
+            shown = readable(", ".join(unknown[:5] + ["..."] * (len(unknown) > 5)))
+            setup_logging(console(stderr=True)).warning("%d of these are not there: %s", len(unknown), shown)
         count = target.remove(wanted, labels)
         console().print(f"{gallery}: {count} rows removed, {len(target)} left")
     return 0
@@ -169,8 +195,8 @@ def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) 
     """The nearest rows of GALLERY to each of the IMAGES, exactly; BUNDLE is the model that the gallery was built by."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import ImageError, InputError
+    from ...runtimes.core.text import readable
     from ...runtimes.gallery.gallery import Gallery
-    from ...runtimes.gallery.identity import identity_of
     from ...runtimes.preprocess.images import find_images
 
     logger = setup_logging(console(stderr=True))
@@ -182,8 +208,9 @@ def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) 
         logger.warning("skipped: %s", error)
 
     labels = given["labels"] or None
-    with Gallery.open(gallery) as target:
-        target.require_model(identity_of(Bundle.open(bundle)))
+    with Gallery.open(gallery, model=Bundle.open(bundle)) as target:
+        if labels and (unknown := sorted(set(labels) - target.labels())):
+            logger.warning("no row has the label %s", readable(", ".join(unknown)))
         with load_model(bundle, given) as model:
             for good, embeddings in model.stream(paths, None if given["strict"] else on_bad):
                 found = target.search(
@@ -208,7 +235,7 @@ def info(gallery: Path, as_json: bool) -> int:
         manifest = opened.manifest
         facts: dict[str, Any] = {
             "rows": len(opened),
-            "labels": len({name for segment in opened.segments for name in segment.content.names}),
+            "labels": len(opened.labels()),
             "numbers of an embedding": manifest.dim,
             "storage": manifest.storage,
             "bytes": opened.bytes,
@@ -227,6 +254,20 @@ def info(gallery: Path, as_json: bool) -> int:
     for name, value in facts.items():
         shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple)) else value
         click.echo(f"{name + ':':<26}{readable(str(shown))}")
+    return 0
+
+
+@command.command(name="list")
+@click.argument("gallery", type=PATH)
+@click.option("--label", "labels", multiple=True, help="Only rows with this label; may be given several times.")
+def list_rows(gallery: Path, labels: tuple[str, ...]) -> int:
+    """GALLERY's rows, a JSON object a line: id, label, metadata."""
+    from ...runtimes.gallery.gallery import Gallery
+
+    with Gallery.open(gallery) as opened:
+        for one in opened.rows():
+            if not labels or one.label in labels:
+                click.echo(json.dumps({"id": one.id, "label": one.label, "metadata": one.metadata}, ensure_ascii=False))
     return 0
 
 
@@ -251,11 +292,8 @@ def verify(gallery: Path, bundle: Path | None) -> int:
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.gallery.check import problems
     from ...runtimes.gallery.gallery import Gallery
-    from ...runtimes.gallery.identity import identity_of
 
-    with Gallery.open(gallery) as opened:
-        if bundle is not None:
-            opened.require_model(identity_of(Bundle.open(bundle)))
+    with Gallery.open(gallery, model=None if bundle is None else Bundle.open(bundle)) as opened:
         with share_bar(20) as advance:
             found = problems(opened, lambda share: advance("reading files", share))
         for problem in found:
@@ -288,11 +326,7 @@ def load_model(bundle: Path, given: dict[str, Any]) -> EmbeddingModel:
 def add_entries(
     target: DiskGallery, bundle: Path, entries: list[Entry], given: dict[str, Any], skip: bool, replace: bool = False
 ) -> int:
-    """Into a gallery that is there, by the model that it was built with."""
-    from ...runtimes.bundle.bundle import Bundle
-    from ...runtimes.gallery.identity import identity_of
-
-    target.require_model(identity_of(Bundle.open(bundle)))
+    """Into a gallery that is there."""
     there = target.known([entry.id for entry in entries]) if skip else set()
     left = [entry for entry in entries if entry.id not in there]
     if there:

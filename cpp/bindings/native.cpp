@@ -263,7 +263,7 @@ struct PyStoredRows {
 };
 
 PyStoredRows py_stored_rows(const std::string& storage, const py::array& values, const py::object& scales,
-                            const py::object& rest, const py::object& excluded, double longest) {
+                            const py::object& rest, const py::object& excluded, double longest, double longest_rest) {
   if (values.ndim() != 2 || values.shape(1) < 1 || values.shape(1) > 65536)
     throw InputError("values: expected (n, dim) with dim of 1 to 65536");
   const py::ssize_t count = values.shape(0), dim = values.shape(1);
@@ -274,22 +274,23 @@ PyStoredRows py_stored_rows(const std::string& storage, const py::array& values,
   rows.count = static_cast<std::size_t>(count);
   rows.dim = static_cast<std::size_t>(dim);
   rows.longest = longest;
+  rows.longest_rest = longest_rest;
   if (rows.storage == Storage::float32) rows.values = checked_array<float>(values, "values", {count, dim});
   if (rows.storage == Storage::float16) rows.values = checked_array<std::uint16_t>(values, "values", {count, dim});
   if (rows.storage == Storage::int8) {
     rows.values = checked_array<std::int8_t>(values, "values", {count, dim});
     rows.scales = checked_array<float>(scales, "scales", {count});
-    if (!rest.is_none()) rows.rest = checked_array<std::uint16_t>(rest, "rest", {count, dim});
+    if (!rest.is_none()) rows.rest = checked_array<std::int16_t>(rest, "rest", {count, dim});
   }
   if (!excluded.is_none()) rows.excluded = checked_array<std::uint8_t>(excluded, "excluded", {(count + 7) / 8});
   return made;
 }
 
-/// float32 `(n, dim)` -> int8 codes `(n, dim)`, scales `(n,)`, and what the codes leave, `(n, dim)` bits of float16.
+/// float32 `(n, dim)` -> int8 codes `(n, dim)`, scales `(n,)`, and what the codes leave, int16 `(n, dim)`.
 py::tuple py_to_int8(const Rows& rows) {
   const std::size_t dim = checked_dim(rows, "rows");
   py::array_t<std::int8_t> codes({rows.shape(0), rows.shape(1)});
-  py::array_t<std::uint16_t> rest({rows.shape(0), rows.shape(1)});
+  py::array_t<std::int16_t> rest({rows.shape(0), rows.shape(1)});
   py::array_t<float> scales(rows.shape(0));
   for (py::ssize_t row = 0; row < rows.shape(0); ++row)
     *scales.mutable_data(row) = to_int8(rows.data(row, 0), dim, codes.mutable_data(row, 0), rest.mutable_data(row, 0));
@@ -452,7 +453,8 @@ PYBIND11_MODULE(_native, module) {
 
   py::class_<PyStoredRows>(module, "StoredRows")
       .def(py::init(&py_stored_rows), py::arg("storage"), py::arg("values"), py::arg("scales") = py::none(),
-           py::arg("rest") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"));
+           py::arg("rest") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"),
+           py::arg("longest_rest") = 0.0);
   module.def("search_rows", &py_search_rows, py::arg("parts"), py::arg("queries").noconvert(), py::arg("k"),
              py::arg("threads") = 1, py::arg("progress") = py::none());
   module.def("to_int8", &py_to_int8, py::arg("rows").noconvert());

@@ -54,6 +54,8 @@ class Searched {
     Json told = {{"id", found.id}, {"similarity", similarity}, {"label", nullptr}};
     if (found.labelled) told["label"] = found.label;
     if (!found.metadata.empty()) told["metadata"] = parse_json(found.metadata);
+    if (!found.metadata.empty() && told["metadata"].is_discarded())
+      throw InputError("the gallery is damaged: its metadata are no JSON: see 'edgerecall gallery verify'");
     return told;
   }
 

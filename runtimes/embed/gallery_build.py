@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..gallery.disk_gallery import DiskGallery
+from ..core.errors import ImageError, InputError
+from ..gallery.disk_gallery import DiskGallery, check_text
 from ..gallery.entries import Entry
 from .batches import BadImage
 from .model import Embedding
@@ -24,6 +25,22 @@ class Embeds(Protocol):
         """Parts of `(paths, float32 (n, D))`, in order."""
 
 
+def usable(entries: Sequence[Entry], on_bad: BadImage | None) -> list[Entry]:
+    """Those whose ids and labels a gallery can hold; the others go to `on_bad`, or the first one is raised."""
+    kept = []
+    for entry in entries:
+        try:
+            check_text(entry.id)
+            if entry.label is not None:
+                check_text(entry.label)
+            kept.append(entry)
+        except InputError as error:
+            if on_bad is None:
+                raise
+            on_bad(entry.path, ImageError(f"{entry.path}: {error}"))
+    return kept
+
+
 def embed_into(
     gallery: DiskGallery,
     model: Embeds,
@@ -34,15 +51,24 @@ def embed_into(
 ) -> int:
     """Embeds images and adds them; returns how many. A bad one goes to `on_bad`, or is raised.
 
-    What was added when this is interrupted is there.
+    What was added when this is interrupted is there. Names and labels that a gallery cannot hold are bad images too;
+    InputError, before anything is embedded, for ids that are there already, unless `replace`.
     """
+    entries = usable(entries, on_bad)
+    if not replace and (there := gallery.known([entry.id for entry in entries])):
+        raise InputError(
+            f"{gallery.root}: {len(there)} of {len(entries)} images are there already, {min(there)!r:.200} for one:"
+            " replace them, or leave them out"
+        )
     added = 0
     for start in range(0, len(entries), PART):
-        part = {entry.path: entry for entry in entries[start : start + PART]}
+        part: dict[Path, list[Entry]] = {}
+        for entry in entries[start : start + PART]:
+            part.setdefault(entry.path, []).append(entry)
         good: list[Entry] = []
         rows: list[NDArray[np.float32]] = []
-        for paths, embeddings in model.stream(list(part), on_bad):
-            good += [part[path] for path in paths]
+        for paths, embeddings in model.stream([entry.path for entry in entries[start : start + PART]], on_bad):
+            good += [part[path].pop(0) for path in paths]
             rows.append(embeddings)
             advance(len(paths))
         if good:

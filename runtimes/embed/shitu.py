@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
 from ..core.errors import ImageError, InputError
-from ..core.files import atomic_folder
+from ..core.files import sha256
+from ..core.json_text import parse_json
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.entries import entries_of_list
 from ..gallery.identity import ModelIdentity, identity_of
@@ -61,10 +64,14 @@ def opened(config: ShituConfig, images: int = 1) -> Iterator[EmbeddingModel | Si
         yield model if post is None else SignModel(model, post.Binarize.method)
 
 
-def model_identity(config: ShituConfig) -> ModelIdentity | None:
-    """Of a bundle's model; a plain Paddle model has nothing that it could be told by."""
-    folder = config.Global.rec_inference_model_dir
-    return identity_of(Bundle.open(folder)) if (folder / MANIFEST).is_file() else None
+def model_identity(config: ShituConfig, model: EmbeddingModel | SignModel) -> ModelIdentity:
+    """Of the config's model: a bundle's, or a plain Paddle model, which is told by its files' hashes."""
+    folder, post = config.Global.rec_inference_model_dir, config.RecPostProcess
+    signs = None if post is None else f"signs by {post.Binarize.method}"
+    if (folder / MANIFEST).is_file():
+        return identity_of(Bundle.open(folder)).model_copy(update={"signs": signs})
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".pdmodel", ".pdiparams"))
+    return ModelIdentity(spec=model.spec, source=tuple(map(sha256, files)), signs=signs)
 
 
 def build(
@@ -72,28 +79,44 @@ def build(
 ) -> tuple[int, int]:
     """What `index_operation` says with the images of `data_file`; how many it was done with, and rows there now.
 
-    new: in place of a gallery that is there, once it is whole. append: images that are there are embedded anew.
+    new: in place of what a gallery that is there holds, once all is embedded. append: images that are there are
+    embedded anew.
     """
     index = config.IndexProcess
+    config = config.model_copy(update={"Global": config.Global.model_copy(update={"batch_size": index.batch_size})})
     entries = entries_of_list(index.data_file, index.image_root, index.delimiter)
     if index.index_operation == "remove":
         with DiskGallery(index.index_dir, writable=True) as gallery:
             return gallery.remove([entry.id for entry in entries]), len(gallery)
-    identity = model_identity(config)
     if index.index_operation == "append":
         with DiskGallery(index.index_dir, writable=True) as gallery, opened(config, len(entries)) as model:
-            if identity is not None:
-                gallery.require_model(identity)
+            gallery.require_model(model_identity(config, model))
             return embed_into(gallery, model, entries, on_bad, True, advance), len(gallery)
-    with (
-        opened(config, len(entries)) as model,
-        atomic_folder(index.index_dir, FILE) as folder,
-        DiskGallery.create(folder, index.embedding_size, index.storage, identity, command) as gallery,
-    ):
-        added = embed_into(gallery, model, entries, on_bad, False, advance)
-        if not added:
-            raise InputError(f"none of the {len(entries)} images could be read")
-        return added, len(gallery)
+    with ExitStack() as stack:
+        there = (index.index_dir / FILE).is_file()
+        # The gallery that is there stays as it is, and nobody writes to it, until the new one is whole.
+        place = stack.enter_context(DiskGallery(index.index_dir, writable=True)) if there else None
+        model = stack.enter_context(opened(config, len(entries)))
+        folder = index.index_dir
+        if place is not None:
+            folder = Path(
+                stack.enter_context(TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.resolve().parent))
+            )
+        identity = model_identity(config, model)
+        gallery = stack.enter_context(
+            DiskGallery.create(folder, index.embedding_size, index.storage, identity, command)
+        )
+        try:
+            added = embed_into(gallery, model, entries, on_bad, False, advance)
+            if not added:
+                raise InputError(f"none of the {len(entries)} images could be read")
+        except BaseException:
+            if place is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if place is not None:
+            place.take_over(gallery)
+        return added, len(gallery if place is None else place)
 
 
 def read_boxes(file: Path) -> dict[str, list[Box]]:
@@ -109,7 +132,7 @@ def read_boxes(file: Path) -> dict[str, list[Box]]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
+            told = parse_json(line.encode())
             boxes = [tuple(int(side) for side in box) for box in told["boxes"]]
             if any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
                 raise ValueError("a box is [xmin, ymin, xmax, ymax]")
@@ -171,13 +194,18 @@ def suppressed(boxes: NDArray[Any], scores: NDArray[Any], limit: float) -> list[
 
 
 def answers(
-    config: ShituConfig, paths: Sequence[Path], boxes: dict[str, list[Box]], on_bad: BadImage | None
+    config: ShituConfig, paths: Sequence[Path], boxes: Mapping[str, list[Box]], on_bad: BadImage | None
 ) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """`answer` for each image that can be read. boxes: by path as given, or by name."""
-    identity = model_identity(config)
+    """`answer` for each image that can be read. boxes: by path as given, or by a name that one path alone has.
+
+    InputError for boxes of an image that is none of these.
+    """
+    names = Counter(path.name for path in paths)
+    known = {str(path) for path in paths} | {name for name, count in names.items() if count == 1}
+    if unknown := sorted(set(boxes) - known):
+        raise InputError(f"boxes: {unknown[0]!r:.200} is none of the images, or several: name it as the images are")
     with DiskGallery(config.IndexProcess.index_dir) as gallery, opened(config, len(paths)) as model:
-        if identity is not None:
-            gallery.require_model(identity)
+        gallery.require_model(model_identity(config, model))
         for path in paths:
             try:
                 yield path, answer(config, gallery, model, path, boxes.get(str(path), boxes.get(path.name, [])))

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.files import sha256
 from .disk_gallery import DiskGallery
 from .segment import Segment
 from .texts import hashes_of
@@ -19,11 +18,11 @@ BLOCK = 1 << 14  # rows looked at together
 def problems(gallery: DiskGallery, progress: Callable[[float], object] = lambda share: None) -> list[str]:
     """What is wrong, a line each. progress(share of the bytes read)."""
     found: list[str] = []
-    total, done = max(sum(file.bytes for file in gallery.manifest.files), 1), 0
-    for file in gallery.manifest.files:
-        if sha256(gallery.root / file.path) != file.sha256:
-            found.append(f"{file.path}: its sha256 differs: it has changed since it was written")
-        done += file.bytes
+    total, done = max(sum(segment.entry.file.bytes for segment in gallery.segments), 1), 0
+    for segment in gallery.segments:
+        if problem := segment.problem():
+            found.append(problem)
+        done += segment.entry.file.bytes
         progress(done / total)
     live: Counter[str] = Counter()
     for segment in gallery.segments:

@@ -6,9 +6,12 @@ process writes at a time; any number read, each what was there when it opened or
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -18,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._native import search_rows
+from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..core.files import write_error
+from ..core.json_text import parse_json
 from ..predictor.registry import tool_versions
-from .durable import TEMPORARY
-from .identity import ModelIdentity, difference
+from .durable import TEMPORARY, make_folder, rename, synchronise_folder
+from .identity import ModelIdentity, difference, identity_of
 from .manifest import FILE, MOST_ROWS, GalleryManifest, SegmentEntry, Storage
 from .segment import Content, Mask, Rows, Segment, content_of, joined, write_removed, write_segment
 from .texts import hashes_of
@@ -34,6 +39,8 @@ LARGEST_FLOAT16 = 65504.0
 MERGED = 1 << 16  # rows of a segment, up to which it is joined with new ones
 ATTEMPTS = 10  # to open while another process writes
 OVERFETCH = 4  # times k, where near-duplicates are dropped
+TOGETHER = 16  # queries, of those for which more rows are looked for
+OURS = re.compile(rf"\d{{8,}}-\d+\.(safetensors|removed)({re.escape(TEMPORARY)})?")
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,19 @@ class DiskGallery:
     InputError for what is no gallery, is damaged, or is being written by another process.
     """
 
-    def __init__(self, root: str | Path, writable: bool = False) -> None:
+    def __init__(self, root: str | Path, writable: bool = False, model: Bundle | ModelIdentity | None = None) -> None:
         self.root = Path(root)
         self._lock: IO[bytes] | None = None
         self._changing = RLock()
+        self._owner = os.getpid()
         if writable:
+            if not (self.root / FILE).is_file():
+                GalleryManifest.read(self.root)  # says that there is none
             self._take_lock()
         try:
             self._now = self._read()
+            if model is not None:
+                self.require_model(model)
             if writable:
                 self._remove_strays()
         except BaseException:
@@ -109,16 +121,26 @@ class DiskGallery:
         command: str = "",
     ) -> DiskGallery:
         """A new, empty one, to be written. InputError where the folder holds anything."""
-        root = Path(root)
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        made = cls.__new__(cls)
+        made.root, made._lock, made._changing, made._owner = Path(root), None, RLock(), os.getpid()
+        if made.root.exists() and (not made.root.is_dir() or not made._is_fresh()):
             raise InputError(f"{root} exists already: remove it or give another name")
         manifest = GalleryManifest(dim=dim, storage=storage, model=model, tools=tool_versions(), command=command)
+        make_folder(made.root)
+        made._take_lock()
         try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(root, error) from error
-        manifest.write(root)
-        return cls(root, writable=True)
+            if not made._is_fresh():  # another process was faster
+                raise InputError(f"{root} exists already: remove it or give another name")
+            manifest.write(made.root)
+            made._now = made._read()
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _is_fresh(self) -> bool:
+        """Whether nothing is there but what an interrupted `create` leaves."""
+        return {path.name for path in self.root.iterdir()} <= {LOCK, FILE + TEMPORARY}
 
     def __len__(self) -> int:
         return self._now.manifest.rows
@@ -132,6 +154,9 @@ class DiskGallery:
     def close(self) -> None:
         """Lets another process write."""
         if self._lock is not None:
+            if self._owner == os.getpid():  # a forked child has the same lock, and leaves it
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._lock, fcntl.LOCK_UN)
             self._lock.close()
             self._lock = None
 
@@ -155,17 +180,18 @@ class DiskGallery:
         """Of its files."""
         return sum(file.bytes for file in self._now.manifest.files) + (self.root / FILE).stat().st_size
 
-    def require_model(self, model: ModelIdentity) -> None:
-        """InputError unless the gallery's embeddings come from this model."""
+    def require_model(self, model: Bundle | ModelIdentity) -> None:
+        """InputError unless the gallery's embeddings come from this model, or were brought without one."""
         ours = self._now.manifest.model
-        if ours is not None and (why := difference(ours, model)):
+        theirs = identity_of(model) if isinstance(model, Bundle) else model
+        if ours is not None and (why := difference(ours, theirs)):
             raise InputError(f"{self.root}: {why}; query by the model that it was built with, or build it anew")
 
     def refresh(self) -> bool:
         """Sees what other processes have changed since; whether there was anything."""
         with self._changing:
             found = self._read()
-            changed = found.manifest.generation != self._now.manifest.generation
+            changed = found.manifest != self._now.manifest
             self._now = found
         return changed
 
@@ -185,16 +211,34 @@ class DiskGallery:
         this similar, in cosine, to a better one of the same query, only that one is told.
         """
         queries = self._checked(queries, "queries")
+        for name, value in (("min_similarity", min_similarity), ("duplicate", duplicate)):
+            if value is not None and value != value:
+                raise InputError(f"search: {name}: expected a number, got {value}")
         now = self._now
-        wanted = k if duplicate is None else min(k * OVERFETCH, max(len(self), 1))
-        while True:
-            rows, similarities = self._search(now, queries, wanted, threads, labels, progress)
-            found = [
-                self._told(now, *one, k, min_similarity, duplicate) for one in zip(rows, similarities, strict=True)
+        wanted = k if duplicate is None else k * OVERFETCH
+        rows, similarities = self._search(now, queries, wanted, threads, labels, progress)
+        found = [self._told(now, *one, k, min_similarity, duplicate) for one in zip(rows, similarities, strict=True)]
+        left = list(range(len(queries)))
+        while duplicate is not None:
+            # Those that lack some, where there are rows left that they may have.
+            last = dict(zip(left, zip(rows[:, -1].tolist(), similarities[:, -1].tolist(), strict=True), strict=True))
+            left = [
+                one
+                for one in left
+                if len(found[one]) < k
+                and last[one][0] >= 0
+                and (min_similarity is None or last[one][1] >= min_similarity)
+                and wanted < now.firsts[-1]
             ]
-            if duplicate is None or wanted >= now.manifest.rows or all(len(one) == k for one in found):
-                return found
-            wanted = min(wanted * OVERFETCH, now.manifest.rows)
+            if not left:
+                break
+            wanted *= OVERFETCH
+            parts = [left[start : start + TOGETHER] for start in range(0, len(left), TOGETHER)]
+            answers = [self._search(now, queries[part], wanted, threads, labels, progress) for part in parts]
+            rows, similarities = (np.concatenate([one[at] for one in answers]) for at in (0, 1))
+            for one, row, near in zip(left, rows, similarities, strict=True):
+                found[one] = self._told(now, row, near, k, min_similarity, duplicate)
+        return found
 
     def search_rows(
         self, queries: Rows, k: int = 10, threads: int = 1, labels: Collection[str] | None = None
@@ -217,8 +261,10 @@ class DiskGallery:
         labels: Collection[str] | None,
         progress: Callable[[float], object] | None,
     ) -> tuple[NDArray[np.int64], Rows]:
-        if not 1 <= k <= MOST_ROWS:
-            raise InputError(f"search: expected k of 1 or more, got {k}")
+        if type(k) is not int or k < 1:
+            raise InputError(f"search: expected k of 1 or more, got {k!r:.40}")
+        if isinstance(labels, str):
+            raise InputError("search: labels: expected several texts, got one: put it into a list")
         k = min(k, max(int(now.firsts[-1]), 1))
         wanted = None if labels is None else set(labels)
         parts = [one.searched(None if wanted is None else one.unlike(wanted)) for one in now.segments]
@@ -269,13 +315,15 @@ class DiskGallery:
             entries = self._without(now, old)
             merged = self._tail(now, entries, len(ids))
             kept, tail = entries[: len(entries) - merged], entries[len(entries) - merged :]
-            known = [Segment(self.root, one, now.manifest.storage, self.dim) for one in tail]
+            known = [self._opened(now, one) for one in tail]
             entry = write_segment(self.root, self._name(0, "safetensors"), joined(known, new))
             self._commit((*kept, entry))
         return sum(map(len, old.values()))
 
     def remove(self, ids: Collection[str] = (), labels: Collection[str] = ()) -> int:
         """Removes rows with one of these ids, or one of these labels. Returns how many there were."""
+        if isinstance(ids, str) or isinstance(labels, str):
+            raise InputError("remove: expected several texts, got one: put it into a list")
         with self._change() as now:
             old = self._rows_of(now, ids)
             for segment in now.segments if labels else ():
@@ -285,6 +333,17 @@ class DiskGallery:
             if old:
                 self._commit(tuple(self._without(now, old)))
         return sum(map(len, old.values()))
+
+    def labels(self) -> set[str]:
+        """Those of rows that are there."""
+        return {name for segment in self._now.segments for name in segment.used_labels}
+
+    def rows(self) -> Iterator[Match]:
+        """What is known of every row that is there; its similarity is 0."""
+        now = self._now
+        for segment, first in zip(now.segments, now.firsts.tolist(), strict=False):
+            for row in np.flatnonzero(~segment.gone).tolist():
+                yield now.match(first + row, 0.0)
 
     def known(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that are there."""
@@ -308,15 +367,17 @@ class DiskGallery:
         metadata: Sequence[Mapping[str, Any] | None] | None,
     ) -> Content:
         embeddings = self._checked(embeddings, "embeddings")
+        if isinstance(ids, str) or isinstance(labels, str):
+            raise InputError("gallery: ids and labels: expected several texts, got one: put it into a list")
         for name, given in (("ids", ids), ("labels", labels), ("metadata", metadata)):
             if given is not None and len(given) != len(embeddings):
                 raise InputError(f"gallery: {len(embeddings)} embeddings and {len(given)} {name}")
+        for text in (*ids, *(one for one in labels or () if one is not None)):
+            check_text(text)
         if len(set(ids)) < len(ids):
             seen: set[str] = set()
             twice = next(one for one in ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]
             raise InputError(f"gallery: id {twice!r:.200} is given twice")
-        for text in (*ids, *(one for one in labels or () if one is not None)):
-            _check_text(text, ID_BYTES)
         told = None
         if metadata is not None and any(metadata):
             told = ["" if not one else _json(one) for one in metadata]
@@ -330,6 +391,8 @@ class DiskGallery:
         return content_of(storage, embeddings, ids, labels or [None] * len(ids), told)
 
     def _checked(self, rows: Rows, what: str) -> Rows:
+        if not isinstance(rows, np.ndarray):
+            raise InputError(f"{what}: expected a float32 array (n, {self.dim}), got {type(rows).__name__}")
         if rows.ndim != 2 or rows.shape[1] != self.dim or rows.dtype != np.float32:
             raise InputError(f"{what}: expected float32 (n, {self.dim}), got {rows.dtype} of shape {rows.shape}")
         return np.ascontiguousarray(rows)
@@ -381,14 +444,46 @@ class DiskGallery:
                 "segments": entries,
             }
         )
-        after = Snapshot.of(self.root, manifest, {segment.entry: segment for segment in before.segments})
-        try:
-            manifest.write(self.root)
-        except InputError:
-            self._now = self._read()  # it may have been written, and the disk failed after it
-            raise
-        self._now = after
+        self._now = self._replaced_by(manifest)
         self._remove_strays()
+
+    def _replaced_by(self, manifest: GalleryManifest) -> Snapshot:
+        """Writes a manifest; what is there then."""
+        known = {segment.entry: segment for segment in self._now.segments}
+        try:
+            after = Snapshot.of(self.root, manifest, known)
+        except OSError as error:
+            raise write_error(self.root, error) from error
+        manifest.write(self.root)
+        return after
+
+    def _opened(self, now: Snapshot, entry: SegmentEntry) -> Segment:
+        return next((one for one in now.segments if one.entry == entry), None) or Segment(
+            self.root, entry, now.manifest.storage, self.dim
+        )
+
+    def take_over(self, other: DiskGallery) -> None:
+        """Becomes what another gallery is, which was made in a folder on the same disk and is of no use afterwards: in
+        one step, whatever its model, storage and number of rows.
+        """
+        with self._change() as now:
+            entries = []
+            for number, segment in enumerate(other.segments):
+                segment.require_whole()
+                name = self._name(number, "safetensors")
+                rename(segment.path, self.root / name)
+                file = segment.entry.file.model_copy(update={"path": name})
+                entries.append(segment.entry.model_copy(update={"file": file}))
+            synchronise_folder(self.root)
+            manifest = other.manifest.model_copy(
+                update={
+                    "generation": now.manifest.generation + 1,
+                    "next_file": now.manifest.next_file + 1,
+                    "segments": tuple(entries),
+                }
+            )
+            self._now = self._replaced_by(manifest)
+            self._remove_strays()
 
     def _read(self) -> Snapshot:
         """As the folder has it. Another process may replace files while they are opened."""
@@ -398,7 +493,7 @@ class DiskGallery:
             try:
                 return Snapshot.of(self.root, manifest, known)
             except (OSError, InputError) as error:
-                again = GalleryManifest.read(self.root).generation != manifest.generation
+                again = GalleryManifest.read(self.root) != manifest
                 if not again or attempt == ATTEMPTS - 1:
                     reason = error if isinstance(error, InputError) else f"{error.filename}: {error.strerror}"
                     raise InputError(f"{self.root}: the gallery is damaged: {reason}") from error
@@ -408,15 +503,14 @@ class DiskGallery:
         return _Change(self)
 
     def _take_lock(self) -> None:
-        if not (self.root / FILE).is_file():
-            GalleryManifest.read(self.root)  # says that there is none
         try:
             self._lock = (self.root / LOCK).open("ab")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
             raise InputError(
-                f"{self.root}: another process writes to this gallery: try again when it has ended"
+                f"{self.root}: this gallery is open for writing already, here or in another process: try again when it"
+                " is closed"
             ) from None
         except OSError as error:
             raise write_error(self.root / LOCK, error) from error
@@ -424,10 +518,10 @@ class DiskGallery:
     def _remove_strays(self) -> None:
         """Files of changes that were stopped, or of what was replaced. Readers that map them keep them."""
         ours = {file.path for file in self._now.manifest.files}
-        for path in list(self.root.iterdir()):
-            made = path.suffix in (".safetensors", ".removed", TEMPORARY) and path.name[:8].isdigit()
-            if (made and path.name not in ours) or path.name == FILE + TEMPORARY:
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is in the way of removing them is in the way of nothing else
+            for path in list(self.root.iterdir()):
+                if (OURS.fullmatch(path.name) and path.name not in ours) or path.name == FILE + TEMPORARY:
+                    path.unlink(missing_ok=True)
 
 
 class _Change:
@@ -439,16 +533,45 @@ class _Change:
     def __enter__(self) -> Snapshot:
         gallery = self.gallery
         gallery._changing.acquire()
-        if gallery._lock is None:
+        try:
+            self._check()
+            if GalleryManifest.read(gallery.root) != gallery._now.manifest:  # a change of ours was interrupted
+                gallery._now = gallery._read()
+        except BaseException:
             gallery._changing.release()
-            raise InputError(f"{gallery.root}: opened to be read: open it with writable=True")
+            raise
         return gallery._now
 
-    def __exit__(self, *_: object) -> None:
-        self.gallery._changing.release()
+    def _check(self) -> None:
+        """InputError unless this process has the lock of the gallery that is there."""
+        gallery = self.gallery
+        if gallery._lock is None:
+            raise InputError(f"{gallery.root}: opened to be read: open it with writable=True")
+        if gallery._owner != os.getpid():
+            raise InputError(f"{gallery.root}: opened by the process that this one was forked from: open it here")
+        ours = os.fstat(gallery._lock.fileno())
+        try:
+            there = (gallery.root / LOCK).stat()
+        except OSError:
+            there = None
+        if there is None or (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise InputError(f"{gallery.root}: was replaced since it was opened: open it again")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        gallery = self.gallery
+        try:
+            if kind is not None:  # what was written of the change has no place, unless it was the last step
+                with contextlib.suppress(InputError):
+                    gallery._now = gallery._read()
+                    gallery._remove_strays()
+        finally:
+            gallery._changing.release()
 
 
-def _check_text(text: str, limit: int) -> None:
+def check_text(text: object, limit: int = ID_BYTES) -> None:
+    """InputError unless it can be an id or a label."""
+    if not isinstance(text, str):
+        raise InputError(f"gallery: an id or a label is a text, got {type(text).__name__}")
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
@@ -460,7 +583,9 @@ def _check_text(text: str, limit: int) -> None:
 def _json(value: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        _check_text(text, METADATA_BYTES)
-    except (TypeError, ValueError) as error:
+        parse_json(text.encode("utf-8"))  # as every reader will
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"gallery: metadata: {error}") from error
+    if len(text.encode("utf-8")) > METADATA_BYTES:
+        raise InputError(f"gallery: metadata: at most {METADATA_BYTES} bytes of JSON for a row")
     return text

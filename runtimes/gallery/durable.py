@@ -36,6 +36,17 @@ def durable_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder and those that it lies in, their names on the disk. InputError for what the disk refuses."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in missing:
+            synchronise_folder(one.parent)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
 def synchronise(descriptor: int) -> None:
     """A file's bytes to the disk."""
     os.fsync(descriptor)

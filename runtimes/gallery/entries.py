@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..core.errors import InputError
-from ..preprocess.image_list import read_image_list
 from ..preprocess.images import find_images
 
 
@@ -33,35 +32,37 @@ def entries_of_folder(folder: Path, labels_by_folder: bool) -> list[Entry]:
 def entries_of_list(file: Path, root: Path, delimiter: str | None = None) -> list[Entry]:
     """The images of a list, `path<delimiter>label` a line; more columns behind the label are passed over.
 
-    Without a delimiter lines are split at tabs where the first has one, as galleries of PP-ShiTu are, and else as the
-    lists for training are: at the last space. InputError for a line of one column, or an image that is listed twice.
+    Without a delimiter lines are split at tabs where there are any, as galleries of PP-ShiTu are, and else as the lists
+    for training are: at the last space, or before a camera's number where every line has one. A label is the text that
+    stands there. InputError for a line of one column, or an image that is listed twice.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
         raise InputError(f"list {file}: {reason}") from error
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = {number: line.strip() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
     if not lines:
         raise InputError(f"list {file}: expected 'path label' lines, found none")
-    if delimiter is None and "\t" not in lines[0][1]:
-        try:
-            listed = read_image_list(file, root, check_files=False)
-            found = [
-                Entry(root / name, name, str(label)) for name, label in zip(listed.paths, listed.labels, strict=True)
-            ]
-        except InputError:  # labels are texts
-            found = [_entry(root, line.strip().rsplit(None, 1), f"{file}:{number}") for number, line in lines]
-    else:
-        cut = "\t" if delimiter is None else delimiter
-        found = [_entry(root, line.strip().split(cut), f"{file}:{number}") for number, line in lines]
+    if delimiter is None and any("\t" in line for line in lines.values()):
+        delimiter = "\t"
+    columns = 2 if delimiter is None and _have_cameras(list(lines.values()), root) else 1
+    found = []
+    for number, line in lines.items():
+        parts = line.rsplit(None, columns) if delimiter is None else line.split(delimiter)
+        if len(parts) < 2 or not parts[0].strip() or not parts[1].strip():
+            raise InputError(f"{file}:{number}: expected a path and a label, got {line!r:.80}")
+        name = PurePosixPath(parts[0].strip()).as_posix()
+        found.append(Entry(root / name, name, parts[1].strip()))
     (name, count), *_ = Counter(entry.id for entry in found).most_common(1)
     if count > 1:
         raise InputError(f"list {file}: {name!r:.200} is listed {count} times: an id stands for one row")
     return found
 
 
-def _entry(root: Path, columns: list[str], where: str) -> Entry:
-    if len(columns) < 2 or not columns[0].strip() or not columns[1].strip():
-        raise InputError(f"{where}: expected a path and a label, got {columns[0]!r:.80}")
-    return Entry(root / columns[0].strip(), columns[0].strip(), columns[1].strip())
+def _have_cameras(lines: list[str], root: Path) -> bool:
+    """Whether each line ends with two whole numbers, and the first one's path is what stands before both."""
+    parts = [line.rsplit(None, 2) for line in lines]
+    if not all(len(one) == 3 and one[1].isdigit() and one[2].isdigit() for one in parts):
+        return False
+    return (root / parts[0][0]).is_file() or not (root / lines[0].rsplit(None, 1)[0]).is_file()

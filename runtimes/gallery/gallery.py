@@ -18,12 +18,13 @@ class Gallery(_native.Gallery):
     """
 
     @staticmethod
-    def open(root: str | Path, writable: bool = False) -> DiskGallery:
-        """The gallery in a folder. writable: to be changed by this process, and no other meanwhile.
+    def open(root: str | Path, writable: bool = False, model: Bundle | None = None) -> DiskGallery:
+        """The gallery in a folder. writable: to be changed by this process, and no other meanwhile. model: the bundle
+        that queries and new rows will come from.
 
-        InputError for what is no gallery, is damaged, or is written by another process.
+        InputError for what is no gallery, is damaged, is being written already, or holds another model's embeddings.
         """
-        return DiskGallery(root, writable)
+        return DiskGallery(root, writable, model)
 
     @staticmethod
     def create(root: str | Path, model: Bundle | int, storage: Storage = "float32", command: str = "") -> DiskGallery:
@@ -31,7 +32,7 @@ class Gallery(_native.Gallery):
 
         model: the bundle whose embeddings it will hold, by which queries of any other are refused; or, for embeddings
         from elsewhere, how many numbers one has. storage: float32, float16, or int8, whose best rows are ranked by
-        what its codes leave of each number, kept beside them in float16.
+        what its codes leave of each number, kept beside them in 16 bits.
         """
         if isinstance(model, Bundle):
             return DiskGallery.create(root, model.spec.embedding_dim, storage, identity_of(model), command)

@@ -16,13 +16,15 @@ SAME_MODEL = 0.999  # lowest cosine of two golden embeddings of one image, by on
 
 class ModelIdentity(Frozen):
     """spec: input, output and preprocessing. golden_images: their SHA-256. golden: the embeddings that the bundle has
-    sealed of them, `(n, D)`. source: SHA-256 of the files that the bundle was made from.
+    sealed of them, `(n, D)`; empty for a plain model. source: SHA-256 of the files that the model came in. signs: how
+    embeddings became signs, None where they are as the model gives them.
     """
 
     spec: Spec
-    golden_images: tuple[Sha256, ...]
-    golden: tuple[tuple[float, ...], ...]
+    golden_images: tuple[Sha256, ...] = ()
+    golden: tuple[tuple[float, ...], ...] = ()
     source: tuple[Sha256, ...] = ()
+    signs: str | None = None
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
@@ -37,7 +39,7 @@ def identity_of(bundle: Bundle) -> ModelIdentity:
     return ModelIdentity(
         spec=bundle.spec,
         golden_images=tuple(hashes[name] for name in bundle.manifest.golden_images),
-        golden=tuple(tuple(map(float, row)) for row in embeddings),
+        golden=tuple(tuple(float(str(value)) for value in row) for row in embeddings),  # no more digits than it has
         source=tuple(str(bundle.manifest.source[key]) for key in sorted(bundle.manifest.source) if "sha256" in key),
     )
 
@@ -54,10 +56,12 @@ def difference(gallery: ModelIdentity, query: ModelIdentity) -> str | None:
         return f"its images were preprocessed otherwise ({found})"
     if ours.normalize_embedding != theirs.normalize_embedding:
         return f"its embeddings are {'' if ours.normalize_embedding else 'not '}normalised"
-    if gallery.golden_images != query.golden_images:
+    if gallery.signs != query.signs:
+        return f"its embeddings are {gallery.signs or 'not signs'}, the query's {query.signs or 'not signs'}"
+    if not gallery.golden or gallery.golden_images != query.golden_images:
         if gallery.source and gallery.source == query.source:
             return None
-        return "another model: made from other files, and its golden images are others"
+        return "another model: made from other files, and it has no golden images in common"
     a, b = gallery.embeddings.astype(np.float64), query.embeddings.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     lowest = float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min())

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from ..bundle.manifest import RelativePath, Sha256
+from ..bundle.manifest import Name, Sha256
 from ..core.config import Frozen, explain
 from ..core.errors import InputError
 from ..core.json_text import parse_json
@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=0, le=MOST_ROWS)]
 class PartFile(Frozen):
     """A file of the gallery, never changed once it is there."""
 
-    path: RelativePath
+    path: Name
     bytes: Annotated[int, Field(ge=0, le=1 << 44)]
     sha256: Sha256
 
@@ -40,6 +40,12 @@ class SegmentEntry(Frozen):
     rows: Count
     removed: PartFile | None = None
     removed_rows: Count = 0
+
+    @model_validator(mode="after")
+    def no_more_removed_than_there(self) -> SegmentEntry:
+        if self.removed_rows > self.rows:
+            raise ValueError(f"removed_rows: at most {self.rows}, the rows, got {self.removed_rows}")
+        return self
 
 
 class GalleryManifest(Frozen):
@@ -58,6 +64,12 @@ class GalleryManifest(Frozen):
     command: str
     segments: tuple[SegmentEntry, ...] = ()
 
+    @model_validator(mode="after")
+    def not_too_many_rows(self) -> GalleryManifest:
+        if sum(one.rows for one in self.segments) > MOST_ROWS:
+            raise ValueError(f"segments: more than {MOST_ROWS} rows")
+        return self
+
     @property
     def rows(self) -> int:
         """Those that are there."""
@@ -73,6 +85,8 @@ class GalleryManifest(Frozen):
         """Of the gallery in a folder. InputError where there is none, or it is damaged or of a newer format."""
         path = root / FILE
         try:
+            if not path.is_file() and path.exists():
+                raise ValueError("it is no file")
             if path.stat().st_size > FILE_BYTES:
                 raise ValueError(f"it is larger than {FILE_BYTES} bytes")
             data = parse_json(path.read_bytes())
@@ -93,6 +107,9 @@ class GalleryManifest(Frozen):
             raise InputError(explain(error, cls, str(path))) from error
 
     def write(self, root: Path) -> None:
-        """Makes this what the folder's gallery is, at once and for good."""
+        """Makes this what the folder's gallery is, at once and for good. InputError where it would be too large."""
+        text = self.model_dump_json().encode() + b"\n"
+        if len(text) > FILE_BYTES:
+            raise InputError(f"{root / FILE}: would take {len(text)} bytes, at most {FILE_BYTES} are read")
         with durable_file(root / FILE) as stream:
-            stream.write(self.model_dump_json(indent=1).encode() + b"\n")
+            stream.write(text)

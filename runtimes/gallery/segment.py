@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from .texts import Texts, hashes_of, packed
 Rows = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 UNLABELLED = -1
+REST = 2.0**-16  # of a row's scale: a step of what its codes leave
 ARRAYS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
 
 
@@ -29,7 +31,8 @@ ARRAYS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
 class Content:
     """Rows to be written, in memory or mapped. stored: what the storage keeps of the embeddings, by array name.
 
-    labels: of each row, an index into `names` or -1. longest: no row is longer.
+    labels: of each row, an index into `names` or -1. longest: no row is longer; longest_rest: nor is what int8's codes
+    leave of any.
     """
 
     stored: dict[str, NDArray[Any]]
@@ -39,6 +42,7 @@ class Content:
     names: Texts
     metadata: Texts | None
     longest: float
+    longest_rest: float
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,10 +53,13 @@ def content_of(
 ) -> Content:
     """Embeddings, checked float32 `(n, dim)`, as a storage keeps them."""
     stored: dict[str, NDArray[Any]] = {"embeddings": embeddings.astype(ARRAYS[storage], copy=False)}
+    longest_rest = 0.0
     kept = embeddings if storage != "float16" else embeddings.astype(np.float16).astype(np.float32)
     if storage == "int8":
         codes, scales, rest = to_int8(embeddings)
-        stored = {"embeddings": codes, "scales": scales, "rest": rest.view(np.float16)}
+        stored = {"embeddings": codes, "scales": scales, "rest": rest}
+        left = np.linalg.norm(rest * REST, axis=1) * scales
+        longest_rest = float(left.max(initial=0)) * 1.00001
     names = sorted({label for label in labels if label is not None})
     numbers = {name: number for number, name in enumerate(names)}
     return Content(
@@ -63,6 +70,7 @@ def content_of(
         packed(names),
         None if metadata is None else packed(metadata),
         float(max(np.linalg.norm(rows.astype(np.float64), axis=1).max(initial=0.0) for rows in (embeddings, kept))),
+        longest_rest,
     )
 
 
@@ -71,11 +79,12 @@ class Segment:
 
     def __init__(self, root: Path, entry: SegmentEntry, storage: Storage, dim: int) -> None:
         self.path, self.entry, self.storage = root / entry.file.path, entry, storage
-        self.removed = None if entry.removed is None else _map_removed(root / entry.removed.path, entry.rows)
+        self.removed = None if entry.removed is None else _read_removed(root / entry.removed.path, entry.rows)
         size = self.path.stat().st_size
-        if size != entry.file.bytes:
+        if size != entry.file.bytes or not self.path.is_file():
             raise InputError(f"{self.path}: expected {entry.file.bytes} bytes, got {size}: the gallery is damaged")
-        arrays, notes = map_tensors(self.path)
+        arrays, notes, self._bytes = map_tensors(self.path)
+        self._hashed = False
         rows = entry.rows
         shapes: dict[str, tuple[str, tuple[int | None, ...]]] = {
             "embeddings": (ARRAYS[storage], (rows, dim)),
@@ -87,7 +96,7 @@ class Segment:
             "label_offsets": ("<u8", (None,)),
         }
         if storage == "int8":
-            shapes |= {"scales": ("<f4", (rows,)), "rest": ("<f2", (rows, dim))}
+            shapes |= {"scales": ("<f4", (rows,)), "rest": ("<i2", (rows, dim))}
         if "metadata" in arrays:
             shapes |= {"metadata": ("|u1", (None,)), "metadata_offsets": ("<u8", (rows + 1,))}
         for name, (dtype, shape) in shapes.items():
@@ -95,10 +104,7 @@ class Segment:
             if found is None or found.dtype != dtype or not _fits(found.shape, shape):
                 got = "none" if found is None else f"{found.dtype.str} of shape {found.shape}"
                 raise InputError(f"{self.path}: expected {name}, {dtype} of shape {shape}, got {got}")
-        try:
-            longest = float(notes["longest"])
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{self.path}: expected the longest row's length in its metadata") from error
+        longest, longest_rest = (self._length(notes, name) for name in ("longest", "longest_rest"))
         kept = ("embeddings", "scales", "rest")
         self.content = Content(
             {name: arrays[name] for name in kept if name in shapes},
@@ -108,7 +114,33 @@ class Segment:
             Texts(arrays["label_offsets"], arrays["label_names"]),
             Texts(arrays["metadata_offsets"], arrays["metadata"]) if "metadata" in arrays else None,
             longest,
+            longest_rest,
         )
+
+    def _length(self, notes: dict[str, str], name: str) -> float:
+        try:
+            length = float(notes[name])
+        except (KeyError, ValueError):
+            length = -1.0
+        if not 0 <= length < float("inf"):
+            raise InputError(f"{self.path}: expected {name} in its metadata, a length: the gallery is damaged")
+        return length
+
+    def problem(self) -> str | None:
+        """What is wrong with its files' bytes; None where they are those that were written."""
+        if hashlib.sha256(self._bytes.data).hexdigest() != self.entry.file.sha256:
+            return f"{self.entry.file.path}: its sha256 differs: it has changed since it was written"
+        removed = self.entry.removed
+        bits = b"" if self.removed is None else self.removed.tobytes()
+        if removed is not None and hashlib.sha256(bits).hexdigest() != removed.sha256:
+            return f"{removed.path}: its sha256 differs: it has changed since it was written"
+        self._hashed = True
+        return None
+
+    def require_whole(self) -> None:
+        """InputError unless `problem` finds none; it looks once."""
+        if not self._hashed and (problem := self.problem()):
+            raise InputError(f"{self.path.parent}: {problem}; build the gallery again")
 
     def __len__(self) -> int:
         return self.entry.rows
@@ -133,25 +165,41 @@ class Segment:
             self.storage,
             values,
             stored.get("scales"),
-            None if rest is None else rest.view(np.uint16),
+            rest,
             excluded,
             longest=self.content.longest,
+            longest_rest=self.content.longest_rest,
         )
 
     def embedding(self, row: int) -> Rows:
         """What is stored of a row, float32 `(dim,)`."""
         stored = self.content.stored
         values = np.asarray(stored["embeddings"][row], np.float32)
-        return values if self.storage != "int8" else (values + stored["rest"][row]) * stored["scales"][row]
+        return (
+            values
+            if self.storage != "int8"
+            else (values + stored["rest"][row] * np.float32(REST)) * stored["scales"][row]
+        )
 
     def rows_of(self, hashes: NDArray[np.uint64], ids: set[str]) -> list[int]:
         """The rows there that have one of these ids."""
         found = np.flatnonzero(np.isin(self.content.hashes, hashes) & ~self.gone)
         return [int(row) for row in found if self.content.ids[int(row)] in ids]
 
+    @cached_property
+    def label_numbers(self) -> dict[str, int]:
+        """Labels, and what stands for them here."""
+        return {name: number for number, name in enumerate(self.content.names)}
+
+    @property
+    def used_labels(self) -> set[str]:
+        """Those of rows that are there."""
+        used = np.unique(self.content.labels[~self.gone])
+        return {self.content.names[number] for number in used.tolist() if number >= 0}
+
     def unlike(self, labels: set[str]) -> Mask:
         """Rows without one of these labels, `(n,)`."""
-        wanted = [number for number, name in enumerate(self.content.names) if name in labels]
+        wanted = [self.label_numbers[name] for name in labels if name in self.label_numbers]
         return ~np.isin(self.content.labels, np.asarray(wanted, np.int32))
 
 
@@ -159,17 +207,20 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(b in (None, a) for a, b in zip(shape, wanted, strict=True))
 
 
-def _map_removed(path: Path, rows: int) -> NDArray[np.uint8]:
+def _read_removed(path: Path, rows: int) -> NDArray[np.uint8]:
     size = path.stat().st_size
-    if size != (rows + 7) // 8:
+    if size != (rows + 7) // 8 or not path.is_file():
         raise InputError(f"{path}: expected {(rows + 7) // 8} bytes, a bit for each row, got {size}")
     return np.fromfile(path, np.uint8)
 
 
 def joined(segments: Iterable[Segment], last: Content | None) -> list[Content]:
-    """What is left of some segments, and new rows behind them, to be written as one."""
+    """What is left of some segments, and new rows behind them, to be written as one. InputError for a segment that is
+    not as it was written: what is wrong does not get a new hash.
+    """
     parts = []
     for segment in segments:
+        segment.require_whole()
         left = np.flatnonzero(~segment.gone)
         parts.append(segment.content if len(left) == len(segment) else _chosen(segment.content, left))
     return [*parts, *([last] if last is not None else [])]
@@ -204,7 +255,11 @@ def write_segment(root: Path, name: str, parts: Sequence[Content]) -> SegmentEnt
         **(_text_arrays("metadata_offsets", "metadata", metadata) if metadata else {}),
     }
     path = root / name
-    notes = {"format": "edgerecall gallery 1", "longest": repr(max(part.longest for part in parts))}
+    notes = {
+        "format": "edgerecall gallery 1",
+        "longest": repr(max(part.longest for part in parts)),
+        "longest_rest": repr(max(part.longest_rest for part in parts)),
+    }
     with durable_file(path) as stream:
         write_tensors(stream, arrays, notes)
     return SegmentEntry(file=described(root, path), rows=sum(map(len, parts)))
@@ -220,6 +275,10 @@ def _text_arrays(offsets: str, data: str, parts: Sequence[Texts]) -> dict[str, l
 
 
 def _renumbered(part: Content, numbers: dict[str, int]) -> NDArray[np.int32]:
+    if len(part) and not UNLABELLED <= part.labels.min() <= part.labels.max() < len(part.names):
+        raise InputError(
+            "the gallery is damaged: a row's label is none of those there: see 'edgerecall gallery verify'"
+        )
     table = np.asarray([numbers[name] for name in part.names] + [UNLABELLED], np.int32)
     return table[part.labels]  # -1 takes the last
 

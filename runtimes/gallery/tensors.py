@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.errors import InputError
 from ..core.json_text import parse_json
 
-DTYPES = {"U64": "<u8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}
+DTYPES = {"U64": "<u8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "I16": "<i2", "I8": "|i1", "U8": "|u1"}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 HEADER_BYTES = 1 << 16  # of a header, at most
 ALIGNED = 64  # where the arrays begin
@@ -44,8 +44,8 @@ def write_tensors(stream: IO[bytes], arrays: Mapping[str, Sequence[Array]], note
             stream.write(np.ascontiguousarray(part).data)
 
 
-def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays of a file, mapped and read-only, and the texts about them. InputError for a damaged file.
+def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str], NDArray[np.uint8]]:
+    """The arrays of a file, mapped and read-only, the texts about them, and all its bytes. InputError for damage.
 
     What the header promises is held against the file; the arrays themselves are not read.
     """
@@ -64,7 +64,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
             raise ValueError("its arrays do not fill it")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: expected a segment of a gallery: {error}") from error
-    return arrays, notes
+    return arrays, notes, np.asarray(mapped)
 
 
 def _array(data: NDArray[np.uint8], described: dict[str, Any]) -> Array:

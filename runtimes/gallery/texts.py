@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import InputError
+
 Numbers = NDArray[np.uint64]
 
 
@@ -26,7 +28,14 @@ class Texts:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> str:
-        return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes().decode("utf-8")
+        """InputError where the file is damaged."""
+        try:
+            begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
+            if not begin <= end <= len(self.data):
+                raise IndexError
+            return self.data[begin:end].tobytes().decode("utf-8")
+        except (IndexError, UnicodeDecodeError):
+            raise InputError(f"the gallery is damaged at text {index}: see 'edgerecall gallery verify'") from None
 
     def problem(self) -> str | None:
         """What is wrong with the offsets or the bytes, in words."""

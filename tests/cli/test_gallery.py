@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -123,10 +125,56 @@ def test_folders_texts_and_bad_images(
     assert "1.0000  green tea  green tea/1.png" in text
 
 
+def test_labels_are_texts(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> None:
+    fake_bundle()
+    names = [name for name, _ in listed(data)[:4]]
+    for lines, labels in (
+        ([f"{names[0]} 0012345678905", f"{names[1]} 007"], ["0012345678905", "007"]),
+        ([f"./{names[0]} 05 1", f"{names[1]} 06 2"], ["05", "06"]),  # a camera behind
+        ([f"{names[0]} red", f"{names[1]} 4"], ["red", "4"]),
+    ):
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        command = ("gallery", "build", "g", "bundle", "--images", data, "--list", "list.txt", *FAKE)
+        assert "2 images added" in edgerecall(*command, cwd=tmp_path).stdout
+        rows = map(json.loads, edgerecall("gallery", "list", "g", cwd=tmp_path).stdout.splitlines())
+        assert [(one["id"], one["label"]) for one in rows] == list(zip(names, labels, strict=False))
+        one = edgerecall("gallery", "list", "g", "--label", labels[1], cwd=tmp_path).stdout
+        assert json.loads(one)["id"] == names[1]
+        shutil.rmtree(tmp_path / "g")
+
+
+def test_what_is_not_there_is_named(built: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
+    result = edgerecall("gallery", "remove", "g", "no/such.jpg", "--label", "typo", cwd=built)
+    assert result.stdout == "g: 0 rows removed, 36 left\n"
+    assert "2 of these are not there: no/such.jpg, typo" in result.stderr
+    image = data / listed(data)[0][0]
+    result = edgerecall("gallery", "search", "g", "bundle", image, "--label", "typo", *FAKE, cwd=built)
+    assert "no row has the label typo" in result.stderr
+    add = ("gallery", "add", "g", "bundle", "--images", data, "--list", data / "test_list.txt", *FAKE)
+    one_line(edgerecall(*add, cwd=built), 2, "36 of 36 images are there already", "replace them, or leave them out")
+    build = ("gallery", "build", *add[2:], "--resume", "--storage", "int8")
+    one_line(edgerecall(*build, cwd=built), 2, "--storage: g was begun with float32")
+    assert "nothing to add" in edgerecall("gallery", "build", *add[2:], "--resume", cwd=built).stdout
+
+
+def test_names_that_no_gallery_holds_are_bad_images(
+    tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run
+) -> None:
+    fake_bundle()
+    (tmp_path / "photos").mkdir()
+    source = (data / listed(data)[0][0]).read_bytes()
+    (tmp_path / "photos" / "good.jpg").write_bytes(source)
+    (tmp_path / "photos" / os.fsdecode(b"\xe9.jpg")).write_bytes(source)
+    result = edgerecall("gallery", "build", "g", "bundle", "--images", "photos", *FAKE, cwd=tmp_path)
+    assert "1 images added, 1 skipped, 1 rows" in result.stdout and "is no text in UTF-8" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("a.jpg\tx\nb.jpg\n", "list.txt:2: expected a path and a label, got 'b.jpg'"),
+        ("a.jpg 5\nb.jpg\tred\n", "list.txt:1: expected a path and a label, got 'a.jpg 5'"),
+        ("a.jpg\tx\n./a.jpg\ty\n", "'a.jpg' is listed 2 times"),
         ("a.jpg\tx\na.jpg\ty\n", "'a.jpg' is listed 2 times"),
         ("\n\n", "expected 'path label' lines, found none"),
         ("a.jpg 1\nb.jpg 2\n", "none of the 2 images could be read"),

@@ -345,6 +345,10 @@ def test_searches_the_gallery_that_python_wrote(
     described = tmp_path / "g" / "gallery.json"
     whole = described.read_text()
     changed = json.loads(whole)
+    changed["model"]["signs"] = "signs by sign"
+    described.write_text(json.dumps(changed))
+    one_line(program(*command), 2, "its embeddings are signs, the query's are not")
+    changed = json.loads(whole)
     changed["model"]["golden"][0] = [-value for value in changed["model"]["golden"][0]]
     described.write_text(json.dumps(changed))
     one_line(program(*command), 2, "another model: cosine of a golden embedding -1.0")

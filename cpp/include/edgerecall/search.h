@@ -17,7 +17,8 @@ struct StoredRows {
   std::size_t dim = 0, count = 0;
   const void* values = nullptr;            ///< `(count, dim)`: float, bits of float16, or int8 codes
   const float* scales = nullptr;           ///< `(count,)`, for int8
-  const std::uint16_t* rest = nullptr;     ///< `(count, dim)`, for int8: see `to_int8`; ranks the best of the codes
+  const std::int16_t* rest = nullptr;      ///< `(count, dim)`, for int8: see `to_int8`; ranks the best of the codes
+  double longest_rest = 0;                 ///< of int8's rows: none of their `scale * rest / 65536` is longer
   double longest = 0;                      ///< no row is longer
   const std::uint8_t* excluded = nullptr;  ///< where bit `row % 8` of byte `row / 8` is set, the row is not found
 };
@@ -28,9 +29,9 @@ struct StoredRows {
 void search_rows(const std::vector<StoredRows>& parts, const float* queries, std::size_t count, std::size_t k,
                  int threads, std::int64_t* indices, float* similarities, const Progress& progress);
 
-/// One row as int8 codes, `dim` of them, and, where it is wanted, what they leave of each number: bits of float16, in
-/// units of the scale, so that `scale * (code + rest)` is the number to 20 bits. Returns the scale.
-float to_int8(const float* row, std::size_t dim, std::int8_t* codes, std::uint16_t* rest = nullptr);
+/// One row as int8 codes, `dim` of them, and, where it is wanted, what they leave of each number, in 2^-16 of the
+/// scale: `scale * (code + rest / 65536)` has 24 bits of the row's largest number. Returns the scale.
+float to_int8(const float* row, std::size_t dim, std::int8_t* codes, std::int16_t* rest = nullptr);
 
 /// A gallery in memory, searched exactly: every row is looked at, no index to build.
 ///

@@ -1,5 +1,7 @@
 #include "edgerecall/disk_gallery.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -20,6 +22,15 @@ constexpr size_t kManifestBytes = 1 << 24, kMostRows = (1u << 31) - 1;
 constexpr double kSameModel = 0.999;  // lowest cosine of golden embeddings by one model, as in Python
 constexpr double kSamePixels = 1e-4;  // of tensors by one preprocessing, whatever the digits of 1/255
 constexpr std::int64_t kMaxPixels = 1 << 28;
+constexpr int kAttempts = 10;  // to open it while another process writes
+
+std::vector<std::uint8_t> manifest_bytes(const std::string& where) {
+  struct stat found{};
+  if (::stat(where.c_str(), &found) == 0 &&
+      (!S_ISREG(found.st_mode) || found.st_size > static_cast<off_t>(kManifestBytes)))
+    throw InputError(where + ": no file, or too large: build the gallery again");
+  return read_file(where);
+}
 
 /// A value under a key; throws InputError unless it is there and of a kind.
 const Json& member(const Json& object, const char* key, bool (Json::*is)() const noexcept, const std::string& where) {
@@ -63,6 +74,8 @@ double cosine(const float* a, const double* b, size_t dim) {
 }  // namespace
 
 struct DiskGallery::State {
+  State(const std::string& folder, const std::string& text);
+
   std::string root;
   Json model;
   Storage storage = Storage::float32;
@@ -72,13 +85,23 @@ struct DiskGallery::State {
   std::vector<std::int64_t> firsts;
 };
 
-DiskGallery::DiskGallery(const std::string& root) : state_(std::make_unique<State>()) {
-  State& state = *state_;
-  state.root = root;
+DiskGallery::DiskGallery(const std::string& root) {
   const std::string where = root + "/" + kName;
-  const std::vector<std::uint8_t> bytes = read_file(where);
-  if (bytes.size() > kManifestBytes) throw InputError(where + ": too large");
-  const Json manifest = parse_json(std::string(bytes.begin(), bytes.end()));
+  for (int attempt = 1;; ++attempt) {
+    const std::vector<std::uint8_t> bytes = manifest_bytes(where);
+    try {
+      state_ = std::make_unique<State>(root, std::string(bytes.begin(), bytes.end()));
+      return;
+    } catch (const InputError&) {  // another process may have replaced files while they were opened
+      if (attempt == kAttempts || manifest_bytes(where) == bytes) throw;
+    }
+  }
+}
+
+DiskGallery::State::State(const std::string& folder, const std::string& text) : root(folder) {
+  State& state = *this;
+  const std::string where = root + "/" + kName;
+  const Json manifest = parse_json(text);
   if (!manifest.is_object()) throw InputError(where + ": not readable as JSON: build the gallery again");
   if (member(manifest, "format_version", &Json::is_number_integer, where).get<std::int64_t>() != kFormat)
     throw InputError(where + ": this EdgeRecall reads gallery format 1: update EdgeRecall");
@@ -121,6 +144,7 @@ void DiskGallery::require_model(const Bundle& bundle) const {
                   std::to_string(bundle.io().embedding_dim));
   if (state.model.is_null()) return;  // brought without a model
   const std::string where = state.root + "/" + kName;
+  if (!state.model.value("signs", Json()).is_null()) throw refused("its embeddings are signs, the query's are not");
   const Json& spec = member(state.model, "spec", &Json::is_object, where);
   const Json& sealed = member(state.model, "golden", &Json::is_array, where);
   if (member(spec, "normalize_embedding", &Json::is_boolean, where).get<bool>() != bundle.normalize_embedding())

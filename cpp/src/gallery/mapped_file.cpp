@@ -13,11 +13,11 @@
 namespace edgerecall {
 
 MappedFile::MappedFile(const std::string& path, std::uint64_t bytes) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) throw InputError(path + ": " + std::strerror(errno));
   struct stat found{};
-  const bool fits =
-      ::fstat(file, &found) == 0 && found.st_size > 0 && static_cast<std::uint64_t>(found.st_size) == bytes;
+  const bool fits = ::fstat(file, &found) == 0 && S_ISREG(found.st_mode) && found.st_size > 0 &&
+                    static_cast<std::uint64_t>(found.st_size) == bytes;
   void* mapped = fits ? ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0) : MAP_FAILED;
   const int error = errno;
   ::close(file);

@@ -1,9 +1,10 @@
 #include "gallery/segment.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <utility>
 
-#include "base/files.h"
 #include "base/json_text.h"
 #include "edgerecall/error.h"
 
@@ -18,7 +19,7 @@ constexpr size_t kAny = static_cast<size_t>(-1);  // a side of any length
 size_t size_of(const std::string& type) {
   if (type == "U64") return 8;
   if (type == "F32" || type == "I32") return 4;
-  if (type == "F16") return 2;
+  if (type == "F16" || type == "I16") return 2;
   return type == "I8" || type == "U8" ? 1 : 0;
 }
 
@@ -44,7 +45,7 @@ Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
   rows_.values = array("embeddings", type, {rows, dim}).data;
   if (storage == Storage::int8) {
     rows_.scales = reinterpret_cast<const float*>(array("scales", "F32", {rows}).data);
-    rows_.rest = reinterpret_cast<const std::uint16_t*>(array("rest", "F16", {rows, dim}).data);
+    rows_.rest = reinterpret_cast<const std::int16_t*>(array("rest", "I16", {rows, dim}).data);
   }
   array("id_offsets", "U64", {rows + 1});
   array("ids", "U8", {kAny});
@@ -56,9 +57,8 @@ Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
     array("metadata_offsets", "U64", {rows + 1});
   }
   if (!entry.removed.empty()) {
-    removed_ = read_file(entry.removed);
-    if (removed_.size() != (rows + 7) / 8) throw InputError(entry.removed + ": expected a bit for each row");
-    rows_.excluded = removed_.data();
+    removed_ = std::make_unique<MappedFile>(entry.removed, (rows + 7) / 8);
+    rows_.excluded = removed_->data();
   }
 }
 
@@ -97,10 +97,14 @@ void Segment::read_header() {
     arrays_[name] = array;
   }
   const Json notes = header.value("__metadata__", Json::object());
-  const Json longest = notes.is_object() ? notes.value("longest", Json()) : Json();
-  if (longest.is_string()) rows_.longest = std::strtod(longest.get<std::string>().c_str(), nullptr);
-  if (!longest.is_string() || !(rows_.longest >= 0) || !std::isfinite(rows_.longest))
-    throw broken("the longest row's length");
+  for (const auto& [name, length] :
+       {std::pair<const char*, double*>{"longest", &rows_.longest}, {"longest_rest", &rows_.longest_rest}}) {
+    const Json said = notes.is_object() ? notes.value(name, Json()) : Json();
+    const std::string text = said.is_string() ? said.get<std::string>() : "";
+    char* end = nullptr;
+    *length = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != 0 || !(*length >= 0) || !std::isfinite(*length)) throw broken(name);
+  }
 }
 
 const Segment::Array& Segment::array(const std::string& name, const std::string& type,

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,7 @@ class Segment {
 
   std::string path_;
   MappedFile file_;
-  std::vector<std::uint8_t> removed_;
+  std::unique_ptr<MappedFile> removed_;
   std::map<std::string, Array> arrays_;
   StoredRows rows_;
 };

@@ -17,10 +17,8 @@ using std::size_t;
 
 constexpr size_t kChunk = 512;  // rows scored at once: they and their scores stay in a core's cache
 constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
+constexpr double kRest = 0x1p-16;                           // of the scale, what a step of the rest is
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-/// How many rows, the best by their int8 codes, are ranked by what these leave too, for the best `k`.
-size_t candidates_for(size_t k) { return 2 * k + 32; }
 
 /// A piece: some queries against some rows of one part. number: of the part's first row.
 struct Piece {
@@ -33,6 +31,7 @@ struct Queries {
   size_t count, dim;
   std::vector<std::int8_t> codes;  // for int8
   std::vector<float> scales;
+  std::vector<double> lengths, left;  // of each query, and of what its codes leave of it
 };
 
 /// The best rows of one query so far.
@@ -45,10 +44,11 @@ class Best {
     return hits_.size() < k_ ? -kInfinity : kernels::rounded_down(hits_.front().similarity - error_);
   }
 
-  /// Of codes' float32 similarities to a query, not yet times its scale, those below this cannot enter.
-  float bar_of_codes(double query_scale) const {
+  /// Of codes' float32 similarities to a query, not yet times its scale, those below this cannot enter. error: by how
+  /// much the codes' similarity may differ from the one that is offered.
+  float bar_of_codes(double query_scale, double error) const {
     if (hits_.size() < k_ || !(query_scale > 0)) return -kInfinity;
-    const double least = hits_.front().similarity / query_scale;
+    const double least = (hits_.front().similarity - error) / query_scale;
     return kernels::rounded_down(least - std::fabs(least) * 0x1p-21);
   }
 
@@ -69,18 +69,10 @@ class Best {
     for (const Hit& hit : other.hits_) offer(hit.similarity, hit.index);
   }
 
-  /// Every hit by another similarity.
-  template <typename Exact>
-  void rank_by(const Exact& exact) {
-    for (Hit& hit : hits_) hit.similarity = exact(hit.index);
-    const auto broken = [](const Hit& hit) { return !std::isfinite(hit.similarity); };
-    hits_.erase(std::remove_if(hits_.begin(), hits_.end(), broken), hits_.end());
-  }
-
-  /// Writes the best `k` hits in order; what lies behind them is left as it is.
-  void write(size_t k, std::int64_t* rows, float* similarities) {
+  /// Writes the hits in order; what lies behind them is left as it is.
+  void write(std::int64_t* rows, float* similarities) {
     std::sort(hits_.begin(), hits_.end(), [](const Hit& a, const Hit& b) { return a.before(b); });
-    for (size_t i = 0; i < std::min(k, hits_.size()); ++i) {
+    for (size_t i = 0; i < hits_.size(); ++i) {
       rows[i] = hits_[i].index;
       similarities[i] = static_cast<float>(hits_[i].similarity);
     }
@@ -101,14 +93,17 @@ double exact_half(const float* query, const std::uint16_t* half, size_t dim, std
   return kernels::dot_float64(query, scratch.data(), dim);
 }
 
-/// Of codes and what they leave of each number.
-double exact_codes(const float* query, const StoredRows& rows, size_t row, std::vector<float>& scratch) {
+/// Of codes and what they leave of each number, in float64.
+double exact_codes(const float* query, const StoredRows& rows, size_t row) {
   const auto* codes = static_cast<const std::int8_t*>(rows.values) + row * rows.dim;
-  kernels::from_float16(rows.rest + row * rows.dim, rows.dim, scratch.data());
-  for (size_t i = 0; i < rows.dim; ++i) scratch[i] = rows.scales[row] * (static_cast<float>(codes[i]) + scratch[i]);
-  return kernels::dot_float64(query, scratch.data(), rows.dim);
+  const std::int16_t* rest = rows.rest + row * rows.dim;
+  double sum = 0;
+  for (size_t i = 0; i < rows.dim; ++i) sum += static_cast<double>(query[i]) * (codes[i] + rest[i] * kRest);
+  return static_cast<double>(rows.scales[row]) * sum;
 }
 
+/// By the codes alone; or, with what they leave, by both: a query q and a row x have codes with the values q + e and
+/// x - d, whose product differs from theirs by at most |q| |d| + |e| (|x| + |d|).
 void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
   std::vector<std::int32_t> sums(kChunk);
   std::vector<float> scores(kChunk);
@@ -119,15 +114,21 @@ void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& pie
     for (size_t query = piece.first_query; query < piece.last_query; ++query) {
       Best& own = best[query];
       const double scale = static_cast<double>(queries.scales[query]);
+      const double error = rows.rest == nullptr ? 0
+                                                : 1.0001 * (queries.lengths[query] * rows.longest_rest +
+                                                            queries.left[query] * (rows.longest + rows.longest_rest)) +
+                                                      1e-6 * queries.lengths[query] * rows.longest;
       kernels::dots_int8(queries.codes.data() + query * rows.dim, codes + begin * rows.dim, width, rows.dim,
                          sums.data());
       kernels::scaled(sums.data(), rows.scales + begin, width, scores.data());
-      const size_t found = kernels::select(scores.data(), width, own.bar_of_codes(scale), kInfinity, positions.data());
+      const size_t found =
+          kernels::select(scores.data(), width, own.bar_of_codes(scale, error), kInfinity, positions.data());
       for (size_t i = 0; i < found; ++i) {
         const size_t at = positions[i], row = begin + at;
-        if (is_excluded(rows, row)) continue;
-        own.offer(sums[at] * static_cast<double>(rows.scales[row]) * scale,
-                  piece.number + static_cast<std::int64_t>(row));
+        if (is_excluded(rows, row) || scores[at] < own.bar_of_codes(scale, error)) continue;
+        const double similarity = rows.rest == nullptr ? sums[at] * static_cast<double>(rows.scales[row]) * scale
+                                                       : exact_codes(queries.values + query * rows.dim, rows, row);
+        own.offer(similarity, piece.number + static_cast<std::int64_t>(row));
       }
     }
   }
@@ -163,35 +164,31 @@ void scan(const StoredRows& rows, const Queries& queries, const Piece& piece, st
   }
 }
 
-/// Pieces of all parts; and, for each part, the number of its first row and one more for the end.
-std::vector<Piece> pieces_of(const std::vector<StoredRows>& parts, size_t queries, std::vector<std::int64_t>& firsts) {
+/// Pieces of all parts, and how many rows these have.
+std::vector<Piece> pieces_of(const std::vector<StoredRows>& parts, size_t queries, std::int64_t& number) {
   std::vector<Piece> pieces;
-  std::int64_t number = 0;
+  number = 0;
   for (size_t part = 0; part < parts.size(); ++part) {
-    firsts.push_back(number);
     for (size_t row = 0; row < parts[part].count; row += kPieceRows)
       for (size_t query = 0; query < queries; query += kPieceQueries)
         pieces.push_back({part, row, std::min(row + kPieceRows, parts[part].count), query,
                           std::min(query + kPieceQueries, queries), number});
     number += static_cast<std::int64_t>(parts[part].count);
   }
-  firsts.push_back(number);
   return pieces;
 }
 
 }  // namespace
 
-float to_int8(const float* row, size_t dim, std::int8_t* codes, std::uint16_t* rest) {
+float to_int8(const float* row, size_t dim, std::int8_t* codes, std::int16_t* rest) {
   float largest = 0;
   for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
   const double to_code = largest > 0 ? 127.0 / static_cast<double>(largest) : 0.0;
-  std::vector<float> left(rest == nullptr ? 0 : dim);
   for (size_t i = 0; i < dim; ++i) {
     const double exact = static_cast<double>(row[i]) * to_code;
     codes[i] = static_cast<std::int8_t>(std::lrint(exact));
-    if (rest != nullptr) left[i] = static_cast<float>(exact - codes[i]);
+    if (rest != nullptr) rest[i] = static_cast<std::int16_t>(std::min(std::lrint((exact - codes[i]) / kRest), 32767l));
   }
-  if (rest != nullptr) kernels::to_float16(left.data(), dim, rest);
   return largest / 127.0f;
 }
 
@@ -202,37 +199,42 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
   std::fill_n(similarities, count * k, -kInfinity);
   if (parts.empty()) return;
   const size_t dim = parts[0].dim;
-  const bool codes = parts[0].storage == Storage::int8, ranked = codes && parts[0].rest != nullptr;
+  const bool codes = parts[0].storage == Storage::int8;
   double longest = 0;
   for (const StoredRows& part : parts) longest = std::max(longest, part.longest);
-  std::vector<std::int64_t> firsts;
-  const std::vector<Piece> pieces = pieces_of(parts, count, firsts);
-  const size_t kept = std::min(ranked ? candidates_for(k) : k, static_cast<size_t>(firsts.back()));
-  Queries asked{queries, count, dim, std::vector<std::int8_t>(codes ? count * dim : 0), std::vector<float>(count)};
+  std::int64_t total = 0;
+  const std::vector<Piece> pieces = pieces_of(parts, count, total);
+  const size_t kept = std::min(k, static_cast<size_t>(total));
+  if (kept == 0) return;
+  Queries asked{queries,
+                count,
+                dim,
+                std::vector<std::int8_t>(codes ? count * dim : 0),
+                std::vector<float>(count),
+                std::vector<double>(count),
+                std::vector<double>(count)};
   std::vector<Best> empty;
+  std::vector<float> left(dim);
   for (size_t query = 0; query < count; ++query) {
-    const double length = kernels::checked_length(queries + query * dim, dim, "search: query", query);
-    if (codes) asked.scales[query] = to_int8(queries + query * dim, dim, asked.codes.data() + query * dim);
+    const float* values = queries + query * dim;
+    const double length = kernels::checked_length(values, dim, "search: query", query);
+    if (codes) {
+      const float scale = asked.scales[query] = to_int8(values, dim, asked.codes.data() + query * dim);
+      for (size_t i = 0; i < dim; ++i) left[i] = values[i] - scale * static_cast<float>(asked.codes[query * dim + i]);
+      asked.lengths[query] = length;
+      asked.left[query] = std::sqrt(kernels::dot_float64(left.data(), left.data(), dim));
+    }
     empty.emplace_back(kept, kernels::float32_error(dim, length, longest));
   }
-  if (kept == 0) return;
   std::vector<std::vector<Best>> found(static_cast<size_t>(workers_for(pieces.size(), threads)), empty);
   Meter meter(progress, pieces.size());
   parallel_for(pieces.size(), threads, [&](size_t piece, int worker) {
     scan(parts[pieces[piece].part], asked, pieces[piece], found[static_cast<size_t>(worker)]);
     meter.step(worker);
   });
-  std::vector<float> scratch(dim);
   for (size_t query = 0; query < count; ++query) {
     for (size_t worker = 1; worker < found.size(); ++worker) found[0][query].merge(found[worker][query]);
-    if (ranked)
-      found[0][query].rank_by([&](std::int64_t number) {
-        const auto after = std::upper_bound(firsts.begin(), firsts.end() - 1, number);
-        const auto part = static_cast<size_t>(after - firsts.begin() - 1);
-        const auto row = static_cast<size_t>(number - firsts[part]);
-        return exact_codes(queries + query * dim, parts[part], row, scratch);
-      });
-    found[0][query].write(k, indices + query * k, similarities + query * k);
+    found[0][query].write(indices + query * k, similarities + query * k);
   }
   meter.finish();
 }

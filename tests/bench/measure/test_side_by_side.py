@@ -77,18 +77,16 @@ def test_at_the_same_time_unless_threads_leave_no_room(runners: list[Any]) -> No
     meeting = threading.Barrier(2)
     with SideBySide(runners[:2], OPTIONS) as rows:
         rows.each(lambda one: meeting.wait(20))
-    at_work, most = set(), 0
+    alone = threading.Barrier(2)
 
-    def count(one: Any) -> None:
-        nonlocal most
-        at_work.add(one.pid)
-        most = max(most, len(at_work))
-        at_work.discard(one.pid)
+    def wait_for_another(one: Any) -> None:
+        with pytest.raises(threading.BrokenBarrierError):
+            alone.wait(0.2)
+        alone.reset()
 
     runners[0].threads = len(usable_cpus())
     with SideBySide(runners, OPTIONS) as rows:
-        rows.each(count)
-    assert most == 1
+        rows.each(wait_for_another)
 
 
 def test_one_fails_alone(runners: list[Any]) -> None:

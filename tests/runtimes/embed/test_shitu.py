@@ -111,6 +111,8 @@ def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall
     with Image.open(place / "query" / "b.png") as picture:
         assert {one["rec_docs"] for one in both} >= {"green tea 0", "green tea 1"}
         assert all(one["rec_scores"] == exact for one in both[:2]) and both[1]["bbox"][2] <= picture.width
+    named = edgerecall("predict", "-c", path, "--format", "jsonl", cwd=place).stdout.splitlines()
+    assert [json.loads(line)["image"] for line in named] == ["query/a.png", "query/b.png"]
     assert "no detector runs here" in edgerecall("predict", "-c", path, cwd=place).stderr
 
     lines = (place / "list.txt").read_text().splitlines(keepends=True)
@@ -123,6 +125,33 @@ def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall
     assert append.stdout == "index: 1 rows added, 0 images skipped, 9 rows\n"
     with DiskGallery(place / "index") as gallery:
         assert gallery.manifest.storage == "float32" and (gallery.manifest.model is not None)
+
+
+def test_signs_and_numbers_are_not_mixed(place: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
+    path = write(place, data, dist_type="hamming", hamming_radius=2)
+    edgerecall("gallery", "index", "-c", path, cwd=place)
+    query = place / "query" / "a.png"
+    refused = edgerecall("gallery", "search", "index", "bundle", query, "--runtime", "fake", cwd=place)
+    one_line(refused, 2, "index: its embeddings are signs by sign, the query's not signs")
+    path = write(place, data)
+    one_line(edgerecall("predict", "-c", path, cwd=place), 2, "its embeddings are signs by sign")
+    append = ("gallery", "index", "-c", path, "-o", "IndexProcess.index_operation=append")
+    one_line(edgerecall(*append, cwd=place), 2, "its embeddings are signs by sign")
+    assert edgerecall("gallery", "index", "-c", path, cwd=place).returncode == 0  # anew, with numbers
+    found = edgerecall("gallery", "search", "index", "bundle", query, "--runtime", "fake", cwd=place)
+    assert found.returncode == 0 and "1.0000  green tea 0" in found.stdout
+
+
+def test_a_gallery_that_cannot_be_made_anew_stays(place: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
+    path = write(place, data)
+    edgerecall("gallery", "index", "-c", path, cwd=place)
+    (place / "list.txt").write_text("none.jpg\tx\n")
+    one_line(edgerecall("gallery", "index", "-c", path, cwd=place), 2, "none of the 1 images could be read")
+    with DiskGallery(place / "index", writable=True) as gallery:
+        assert len(gallery) == 9
+        busy = edgerecall("gallery", "index", "-c", path, cwd=place)
+        one_line(busy, 2, "this gallery is open for writing already")
+    assert not [one for one in place.iterdir() if one.name.startswith(".index")]
 
 
 def test_nothing_near_enough(place: Path, data: Path, edgerecall: Run) -> None:
@@ -144,7 +173,7 @@ def test_nothing_near_enough(place: Path, data: Path, edgerecall: Run) -> None:
         ({"delimiter": ";"}, "expected a path and a label"),
         ({"data_file": "none.txt"}, "list none.txt: No such file"),
         ({"index_operation": "append"}, "expected a gallery, found no gallery.json in it"),
-        ({"index_dir": "query"}, "query holds no gallery.json and is not replaced"),
+        ({"index_dir": "query"}, "query exists already: remove it or give another name"),
         ({"return_k": 10**9}, "return_k"),
     ],
 )
@@ -158,7 +187,10 @@ def test_what_cannot_be(
 def test_bad_boxes(place: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
     path = write(place, data)
     edgerecall("gallery", "index", "-c", path, cwd=place)
-    for text in ("nonsense", '{"image": "b.png"}', '{"image": "b.png", "boxes": [[5, 5, 1, 9]]}'):
+    (place / "boxes.jsonl").write_text('{"image": "c.png", "boxes": []}')
+    result = edgerecall("predict", "-c", path, "--boxes", "boxes.jsonl", cwd=place)
+    one_line(result, 2, "boxes: 'c.png' is none of the images")
+    for text in ("nonsense", "[" * 5000, '{"image": "b.png"}', '{"image": "b.png", "boxes": [[5, 5, 1, 9]]}'):
         (place / "boxes.jsonl").write_text(text)
         result = edgerecall("predict", "-c", path, "--boxes", "boxes.jsonl", cwd=place)
         one_line(result, 2, "boxes.jsonl:1: expected an image and its boxes")

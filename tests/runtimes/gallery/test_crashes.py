@@ -239,7 +239,10 @@ class Disk:
         """One of the folders that may be found."""
         files = dict(self.names)
         inodes = {**self.names, **self.now}
-        for verb, name, target in self.pending[: drawn.randint(0, len(self.pending))]:
+        kept = self.pending[: drawn.randint(0, len(self.pending))]
+        if drawn.random() < 0.5:  # in any order, too
+            kept = [one for one in self.pending if drawn.random() < 0.5]
+        for verb, name, target in kept:
             if verb == "new":
                 files[name] = inodes.get(name, [b"", None])
             elif verb == "unlink":
