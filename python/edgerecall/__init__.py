@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     )
     from .runtimes.embed.model import EmbeddingModel, load
     from .runtimes.gallery.compressed import CompressedGallery
-    from .runtimes.gallery.disk_gallery import DiskGallery, Match
+    from .runtimes.gallery.disk_gallery import DiskGallery
     from .runtimes.gallery.gallery import Gallery
+    from .runtimes.gallery.snapshot import Match
     from .runtimes.predictor.interface import Predictor, RunOptions
 
     __version__: str
@@ -36,7 +37,7 @@ _HOMES = {
     "EmbeddingModel": "embed.model",
     "Gallery": "gallery.gallery",
     "load": "embed.model",
-    "Match": "gallery.disk_gallery",
+    "Match": "gallery.snapshot",
     "Predictor": "predictor.interface",
     "RunOptions": "predictor.interface",
     "Spec": "bundle.spec",

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import ImageError, InputError
-from ..gallery.disk_gallery import DiskGallery, check_text
+from ..gallery.disk_gallery import DiskGallery
 from ..gallery.entries import Entry
+from ..gallery.new_rows import check_text
 from .batches import BadImage
 from .model import Embedding
 
