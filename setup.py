@@ -26,6 +26,7 @@ PACKAGE_DIR = {
     "edgerecall.cross": "cross",
     "edgerecall.export": "export",
     "edgerecall.runtimes": "runtimes",
+    "edgerecall.serve": "serve",
     "edgerecall.train": "train",
 }
 # What 'edgerecall cross' builds from where there is no checkout.

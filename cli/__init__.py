@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
     "gallery": ("serving.gallery", "Embeddings with ids and labels on disk: build, add, remove, search."),
+    "serve": ("serving.serve", "Images in, embeddings or neighbours out, by the Open Inference Protocol."),
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),
     "why": ("why", "Why two runtimes embed an image differently: the first stage where they part."),
     "compare": ("compare", "Two bench results: what got slower, larger or less right."),

@@ -47,6 +47,7 @@ FILE_TIERS = {
     "runtimes/backends/test_onnxruntime_cuda.py": "runtime",
     "runtimes/gpu/test_tensorrt.py": "runtime",
     "scripts": "core",
+    "serve": "core",
     "train": "train",
     "train/config": "core",
     "train/data": "core",
@@ -249,6 +250,12 @@ def make_fake_bundle(folder: Path, images: list[Path], **behaviour: Any) -> Bund
     bundle = Bundle(folder, manifest)
     bundle.save()
     return Bundle.open(folder)
+
+
+@pytest.fixture(scope="session")
+def fake_bundle_in() -> Callable[..., Bundle]:
+    """Makes a fake bundle in a folder, of images, with the behaviour given."""
+    return make_fake_bundle
 
 
 @pytest.fixture

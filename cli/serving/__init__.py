@@ -1,1 +1,1 @@
-"""The verbs that answer with what is near: the gallery."""
+"""The verbs that answer with what is near: galleries and the server."""

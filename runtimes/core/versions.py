@@ -57,6 +57,9 @@ PACKAGES = {
         Package("mlperf_loadgen", "mlcommons-loadgen", "bench", (3, 14)),
         Package("pyarrow", "pyarrow", "parquet", shown=False),
         Package("visualdl", "visualdl", "visualdl", shown=False),
+        Package("prometheus_client", "prometheus-client", "serve", shown=False),
+        Package("starlette", "starlette", "serve", shown=False),
+        Package("uvicorn", "uvicorn", "serve", shown=False),
     )
 }
 # What wheels take from the system, and Debian's packages of it.

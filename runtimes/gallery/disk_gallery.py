@@ -366,6 +366,7 @@ def read_snapshot(root: Path, known: Mapping[SegmentEntry, Segment]) -> Snapshot
         except (OSError, InputError) as error:
             again = GalleryManifest.read(root) != manifest
             if not again or attempt == ATTEMPTS - 1:
-                reason = error if isinstance(error, InputError) else f"{error.filename}: {error.strerror}"
-                raise InputError(f"{root}: the gallery is damaged: {reason}") from error
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{error.filename}: {error.strerror}: the gallery is damaged") from error
     raise AssertionError

@@ -38,6 +38,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gallery build": ("NEW", "BUNDLE", "--images", "DATA", "--runtime", "fake"),
     "gallery add": ("NONE", "BUNDLE", "--images", "DATA"),
     "gallery search": ("NONE", "BUNDLE", "DATA"),
+    "serve": ("BUNDLE", "--runtime", "fake", "--gallery", "NONE"),
     "bench": ("BUNDLE", "--images", "DATA", "--samples", "2", "--rounds", "1", "--seconds", "1", "--limit", "8"),
 }
 # Counts of time: a larger one takes longer, and no more memory.

@@ -1,0 +1,31 @@
+"""What a server tells Prometheus of itself."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    """One server's, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = own = CollectorRegistry()
+        self.requests = Counter(
+            "edgerecall_requests", "Inference requests answered, by status code.", ["code"], registry=own
+        )
+        self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
+        self.seconds = Histogram(
+            "edgerecall_request_seconds", "From a request's last byte to its answer.", buckets=BUCKETS, registry=own
+        )
+        self.body_bytes = Histogram(
+            "edgerecall_body_bytes", "Bytes of a request.", buckets=[4**power for power in range(4, 14)], registry=own
+        )
+        self.waiting = Gauge("edgerecall_images_waiting", "Images that wait or are at work.", registry=own)
+        self.golden = Gauge(
+            "edgerecall_golden_holds",
+            "1 while the sealed golden embeddings come out on this machine, else 0.",
+            registry=own,
+        )
+        self.rows = Gauge("edgerecall_gallery_rows", "Rows of the gallery.", registry=own)

@@ -1,0 +1,343 @@
+"""`edgerecall serve` over the wire: the protocol's routes, the same embeddings as a loaded model, limits and ends."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from served import Client, serving
+
+import edgerecall as package
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.preprocess.images import decode_rgb
+from edgerecall.runtimes.preprocess.pipeline import preprocess_file
+
+Make = Callable[..., Bundle]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+OneLine = Callable[..., None]
+
+
+def photographs(data: Path, count: int) -> list[Path]:
+    return sorted(data.glob("*_final/*.JPG"))[:count]
+
+
+def as_bytes(*images: bytes) -> tuple[dict[str, Any], bytes]:
+    """Encoded images as an input whose elements stand behind the JSON."""
+    tail = b"".join(struct.pack("<I", len(image)) + image for image in images)
+    told = {"name": "image", "datatype": "BYTES", "shape": [len(images)], "parameters": {"binary_data_size": len(tail)}}
+    return told, tail
+
+
+def embedding_of(answer: dict[str, Any], tail: bytes) -> np.ndarray:
+    """The output `embedding`, float32, however it came."""
+    at = 0
+    for one in answer["outputs"]:
+        size = one.get("parameters", {}).get("binary_data_size", 0)
+        if one["name"] == "embedding":
+            values = np.frombuffer(tail[at : at + size], "<f4") if size else np.asarray(one["data"], np.float32)
+            return values.reshape(one["shape"])
+        at += size
+    raise AssertionError(answer)
+
+
+def test_what_it_says_of_itself(server: Client) -> None:
+    assert server.get("/v2")[0] == 200 and b"binary_tensor_data" in server.get("/v2")[1]
+    for path in (
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/bundle/ready",
+        "/v2/models/bundle/versions/1/ready",
+    ):
+        assert server.get(path)[0] == 200, path
+    told = json.loads(server.get("/v2/models/bundle")[1])
+    assert [one["name"] for one in told["inputs"]] == ["image", "pixels", "tensor"]
+    assert told["outputs"] == [{"name": "embedding", "datatype": "FP32", "shape": [-1, 16]}]
+    assert told["inputs"][2]["shape"] == [-1, 3, 64, 64]
+    for path, code in (("/v2/models/other", 404), ("/v2/models/bundle/versions/2", 404), ("/nothing", 404)):
+        assert server.get(path)[0] == code
+    assert server.get("/v2/models/bundle/infer")[0] == 405
+
+
+def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Path, tmp_path: Path) -> None:
+    paths = photographs(data, 4)
+    with package.load(tmp_path / "bundle", runtime="fake") as model:
+        expected = model.embed_images(paths)
+        preprocess = model.spec.preprocess
+    encoded = [path.read_bytes() for path in paths]
+    given, tail = as_bytes(*encoded)
+    code, answer, behind = server.infer({"id": "a", "inputs": [given]}, tail)
+    assert code == 200 and answer["id"] == "a" and answer["model_name"] == "bundle" and behind == b""
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected)
+
+    binary = {"inputs": [given], "outputs": [{"name": "embedding", "parameters": {"binary_data": True}}]}
+    code, answer, behind = server.infer(binary, tail)
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected)
+    assert len(behind) == 4 * 16 * 4
+    code, answer, behind = server.infer({"inputs": [given], "parameters": {"binary_data_output": True}}, tail)
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected)
+
+    texts = [base64.b64encode(one).decode() for one in encoded]
+    code, answer, behind = server.infer(
+        {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2, 2], "data": [texts[:2], texts[2:]]}]}
+    )
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected)
+
+    pixels = decode_rgb(encoded[0], preprocess.decode.exif, "image")
+    shape = list(pixels.shape)
+    given = {"name": "pixels", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": pixels.nbytes}}
+    code, answer, behind = server.infer({"inputs": [given]}, pixels.tobytes())
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected[:1])
+
+    tensor = np.stack([preprocess_file(path, preprocess) for path in paths])
+    size = {"binary_data_size": tensor.nbytes}
+    given = {"name": "tensor", "datatype": "FP32", "shape": list(tensor.shape), "parameters": size}
+    code, answer, behind = server.infer({"inputs": [given]}, tensor.tobytes())
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected)
+    given = {"name": "tensor", "datatype": "FP32", "shape": [1, 3, 64, 64], "data": tensor[0].ravel().tolist()}
+    code, answer, behind = server.infer({"inputs": [given]})
+    np.testing.assert_array_equal(embedding_of(answer, behind), expected[:1])
+
+
+def test_sixteen_clients(server: Client, data: Path, tmp_path: Path) -> None:
+    paths = photographs(data, 36)
+    with package.load(tmp_path / "bundle", runtime="fake") as model:
+        expected = model.embed_images(paths)
+
+    def ask(index: int) -> np.ndarray:
+        given, tail = as_bytes(paths[index].read_bytes())
+        code, answer, behind = server.infer({"inputs": [given]}, tail)
+        assert code == 200
+        return embedding_of(answer, behind)[0]
+
+    order = [index % 36 for index in range(200)]
+    with ThreadPoolExecutor(16) as pool:
+        found = np.stack(list(pool.map(ask, order)))
+    np.testing.assert_array_equal(found, expected[order])
+    told = server.get("/metrics")[1].decode()
+    assert 'edgerecall_requests_total{code="200"} 200.0' in told and "edgerecall_images_total 200.0" in told
+    assert "edgerecall_golden_holds 1.0" in told and "edgerecall_images_waiting 0.0" in told
+
+
+def test_neighbours(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> None:
+    fake_bundle()
+    lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
+    edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
+    name, label = (data / "test_list.txt").read_text().splitlines()[5].rsplit(" ", 1)
+    given, tail = as_bytes((data / name).read_bytes())
+    with serving(tmp_path, "--gallery", "g", "--top", "3") as server:
+        code, answer, _ = server.infer({"inputs": [given]}, tail)
+        told = {one["name"]: one for one in answer["outputs"]}
+        assert code == 200 and list(told) == ["embedding", "ids", "labels", "scores"]
+        assert told["ids"]["data"][0] == name and told["labels"]["data"][0] == label and told["ids"]["shape"] == [1, 3]
+        assert told["scores"]["data"][0] == pytest.approx(1, abs=1e-5)
+        asked = {"inputs": [given], "outputs": [{"name": "ids", "parameters": {"binary_data": True}}]}
+        code, answer, behind = server.infer({**asked, "parameters": {"k": 2}}, tail)
+        assert [one["name"] for one in answer["outputs"]] == ["ids"] and answer["outputs"][0]["shape"] == [1, 2]
+        (length,) = struct.unpack("<I", behind[:4])
+        assert behind[4 : 4 + length].decode() == name
+        edgerecall("gallery", "remove", "g", name, cwd=tmp_path)
+        for _ in range(50):  # the server sees it by itself
+            code, answer, _ = server.infer({"inputs": [given]}, tail)
+            if answer["outputs"][1]["data"][0] != name:
+                break
+            time.sleep(0.1)
+        assert answer["outputs"][1]["data"][0] != name
+        assert "edgerecall_gallery_rows 35.0" in server.get("/metrics")[1].decode()
+
+
+IMAGE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8="]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"inputs": [IMAGE]}, "expected a JPEG, PNG, BMP, WebP or TIFF image"),
+        ({}, "inputs: expected 1 to 16, got 0"),
+        ({"inputs": [IMAGE, IMAGE]}, "expected one of image, pixels and tensor, got 2"),
+        ({"inputs": [{**IMAGE, "datatype": "INT64"}]}, "datatype: expected FP32, UINT8, BYTES, got 'INT64'"),
+        ({"inputs": [{**IMAGE, "shape": [2]}]}, "expected 2 values for the shape, got 1"),
+        ({"inputs": [{**IMAGE, "shape": [0]}]}, "whole numbers above 0"),
+        ({"inputs": [{**IMAGE, "shape": [True]}]}, "whole numbers above 0"),
+        ({"inputs": [{**IMAGE, "data": ["*"]}]}, "expected images in base64"),
+        ({"inputs": [{**IMAGE, "data": [[1], 2]}]}, "some of its values are lists and some are not"),
+        ({"inputs": [{**IMAGE, "name": "picture"}]}, "expected one of image BYTES [-1]"),
+        ({"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 4], "data": [1, 2, 3, 4]}]}, "got pixels"),
+        ({"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1], "data": [256]}]}, "numbers from 0 to 255"),
+        ({"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": ["x"]}]}, "expected numbers"),
+        ({"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": [1]}]}, "got tensor FP32 [1]"),
+        ({"inputs": [{**IMAGE, "parameters": {"binary_data_size": 9}}]}, "binary_data_size: expected 0 to 0, got 9"),
+        ({"inputs": [IMAGE], "parameters": {"timeout": 0}}, "timeout: expected microseconds"),
+        ({"inputs": [IMAGE], "parameters": {"k": 0}}, "k: expected a whole number from 1 to 10000"),
+        ({"inputs": [IMAGE], "parameters": 3}, "parameters: expected an object"),
+        ({"inputs": [IMAGE], "id": 7}, "id: expected a text"),
+        ({"inputs": "x"}, "inputs: expected a list of objects"),
+        ({"inputs": [{**IMAGE, "shape": [65]}]}, "expected 65 values for the shape"),
+    ],
+)
+def test_bad_requests(shared_server: Client, request_: dict[str, Any], told: str) -> None:
+    code, answer, _ = shared_server.infer(request_)
+    assert code == 400 and told in answer["error"] and list(answer) == ["error"], answer
+
+
+def test_bad_bodies(shared_server: Client, data: Path) -> None:
+    path = "/v2/models/bundle/infer"
+    for body, header, told in (
+        (b"no json", {}, "the request is no JSON"),
+        (b"[]", {}, "the request is no JSON object"),
+        (b"[" * 9999, {}, "the request is no JSON"),
+        (b"\xff", {}, "not UTF-8"),
+        (b"{}", {"inference-header-content-length": "9"}, "expected 0 to 2, the body's bytes, got '9'"),
+        (b"{}", {"inference-header-content-length": "-1"}, "got '-1'"),
+    ):
+        code, answer, _ = shared_server.get(path, body, **header)
+        assert code == 400 and told in json.loads(answer)["error"], answer
+    host, port = shared_server.url.removeprefix("http://").split(":")
+    for size in (b"Content-Length: 33600000", b"Transfer-Encoding: chunked"):
+        with socket.create_connection((host, int(port))) as stream:
+            stream.sendall(b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n" + size + b"\r\n\r\n")
+            if b"chunked" in size:
+                with contextlib.suppress(OSError):  # it stops to listen
+                    for _ in range(33):
+                        stream.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
+            assert stream.recv(1000).startswith(b"HTTP/1.1 413")
+    assert shared_server.get(path, b"x", content_encoding="gzip")[0] == 415
+    image = photographs(data, 1)[0].read_bytes()
+    given, tail = as_bytes(image)
+    code, answer, _ = shared_server.infer({"inputs": [given]}, tail + b"more")
+    assert code == 400 and "4 bytes behind the last tensor belong to none" in answer["error"]
+    given, tail = as_bytes(*[image] * 65)
+    code, answer, _ = shared_server.infer({"inputs": [given]}, tail)
+    assert code == 400 and "at most 64 images, got 65" in answer["error"]
+    given, tail = as_bytes(image, b"broken")
+    code, answer, _ = shared_server.infer({"inputs": [given]}, tail)
+    assert code == 400 and "expected a JPEG" in answer["error"]
+    asked = {"inputs": [as_bytes(image)[0]], "outputs": [{"name": "ids"}]}
+    code, answer, _ = shared_server.infer(asked, as_bytes(image)[1])
+    assert code == 400 and "outputs: there is embedding, and no 'ids'" in answer["error"]
+
+
+def test_a_client_that_goes(shared_server: Client) -> None:
+    host, port = shared_server.url.removeprefix("http://").split(":")
+    for text in (
+        b"POST /v2/models/bundle/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+        b"POST /v2/models/bundle/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"nonsense\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\n",
+    ):
+        with socket.create_connection((host, int(port))) as stream:
+            stream.sendall(text)
+    assert shared_server.get("/v2/health/ready")[0] == 200
+
+
+def test_queue_and_time_are_bounded(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
+    fake_bundle(sleep_ms=700)
+    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    with serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "20") as server:
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda _: server.infer({"inputs": [given]}, tail), range(6)))
+        codes = sorted(code for code, _, _ in found)
+        assert codes.count(503) >= 3 and codes.count(200) >= 2 and set(codes) == {200, 503}
+        refused = next(answer for code, answer, _ in found if code == 503)
+        assert "images wait already, at most 2 may" in refused["error"]
+        body = json.dumps({"inputs": [IMAGE], "parameters": {"timeout": 1}}).encode()
+        assert server.get("/v2/models/bundle/infer", body)[0] in (400, 504)
+        code, answer, _ = server.infer({"inputs": [given], "parameters": {"timeout": 50_000}}, tail)
+        assert code == 504 and "not done within 0.05 s" in answer["error"]
+        assert "edgerecall_images_waiting 0.0" in server.get("/metrics")[1].decode()
+        assert server.infer({"inputs": [given]}, tail)[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_taken_is_answered_before_it_ends(tmp_path: Path, data: Path, fake_bundle: Make, number: int) -> None:
+    fake_bundle(sleep_ms=800)
+    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    with serving(tmp_path, "--replicas", "1") as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.infer, {"inputs": [given]}, tail)
+        time.sleep(0.4)
+        assert server.stop(number) == 0
+        assert answer.result()[0] == 200
+
+
+def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
+    fake_bundle()
+    (tmp_path / "token").write_text("a secret\n")
+    serve = ("serve", "bundle", "--runtime", "fake", "--port", "0")
+    one_line(edgerecall(*serve, "--token-file", "token", cwd=tmp_path), 2, "8 characters or more, without spaces")
+    (tmp_path / "token").write_text("secret-token\n")
+    with serving(tmp_path, "--token-file", "token") as server:
+        assert server.get("/v2/health/ready")[0] == 200  # for probes
+        for header in ({}, {"authorization": "Bearer other"}, {"authorization": "secret-token"}):
+            assert server.get("/v2/models/bundle", **header)[0] == 401
+            assert server.get("/v2/models/bundle/infer", b"{}", **header)[0] == 401
+        assert server.get("/v2/models/bundle", authorization="Bearer secret-token")[0] == 200
+
+
+def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
+    fake_bundle(forget_after=8)  # the golden images at the start, and once more
+    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    with serving(tmp_path, "--replicas", "1", "--canary-seconds", "0.2") as server:
+        server.infer({"inputs": [given]}, tail)
+        for _ in range(100):
+            if server.get("/v2/health/ready")[0] == 503:
+                break
+            time.sleep(0.1)
+        assert server.get("/v2/models/bundle/ready")[0] == 503 and server.get("/v2/health/live")[0] == 200
+        assert "edgerecall_golden_holds 0.0" in server.get("/metrics")[1].decode()
+
+
+def test_what_is_not_served(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
+    fake_bundle(noise=0.5)
+    serve = ("serve", "bundle", "--runtime", "fake")
+    one_line(
+        edgerecall(*serve, "--port", "0", cwd=tmp_path), 1, "bundle: not served, its golden images: embeddings differ"
+    )
+    fake_bundle("good")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        used = edgerecall("serve", "good", "--runtime", "fake", "--port", str(port), cwd=tmp_path)
+        one_line(used, 2, f"cannot listen on 127.0.0.1:{port}: Address already in use")
+    one_line(edgerecall("serve", "good", "--runtime", "fake", "--key", "x", cwd=tmp_path), 2, "TLS needs both")
+    tls = edgerecall("serve", "good", "--runtime", "fake", "--certificate", "x", "--key", "x", cwd=tmp_path)
+    one_line(tls, 2, "--certificate x, --key x: ")
+    one_line(
+        edgerecall("serve", "good", "--runtime", "fake", "--gallery", "good", cwd=tmp_path), 2, "expected a gallery"
+    )
+
+
+def test_many_requests_on_one_connection(shared_server: Client) -> None:
+    host, port = shared_server.url.removeprefix("http://").split(":")
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            with socket.create_connection((host, int(port))) as stream, stream.makefile("rb") as answers:
+                for _ in range(50):
+                    stream.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert answers.readline().startswith(b"HTTP/1.1 200")
+                    length = 0
+                    while (line := answers.readline()) != b"\r\n":
+                        if line.lower().startswith(b"content-length:"):
+                            length = int(line.split(b":")[1])
+                    assert json.loads(answers.read(length)) == {"live": True}
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed

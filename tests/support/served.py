@@ -1,0 +1,70 @@
+"""A server of the fake bundle, as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgerecall.serve.protocol import HEADER_LENGTH
+
+
+@dataclass
+class Client:
+    """Asks one server."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def get(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers (in lower case) of an answer; with a body, of a POST."""
+        request = urllib.request.Request(self.url + path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read(), {k.lower(): v for k, v in answer.headers.items()}
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), {k.lower(): v for k, v in error.headers.items()}
+
+    def infer(self, request: dict[str, Any], tail: bytes = b"", **headers: str) -> tuple[int, dict[str, Any], bytes]:
+        """Status, JSON and what is behind it. tail: tensors as bytes."""
+        text = json.dumps(request).encode()
+        if tail:
+            headers[HEADER_LENGTH] = str(len(text))
+        code, body, told = self.get("/v2/models/bundle/infer", text + tail, **headers)
+        length = int(told.get(HEADER_LENGTH, len(body)))
+        return code, json.loads(body[:length]), body[length:]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Asks it to end; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: object) -> Iterator[Client]:
+    """`edgerecall serve bundle` in a folder."""
+    command = [sys.executable, "-m", "edgerecall", "serve", "bundle", "--runtime", "fake", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        line = process.stdout.readline()
+        if not line:
+            process.wait(30)
+            raise RuntimeError(process.stderr.read())
+        yield Client(line.split(" at ")[1].split("/v2/")[0], process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
