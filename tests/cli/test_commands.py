@@ -271,7 +271,7 @@ def test_predict_with_a_plain_model(
         2,
         "det_inference_model_dir, threshold: of the reference's detection and gallery search",
     )
-    one_line(predict(edgerecall, path, data, plain, "-o", "IndexProcess={}"), 2, "IndexProcess.image_root: ")
+    one_line(predict(edgerecall, path, data, plain, "-o", "IndexProcess={}"), 2, "'IndexProcess.image_root' is missing")
     told = predict(edgerecall, path, data / "mug_final", real_bundle)
     assert told.returncode == 0 and "RecPreProcess of the config is not used" in told.stderr
     assert "(resize against resize_short)" in told.stderr and told.stderr.count("\n") == 1
