@@ -69,7 +69,8 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        return prefix + record.getMessage()
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return prefix + record.getMessage() + trace
 
 
 @contextmanager

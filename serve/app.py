@@ -8,12 +8,15 @@ import hmac
 import json
 import logging
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,7 +31,9 @@ LOGGER = logging.getLogger("edgerecall.serve")
 EXTENSIONS = ["binary_tensor_data"]
 RETRY_S = 1
 SMALL = 1 << 16  # bytes, that are read or written in passing
+LOOK_S = 120.0  # in which the golden images are embedded, at most
 Result = TypeVar("Result")
+Answer = Callable[[Request], Awaitable[Response]]
 REFRESH_S = 1.0  # between two looks at whether the gallery was written
 
 
@@ -53,9 +58,9 @@ class Settings:
 class Refused(Exception):
     """A request that is not answered: the status code, and why."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, **headers: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.headers = code, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class Server:
@@ -63,7 +68,7 @@ class Server:
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self.service, self.settings, self.metrics = service, settings, Metrics()
-        self.ready = True
+        self.healthy = True
         model = "/v2/models/{name}"
         routes = [
             Route("/v2", self.about_server),
@@ -74,10 +79,12 @@ class Server:
         for prefix in (model, model + "/versions/{version}"):
             routes += [
                 Route(prefix, self.guarded(self.about_model)),
-                Route(prefix + "/ready", self.guarded(self.model_ready)),
-                Route(prefix + "/infer", self.guarded(self.infer), methods=["POST"]),
+                Route(prefix + "/ready", self.guarded(self.model_ready, token=False)),
+                Route(prefix + "/infer", self.counted(self.guarded(self.infer)), methods=["POST"]),
             ]
-        self.app = Starlette(routes=routes, lifespan=self.lifespan)
+        self.app = Starlette(routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: not_here})
+        self.stopping = asyncio.Event()
+        self._readers = ThreadPoolExecutor(2, "serve-read")
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -92,33 +99,53 @@ class Server:
         """The gallery, and the canary: what held when the server started must hold as long as it runs."""
         looked = -float("inf")
         while True:
-            await asyncio.to_thread(self.service.refresh)
-            if time.monotonic() - looked >= self.settings.canary_seconds:
-                looked = time.monotonic()
-                await self.look()
-            await asyncio.sleep(REFRESH_S)
+            try:
+                await asyncio.to_thread(self.service.refresh)
+                if time.monotonic() - looked >= self.settings.canary_seconds:
+                    looked = time.monotonic()
+                    await self.look()
+            except Exception:
+                LOGGER.exception("not ready: the look at the golden images or the gallery failed")
+                self.healthy = False
+            await asyncio.sleep(min(REFRESH_S, self.settings.canary_seconds))
 
     async def look(self) -> None:
         """Whether the golden embeddings come out as sealed."""
+        look = asyncio.to_thread(self.service.golden_problem, self.settings.runtime, self.settings.quantisation)
         try:
-            problem = await asyncio.to_thread(
-                self.service.golden_problem, self.settings.runtime, self.settings.quantisation
-            )
+            problem = await asyncio.wait_for(look, LOOK_S)
+        except asyncio.TimeoutError:
+            problem = f"not embedded within {LOOK_S} s"
         except EdgeRecallError as error:
             problem = str(error)
-        if problem and self.ready:
+        if problem and self.healthy:
             LOGGER.error("not ready: the golden images: %s", problem)
-        self.ready = problem is None
+        self.healthy = problem is None
 
-    def guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """An answer for those who have the token, of the model there is; every failure a line of JSON."""
+    @property
+    def ready(self) -> bool:
+        """Whether a replica answers, and all rightly as far as was looked."""
+        return self.healthy and self.service.alive > 0
+
+    def counted(self, answer: Answer) -> Answer:
+        """An answer, told to Prometheus by its code."""
+
+        async def counted(request: Request) -> Response:
+            response = await answer(request)
+            self.metrics.requests.labels(str(response.status_code)).inc()
+            return response
+
+        return counted
+
+    def guarded(self, answer: Answer, token: bool = True) -> Answer:
+        """An answer of the model there is; every failure a line of JSON. token: for those alone who have it."""
 
         async def guarded(request: Request) -> Response:
             try:
-                self.check(request)
+                self.check(request, token)
                 return await answer(request)
             except Refused as refused:
-                return failed(refused.code, str(refused))
+                return failed(refused.code, str(refused), refused.headers)
             except InputError as error:
                 return failed(400, str(error))
             except Busy as error:
@@ -133,13 +160,13 @@ class Server:
 
         return guarded
 
-    def check(self, request: Request) -> None:
+    def check(self, request: Request, token: bool) -> None:
         """Refused without the token, or for a model that is not here."""
-        token = self.settings.token
-        if token is not None:
-            given = request.headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                raise Refused(401, "expected the header 'Authorization: Bearer TOKEN'")
+        if token and self.settings.token is not None:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(given.encode(), self.settings.token.encode())
+            if scheme.lower() != "bearer" or not same:
+                raise Refused(401, "expected the header 'Authorization: Bearer TOKEN'", www_authenticate="Bearer")
         name = request.path_params["name"]
         if name != self.settings.name:
             raise Refused(404, f"no model {name!r:.80} here: there is {self.settings.name!r}")
@@ -176,24 +203,22 @@ class Server:
 
     async def infer(self, request: Request) -> Response:
         """Images in, embeddings or neighbours out."""
-        began, code = time.perf_counter(), 500
-        try:
-            body = await self.body(request)
-            self.metrics.body_bytes.observe(len(body))
-            began = time.perf_counter()
-            asked = await aside(len(body), read_request, body, request.headers.get(HEADER_LENGTH))
+        body = await self.body(request)
+        self.metrics.body_bytes.observe(len(body))
+        with self.metrics.seconds.time():
+            most = self.service.limits.images
+            asked = await self.aside(len(body), read_request, body, request.headers.get(HEADER_LENGTH), most)
             outputs = await self.service.infer(asked)
-            size = outputs["embedding"].nbytes
-            text, headers = await aside(size, write_response, asked, self.settings.name, outputs)
-            self.metrics.images.inc(len(outputs["embedding"]))
-            code = 200
-            return Response(text, headers=headers)
-        except (InputError, Refused, Busy, TooLate) as error:
-            code = {Busy: 503, TooLate: 504}.get(type(error), getattr(error, "code", 400))
-            raise
-        finally:
-            self.metrics.requests.labels(str(code)).inc()
-            self.metrics.seconds.observe(time.perf_counter() - began)
+            size = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
+            text, headers = await self.aside(size, write_response, asked, self.settings.name, outputs)
+        self.metrics.images.inc(len(outputs["embedding"]))
+        return Response(text, headers=headers)
+
+    async def aside(self, size: int, work: Callable[..., Result], *arguments: object) -> Result:
+        """Work on so many bytes, in a thread of its own where the others would notice."""
+        if size < SMALL:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
 
     async def body(self, request: Request) -> bytes:
         """The request's body, within the limits of size and time."""
@@ -212,23 +237,33 @@ class Server:
                     raise Refused(413, f"a request has at most {most} bytes")
             return bytes(body)
 
+        reading, stopping = asyncio.ensure_future(read()), asyncio.ensure_future(self.stopping.wait())
         try:
-            return await asyncio.wait_for(read(), self.settings.body_seconds)
-        except asyncio.TimeoutError:
-            raise Refused(408, f"the body did not come within {self.settings.body_seconds:g} s") from None
+            await asyncio.wait({reading, stopping}, timeout=self.settings.body_seconds, return_when=FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            if self.stopping.is_set():
+                raise Refused(503, "the server is stopping", retry_after=str(RETRY_S), connection="close")
+            raise Refused(408, f"the body did not come within {self.settings.body_seconds:g} s", connection="close")
+        finally:
+            reading.cancel()
+            stopping.cancel()
 
     async def tell_metrics(self, request: Request) -> Response:
         """For Prometheus."""
         self.metrics.waiting.set(self.service.waiting)
-        self.metrics.golden.set(float(self.ready))
+        self.metrics.golden.set(float(self.healthy))
+        self.metrics.replicas.set(self.service.alive)
         if self.service.gallery is not None:
+            self.metrics.gallery.set(float(self.service.gallery_problem is None))
             self.metrics.rows.set(len(self.service.gallery))
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def aside(size: int, work: Callable[..., Result], *arguments: object) -> Result:
-    """Work on so many bytes, in a thread of its own where the others would notice."""
-    return work(*arguments) if size < SMALL else await asyncio.to_thread(work, *arguments)
+async def not_here(request: Request, error: Exception) -> Response:
+    """What has no route, or not that method, as the protocol's error object."""
+    code = error.status_code if isinstance(error, HTTPException) else 500
+    return failed(code, f"{request.method} {request.url.path}: {'no such route' if code == 404 else 'not allowed'}")
 
 
 def as_json(value: object, code: int = 200) -> Response:

@@ -17,7 +17,10 @@ class Metrics:
         )
         self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
         self.seconds = Histogram(
-            "edgerecall_request_seconds", "From a request's last byte to its answer.", buckets=BUCKETS, registry=own
+            "edgerecall_request_seconds",
+            "From a request's last byte, where it came, to its answer.",
+            buckets=BUCKETS,
+            registry=own,
         )
         self.body_bytes = Histogram(
             "edgerecall_body_bytes", "Bytes of a request.", buckets=[4**power for power in range(4, 14)], registry=own
@@ -28,4 +31,6 @@ class Metrics:
             "1 while the sealed golden embeddings come out on this machine, else 0.",
             registry=own,
         )
+        self.replicas = Gauge("edgerecall_replicas", "Replicas of the model that answer.", registry=own)
+        self.gallery = Gauge("edgerecall_gallery_readable", "1 while the gallery is served as it is.", registry=own)
         self.rows = Gauge("edgerecall_gallery_rows", "Rows of the gallery.", registry=own)

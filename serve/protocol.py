@@ -49,11 +49,14 @@ class InferRequest:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def read_request(body: bytes, header_length: str | None) -> InferRequest:
-    """A request from outside. InputError, a line, for what the protocol does not allow."""
+def read_request(body: bytes, header_length: str | None, most_images: int) -> InferRequest:
+    """A request from outside. InputError, a line, for what the protocol does not allow, and for more images than
+    `most_images`.
+    """
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        digits = header_length.isascii() and header_length.isdigit() and len(header_length) < 12
+        if not digits or int(header_length) > len(body):
             raise InputError(f"{HEADER_LENGTH}: expected 0 to {len(body)}, the body's bytes, got {header_length!r:.40}")
         length = int(header_length)
     try:
@@ -63,21 +66,24 @@ def read_request(body: bytes, header_length: str | None) -> InferRequest:
     if not isinstance(data, dict):
         raise InputError("the request is no JSON object")
     parameters = _object(data, "parameters")
+    binary = bool(parameters.get("binary_data_output", False))
     outputs = {}
     for one in _objects(data, "outputs", least=0):
-        name = _text(one, "name")
-        outputs[name] = bool(_object(one, "parameters").get("binary_data", False))
+        asked = _object(one, "parameters")
+        if "classification" in asked:
+            raise InputError("classification: this model gives no classes")
+        outputs[_text(one, "name")] = bool(asked.get("binary_data", binary))
     tail, at = body[length:], 0
     inputs = []
     for one in _objects(data, "inputs", least=1):
-        given, at = _given(one, tail, at)
+        given, at = _given(one, tail, at, most_images)
         inputs.append(given)
     if at != len(tail):
         raise InputError(f"{len(tail) - at} bytes behind the last tensor belong to none")
     identity = data.get("id")
     if identity is not None and (not isinstance(identity, str) or len(identity) > ID_LENGTH):
         raise InputError(f"id: expected a text of at most {ID_LENGTH} characters")
-    return InferRequest(identity, tuple(inputs), outputs, bool(parameters.get("binary_data_output", False)), parameters)
+    return InferRequest(identity, tuple(inputs), outputs, binary, parameters)
 
 
 def _object(data: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def _text(data: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _given(data: Mapping[str, Any], tail: bytes, at: int) -> tuple[Given, int]:
+def _given(data: Mapping[str, Any], tail: bytes, at: int, most_images: int) -> tuple[Given, int]:
     """An input, and where the next one's bytes begin."""
     name, datatype, shape = _text(data, "name"), _text(data, "datatype"), data.get("shape")
     if (
@@ -119,6 +125,9 @@ def _given(data: Mapping[str, Any], tail: bytes, at: int) -> tuple[Given, int]:
     count = 1
     for side in shape:
         count *= side
+    images = count if datatype == BYTES else shape[0] if len(shape) == MOST_AXES else 1
+    if images > most_images:
+        raise InputError(f"a request has at most {most_images} images, got {images}")
     size = _object(data, "parameters").get("binary_data_size")
     if size is not None:
         if type(size) is not int or not 0 <= size <= len(tail) - at:
@@ -155,7 +164,14 @@ def _numbers(name: str, flat: list[Any], datatype: str) -> Tensor:
     if datatype == "UINT8" and not all(0 <= one <= 255 for one in flat):
         raise InputError(f"{name}: data: expected numbers from 0 to 255")
     with np.errstate(over="ignore"):
-        return np.asarray(flat, np.float64).astype(DTYPES[datatype])
+        return finite(name, np.asarray(flat, np.float64).astype(DTYPES[datatype]))
+
+
+def finite(name: str, values: Tensor) -> Tensor:
+    """Values, InputError unless all are finite."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{name}: data: a value is not finite, or too large for FP32")
+    return values
 
 
 def _decoded(name: str, text: Any) -> bytes:
@@ -186,7 +202,7 @@ def _array(name: str, raw: bytes, datatype: str, shape: Sequence[int], count: in
     dtype = DTYPES[datatype]
     if len(raw) != count * dtype.itemsize:
         raise InputError(f"{name}: expected {count * dtype.itemsize} bytes for the shape, got {len(raw)}")
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return finite(name, np.frombuffer(raw, dtype)).reshape(shape)
 
 
 def write_response(
@@ -205,14 +221,14 @@ def write_response(
         is_text = isinstance(value, list)
         shape = [len(value), len(value[0]) if value else 0] if isinstance(value, list) else list(value.shape)
         one: dict[str, Any] = {"name": name, "datatype": BYTES if is_text else "FP32", "shape": shape}
-        if binary or request.binary:
+        if binary:
             raw = _joined(value) if isinstance(value, list) else np.ascontiguousarray(value, "<f4").tobytes()
             one["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
         else:
             one["data"] = [text for row in value for text in row] if isinstance(value, list) else value.ravel().tolist()
         told.append(one)
-    answer: dict[str, Any] = {"model_name": model, "outputs": told}
+    answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": told}
     if request.id is not None:
         answer["id"] = request.id
     text = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()

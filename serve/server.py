@@ -14,7 +14,8 @@ import uvicorn
 from ..runtimes.core.errors import InputError
 from .app import Server
 
-GRACE_S = 30  # for requests under way, when it is told to stop
+GRACE_S = 5  # beyond a request's own time, when it is told to stop
+HEADER_BYTES = 1 << 16  # of a request's headers, at most
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,17 @@ class Listen:
 
 def bound(listen: Listen) -> socket.socket:
     """A socket at the address. InputError where it cannot be had."""
+    if not listen.host:
+        raise InputError("--host: expected an address, got nothing")
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((listen.host, listen.port))
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # the last two of a name that is none
         found.close()
-        raise InputError(f"cannot listen on {listen.host}:{listen.port}: {error.strerror}") from error
+        reason = error.strerror if isinstance(error, OSError) else "no address"
+        raise InputError(f"cannot listen on {listen.host}:{listen.port}: {reason}") from error
     return found
 
 
@@ -47,7 +51,7 @@ def check_tls(listen: Listen) -> None:
         raise InputError("TLS needs both: --certificate and --key")
     if listen.certificate is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.certificate, listen.key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.certificate, listen.key, lambda: "")
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"--certificate {listen.certificate}, --key {listen.key}: {error}") from error
 
@@ -60,8 +64,10 @@ def serve(server: Server, listen: Listen, started: Callable[[str], object]) -> N
             server.app,
             log_level="warning",
             access_log=False,
-            limit_concurrency=listen.connections,
-            timeout_graceful_shutdown=GRACE_S,
+            http="h11",  # which bounds headers
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            limit_concurrency=listen.connections + 1,  # it counts the one that asks
+            timeout_graceful_shutdown=int(server.service.limits.seconds) + GRACE_S,
             ssl_certfile=listen.certificate,
             ssl_keyfile=listen.key,
             server_header=False,
@@ -77,6 +83,10 @@ def serve(server: Server, listen: Listen, started: Callable[[str], object]) -> N
                 await super().startup(sockets)
                 if self.started:
                     started(f"{scheme}://{address}:{port}")
+
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                server.stopping.set()
+                await super().shutdown(sockets)
 
         with contextlib.suppress(KeyboardInterrupt):  # as which the signal comes again, after all is answered
             Told(config).run([socket_])

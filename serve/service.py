@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle.bundle import Bundle
-from ..runtimes.core.errors import InputError
+from ..runtimes.core.errors import ImageError, InputError
 from ..runtimes.embed.model import EmbeddingModel, golden_tensors
 from ..runtimes.embed.verify import check_problem, compare
 from ..runtimes.gallery.disk_gallery import DiskGallery
@@ -24,6 +25,7 @@ LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
 EMBEDDING = "embedding"
 MOST_FOUND = 10_000
+MOST_TOLD = 100_000
 Outputs = dict[str, Any]
 
 
@@ -60,6 +62,7 @@ class Service:
         self.bundle, self.model, self.gallery, self.limits = bundle, model, gallery, limits
         self.waiting = 0
         self._pool = ThreadPoolExecutor(model.replicas, "serve")
+        self.gallery_problem: str | None = None
         self._written: tuple[int, int] | None = None
         if gallery is not None:
             gallery.require_model(bundle)
@@ -72,26 +75,46 @@ class Service:
             self.gallery.close()
 
     def refresh(self) -> None:
-        """Sees what was written to the gallery since. What it cannot read is logged, and the rows stay those before."""
+        """Sees what was written to the gallery since. What cannot be read, or is another model's, is logged once, and
+        the rows stay those before.
+        """
         if self.gallery is None:
             return
         try:
             found = (self.gallery.root / FILE).stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
-                self.gallery.refresh()
                 self._written = written
+                self.gallery = DiskGallery(self.gallery.root, model=self.bundle)
+            self.gallery_problem = None
         except (OSError, InputError) as error:
-            LOGGER.error("the gallery cannot be read again: %s", error)
+            if str(error) != self.gallery_problem:
+                LOGGER.error("the gallery is served as it was: %s", error)
+            self.gallery_problem = str(error)
+
+    @property
+    def alive(self) -> int:
+        """Replicas that still answer."""
+        return sum(predictor.alive for predictor in self.model.pool.predictors)
 
     def golden_problem(self, runtime: str, quantisation: str) -> str | None:
-        """What is wrong with the golden images' embeddings as this machine computes them; None where they hold."""
+        """What is wrong with the golden images' embeddings as this machine computes them, by any of the replicas; None
+        where they hold.
+        """
         _, _, reference = self.bundle.golden()
         tensors = golden_tensors(self.bundle)
-        with self.model.pool.borrow() as predictor:
-            raw = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
-            precision = predictor.info.precision or "fp32"
-        return check_problem(compare(raw, reference, runtime, precision, quantisation))
+        seen: set[int] = set()
+        for _ in range(4 * self.model.replicas):  # each takes its turn, also while others are at work
+            with self.model.pool.borrow() as predictor:
+                if id(predictor) not in seen:
+                    seen.add(id(predictor))
+                    raw = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
+                    precision = predictor.info.precision or "fp32"
+                    if problem := check_problem(compare(raw, reference, runtime, precision, quantisation)):
+                        return problem
+            if len(seen) == self.model.replicas:
+                break
+        return None
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
@@ -117,21 +140,19 @@ class Service:
     async def infer(self, request: InferRequest) -> Outputs:
         """The outputs asked for. InputError, Busy, TooLate."""
         limit = self._seconds(request.parameters)
-        top = self._top(request.parameters)
         if len(request.inputs) != 1:
             raise InputError(f"inputs: expected one of {IMAGE}, {PIXELS} and {TENSOR}, got {len(request.inputs)}")
+        names = [one["name"] for one in self.outputs]
+        if unknown := [name for name in request.outputs if name not in names]:
+            raise InputError(f"outputs: there is {', '.join(names)}, and no {unknown[0]!r:.60}")
         images = self._images(request.inputs[0])
-        if len(images) > self.limits.images:
-            raise InputError(f"a request has at most {self.limits.images} images, got {len(images)}")
+        top = self._top(request.parameters, len(images))
         if self.waiting + len(images) > self.limits.queue:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
-        self.waiting += len(images)
         try:
             return await asyncio.wait_for(self._answer(images, request.outputs, top), limit)
         except asyncio.TimeoutError:
             raise TooLate(f"not done within {limit:g} s") from None
-        finally:
-            self.waiting -= len(images)
 
     def _seconds(self, parameters: Mapping[str, Any]) -> float:
         asked = parameters.get("timeout")  # in microseconds, as Triton has it
@@ -141,10 +162,12 @@ class Service:
             raise InputError(f"timeout: expected microseconds, a whole number above 0, got {asked!r:.40}")
         return min(asked / 1e6, self.limits.seconds)
 
-    def _top(self, parameters: Mapping[str, Any]) -> int:
+    def _top(self, parameters: Mapping[str, Any], images: int) -> int:
         top = parameters.get("k", self.limits.top)
         if type(top) is not int or not 1 <= top <= MOST_FOUND:
             raise InputError(f"k: expected a whole number from 1 to {MOST_FOUND}, got {top!r:.40}")
+        if top * images > MOST_TOLD:
+            raise InputError(f"k: at most {MOST_TOLD} rows for all images of a request, got {top} for {images}")
         return top
 
     def _images(self, given: Given) -> list[Any] | NDArray[np.float32]:
@@ -166,30 +189,57 @@ class Service:
         return await self._outputs(await self._embed(images), asked, top)
 
     async def _embed(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
-        loop = asyncio.get_running_loop()
         if isinstance(images, np.ndarray):
-            parts = [images[i : i + self.model.batch_size] for i in range(0, len(images), self.model.batch_size)]
-            jobs: list[asyncio.Future[Any]] = [
-                loop.run_in_executor(self._pool, self.model.embed_tensors, part) for part in parts
-            ]
-            return np.asarray(np.concatenate(await asyncio.gather(*jobs)))
-        jobs = [asyncio.wrap_future(self.model.submit(image)) for image in images]
+            size = self.model.batch_size
+            parts = [images[start : start + size] for start in range(0, len(images), size)]
+            futures = [self._pool.submit(self.model.embed_tensors, part) for part in parts]
+            rows = await self._all(futures, [len(part) for part in parts])
+            return np.asarray(np.concatenate(rows))
+        return np.asarray(np.stack(await self._all([self.model.submit(image) for image in images], [1] * len(images))))
+
+    async def _all(self, futures: Sequence[Future[Any]], images: Sequence[int]) -> list[Any]:
+        """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
+        loop = asyncio.get_running_loop()
+
+        def free(count: int) -> None:
+            self.waiting -= count
+
+        for future, count in zip(futures, images, strict=True):
+            self.waiting += count
+            future.add_done_callback(lambda _, count=count: later(loop, free, count))  # type: ignore[misc]
+        jobs = [asyncio.wrap_future(future) for future in futures]
         try:
-            return np.asarray(np.stack(await asyncio.gather(*jobs)))
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
+            return await asyncio.gather(*jobs)
+        except ImageError as error:
+            failed = [
+                at for at, job in enumerate(jobs) if job.done() and not job.cancelled() and job.exception() is error
+            ]
+            raise ImageError(f"image {failed[0]}: {str(error).removeprefix('the image: ')}") from error
+        finally:
+            for future in futures:
+                future.cancel()
 
     async def _outputs(self, embeddings: NDArray[np.float32], asked: Mapping[str, bool], top: int) -> Outputs:
         outputs: Outputs = {EMBEDDING: embeddings}
         if self.gallery is None or (asked and set(asked) == {EMBEDDING}):
             return outputs
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._pool, self.gallery.search, embeddings, top)
-        width = min((len(matches) for matches in found), default=0)
-        outputs["ids"] = [[one.id for one in matches[:width]] for matches in found]
-        outputs["labels"] = [[one.label or "" for one in matches[:width]] for matches in found]
-        outputs["scores"] = np.asarray([[one.similarity for one in matches[:width]] for matches in found], np.float32)
-        outputs["scores"] = outputs["scores"].reshape(len(found), width)
-        return outputs
+        return {**outputs, **await loop.run_in_executor(self._pool, neighbours, self.gallery, embeddings, top)}
+
+
+def neighbours(gallery: DiskGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
+    """The nearest rows of each embedding, as many for all as the one with the fewest has."""
+    found = gallery.search(embeddings, top)
+    width = min((len(matches) for matches in found), default=0)
+    scores = np.asarray([[one.similarity for one in matches[:width]] for matches in found], np.float32)
+    return {
+        "ids": [[one.id for one in matches[:width]] for matches in found],
+        "labels": [[one.label or "" for one in matches[:width]] for matches in found],
+        "scores": scores.reshape(len(found), width),
+    }
+
+
+def later(loop: asyncio.AbstractEventLoop, work: Callable[[int], None], count: int) -> None:
+    """Calls in a loop's own thread, unless it has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--connections", default=512, show_default=True, type=click.IntRange(1, 100_000), help="At the same time."
 )
-@click.option(
-    "--token-file", type=PATH, help="Answer only who brings the token in this file ('Authorization: Bearer')."
-)
+@click.option("--token-file", type=PATH, help="Embed only for who brings this file's token ('Authorization: Bearer').")
 @click.option(
     "--canary-seconds",
     default=60.0,
@@ -62,6 +61,9 @@ def command(bundle: Path, gallery: Path | None, **given: Any) -> int:
     from ...serve.service import Limits, Service
 
     opened = Bundle.open(bundle)
+    name = given["name"] or bundle.resolve().name
+    if not name or "/" in name:
+        raise InputError(f"--name: expected a text without '/', got {name!r:.80}")
     listen = Listen(given["host"], given["port"], given["certificate"], given["key"], given["connections"])
     check_tls(listen)
     token = None if given["token_file"] is None else read_token(given["token_file"])
@@ -75,13 +77,9 @@ def command(bundle: Path, gallery: Path | None, **given: Any) -> int:
         quantisation=quantisation,
     )
     limits = Limits(given["queue"], given["images"], given["seconds"], given["top"])
-    service = Service(opened, model, found, limits)
-    try:
+    with model, contextlib.closing(Service(opened, model, found, limits)) as service:
         if problem := service.golden_problem(given["runtime"], quantisation):
             raise RuntimeFailed(f"{bundle}: not served, its golden images: {problem}")
-        name = given["name"] or bundle.resolve().name
-        if not name or "/" in name:
-            raise InputError(f"--name: expected a text without '/', got {name!r:.80}")
         settings = Settings(
             name,
             version("edgerecall"),
@@ -93,8 +91,6 @@ def command(bundle: Path, gallery: Path | None, **given: Any) -> int:
         )
         setup_logging(console(stderr=True))
         serve(Server(service, settings), listen, lambda url: click.echo(f"{name} at {url}/v2/models/{name}"))
-    finally:
-        service.close()
     return 0
 
 

@@ -22,6 +22,8 @@ from served import Client, serving
 
 import edgerecall as package
 from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.gallery.disk_gallery import DiskGallery
+from edgerecall.runtimes.gallery.identity import identity_of
 from edgerecall.runtimes.preprocess.images import decode_rgb
 from edgerecall.runtimes.preprocess.pipeline import preprocess_file
 
@@ -67,8 +69,9 @@ def test_what_it_says_of_itself(server: Client) -> None:
     assert told["outputs"] == [{"name": "embedding", "datatype": "FP32", "shape": [-1, 16]}]
     assert told["inputs"][2]["shape"] == [-1, 3, 64, 64]
     for path, code in (("/v2/models/other", 404), ("/v2/models/bundle/versions/2", 404), ("/nothing", 404)):
-        assert server.get(path)[0] == code
-    assert server.get("/v2/models/bundle/infer")[0] == 405
+        assert server.get(path)[0] == code and list(json.loads(server.get(path)[1])) == ["error"]
+    code, answer, _ = server.get("/v2/models/bundle/infer")
+    assert code == 405 and "not allowed" in json.loads(answer)["error"]
 
 
 def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Path, tmp_path: Path) -> None:
@@ -86,7 +89,10 @@ def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Pat
     code, answer, behind = server.infer(binary, tail)
     np.testing.assert_array_equal(embedding_of(answer, behind), expected)
     assert len(behind) == 4 * 16 * 4
-    code, answer, behind = server.infer({"inputs": [given], "parameters": {"binary_data_output": True}}, tail)
+    own = [{"name": "embedding", "parameters": {"binary_data": False}}]
+    asked = {"inputs": [given], "parameters": {"binary_data_output": True}}
+    assert server.infer({**asked, "outputs": own}, tail)[2] == b""
+    code, answer, behind = server.infer(asked, tail)
     np.testing.assert_array_equal(embedding_of(answer, behind), expected)
 
     texts = [base64.b64encode(one).decode() for one in encoded]
@@ -184,7 +190,10 @@ IMAGE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8="
         ({"inputs": [IMAGE], "parameters": 3}, "parameters: expected an object"),
         ({"inputs": [IMAGE], "id": 7}, "id: expected a text"),
         ({"inputs": "x"}, "inputs: expected a list of objects"),
-        ({"inputs": [{**IMAGE, "shape": [65]}]}, "expected 65 values for the shape"),
+        ({"inputs": [{**IMAGE, "shape": [65]}]}, "at most 64 images, got 65"),
+        ({"inputs": [{**IMAGE, "shape": [64]}]}, "expected 64 values for the shape"),
+        ({"inputs": [{"name": "tensor", "datatype": "FP32", "shape": [1], "data": [1e300]}]}, "a value is not finite"),
+        ({"inputs": [IMAGE], "outputs": [{"name": "x", "parameters": {"classification": 3}}]}, "gives no classes"),
     ],
 )
 def test_bad_requests(shared_server: Client, request_: dict[str, Any], told: str) -> None:
@@ -201,12 +210,13 @@ def test_bad_bodies(shared_server: Client, data: Path) -> None:
         (b"\xff", {}, "not UTF-8"),
         (b"{}", {"inference-header-content-length": "9"}, "expected 0 to 2, the body's bytes, got '9'"),
         (b"{}", {"inference-header-content-length": "-1"}, "got '-1'"),
+        (b"{}", {"inference-header-content-length": "9" * 5000}, "expected 0 to 2, the body's bytes"),
     ):
         code, answer, _ = shared_server.get(path, body, **header)
         assert code == 400 and told in json.loads(answer)["error"], answer
     host, port = shared_server.url.removeprefix("http://").split(":")
     for size in (b"Content-Length: 33600000", b"Transfer-Encoding: chunked"):
-        with socket.create_connection((host, int(port))) as stream:
+        with socket.create_connection((host, int(port)), 30) as stream:
             stream.sendall(b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n" + size + b"\r\n\r\n")
             if b"chunked" in size:
                 with contextlib.suppress(OSError):  # it stops to listen
@@ -223,7 +233,7 @@ def test_bad_bodies(shared_server: Client, data: Path) -> None:
     assert code == 400 and "at most 64 images, got 65" in answer["error"]
     given, tail = as_bytes(image, b"broken")
     code, answer, _ = shared_server.infer({"inputs": [given]}, tail)
-    assert code == 400 and "expected a JPEG" in answer["error"]
+    assert code == 400 and answer["error"].startswith("image 1: expected a JPEG")
     asked = {"inputs": [as_bytes(image)[0]], "outputs": [{"name": "ids"}]}
     code, answer, _ = shared_server.infer(asked, as_bytes(image)[1])
     assert code == 400 and "outputs: there is embedding, and no 'ids'" in answer["error"]
@@ -237,38 +247,81 @@ def test_a_client_that_goes(shared_server: Client) -> None:
         b"nonsense\r\n\r\n",
         b"GET /v2 HTTP/1.1\r\n",
     ):
-        with socket.create_connection((host, int(port))) as stream:
+        with socket.create_connection((host, int(port)), 30) as stream:
             stream.sendall(text)
+    shared_server.wait_for('edgerecall_requests_total{code="499"} 2.0')
     assert shared_server.get("/v2/health/ready")[0] == 200
+    assert shared_server.metric("edgerecall_images_waiting 0.0")
 
 
 def test_queue_and_time_are_bounded(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
-    fake_bundle(sleep_ms=700)
+    fake_bundle(sleep_ms=1500)
     given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
-    with serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "20") as server:
-        with ThreadPoolExecutor(6) as pool:
-            found = list(pool.map(lambda _: server.infer({"inputs": [given]}, tail), range(6)))
-        codes = sorted(code for code, _, _ in found)
-        assert codes.count(503) >= 3 and codes.count(200) >= 2 and set(codes) == {200, 503}
-        refused = next(answer for code, answer, _ in found if code == 503)
-        assert "images wait already, at most 2 may" in refused["error"]
-        body = json.dumps({"inputs": [IMAGE], "parameters": {"timeout": 1}}).encode()
-        assert server.get("/v2/models/bundle/infer", body)[0] in (400, 504)
+    with (
+        serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "60") as server,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first = [pool.submit(server.infer, {"inputs": [given]}, tail) for _ in range(2)]
+        server.wait_for("edgerecall_images_waiting 2.0")
+        code, answer, _ = server.infer({"inputs": [given]}, tail)
+        assert code == 503 and "2 images wait already, at most 2 may" in answer["error"]
+        assert [one.result()[0] for one in first] == [200, 200]
+        server.wait_for("edgerecall_images_waiting 0.0")
         code, answer, _ = server.infer({"inputs": [given], "parameters": {"timeout": 50_000}}, tail)
         assert code == 504 and "not done within 0.05 s" in answer["error"]
-        assert "edgerecall_images_waiting 0.0" in server.get("/metrics")[1].decode()
+        assert server.metric("edgerecall_images_waiting 1.0")  # until the inference has ended
+        server.wait_for("edgerecall_images_waiting 0.0")
         assert server.infer({"inputs": [given]}, tail)[0] == 200
+
+
+def test_one_bad_tensor_ends_the_others(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
+    fake_bundle(sleep_ms=100)
+    tensor = np.zeros((32, 3, 64, 64), np.float32)
+    size = {"binary_data_size": tensor.nbytes}
+    given = {"name": "tensor", "datatype": "FP32", "shape": list(tensor.shape), "parameters": size}
+    with serving(tmp_path, "--replicas", "1") as server:
+        asked = {"inputs": [given], "parameters": {"timeout": 300_000}}
+        assert server.infer(asked, tensor.tobytes())[0] == 504
+        server.wait_for("edgerecall_images_waiting 0.0", 2)  # those that had not begun are not computed
+        tensor[5, 0, 0, 0] = np.nan
+        code, answer, _ = server.infer({"inputs": [given]}, tensor.tobytes())
+        assert code == 400 and "a value is not finite" in answer["error"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_taken_is_answered_before_it_ends(tmp_path: Path, data: Path, fake_bundle: Make, number: int) -> None:
-    fake_bundle(sleep_ms=800)
+    fake_bundle(sleep_ms=2000)
     given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
     with serving(tmp_path, "--replicas", "1") as server, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.infer, {"inputs": [given]}, tail)
-        time.sleep(0.4)
-        assert server.stop(number) == 0
-        assert answer.result()[0] == 200
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 30) as half:  # whose body never comes
+            half.sendall(b"POST /v2/models/bundle/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+            answer = pool.submit(server.infer, {"inputs": [given]}, tail)
+            server.wait_for("edgerecall_images_waiting 1.0")
+            began = time.monotonic()
+            assert server.stop(number) == 0
+            assert time.monotonic() - began < 25  # and not the time that a body has
+            assert answer.result()[0] == 200 and half.recv(100).startswith(b"HTTP/1.1 503")
+
+
+def test_another_models_gallery_is_not_served(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> None:
+    bundle = fake_bundle()
+    lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
+    edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
+    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    other = identity_of(bundle)
+    other = other.model_copy(update={"golden": tuple(tuple(-x for x in row) for row in other.golden)})
+    with serving(tmp_path, "--gallery", "g", "--top", "1") as server:
+        before = server.infer({"inputs": [given]}, tail)[1]
+        with (
+            DiskGallery(tmp_path / "g", writable=True) as gallery,
+            DiskGallery.create(tmp_path / "new", 16, model=other) as new,
+        ):
+            new.add(["wrong"], np.ones((1, 16), np.float32))
+            gallery.take_over(new)
+        server.wait_for("edgerecall_gallery_readable 0.0")
+        assert server.infer({"inputs": [given]}, tail)[1] == before
+        assert "another model: cosine of the golden embeddings down to -1" in server.log.read_text()
 
 
 def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
@@ -279,10 +332,14 @@ def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: O
     (tmp_path / "token").write_text("secret-token\n")
     with serving(tmp_path, "--token-file", "token") as server:
         assert server.get("/v2/health/ready")[0] == 200  # for probes
+        for path in ("/v2", "/metrics", "/v2/health/live", "/v2/models/bundle/ready"):  # probes have none
+            assert server.get(path)[0] == 200
         for header in ({}, {"authorization": "Bearer other"}, {"authorization": "secret-token"}):
-            assert server.get("/v2/models/bundle", **header)[0] == 401
+            code, _, told = server.get("/v2/models/bundle", **header)
+            assert code == 401 and told["www-authenticate"] == "Bearer"
             assert server.get("/v2/models/bundle/infer", b"{}", **header)[0] == 401
-        assert server.get("/v2/models/bundle", authorization="Bearer secret-token")[0] == 200
+        for scheme in ("Bearer", "bearer"):
+            assert server.get("/v2/models/bundle", authorization=f"{scheme} secret-token")[0] == 200
 
 
 def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
@@ -290,12 +347,10 @@ def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path
     given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
     with serving(tmp_path, "--replicas", "1", "--canary-seconds", "0.2") as server:
         server.infer({"inputs": [given]}, tail)
-        for _ in range(100):
-            if server.get("/v2/health/ready")[0] == 503:
-                break
-            time.sleep(0.1)
+        server.wait_for("edgerecall_golden_holds 0.0")
+        assert "not ready: the golden images: embeddings differ" in server.log.read_text()
+        assert server.get("/v2/health/ready")[0] == 503
         assert server.get("/v2/models/bundle/ready")[0] == 503 and server.get("/v2/health/live")[0] == 200
-        assert "edgerecall_golden_holds 0.0" in server.get("/metrics")[1].decode()
 
 
 def test_what_is_not_served(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
@@ -310,6 +365,11 @@ def test_what_is_not_served(tmp_path: Path, fake_bundle: Make, edgerecall: Run, 
         used = edgerecall("serve", "good", "--runtime", "fake", "--port", str(port), cwd=tmp_path)
         one_line(used, 2, f"cannot listen on 127.0.0.1:{port}: Address already in use")
     one_line(edgerecall("serve", "good", "--runtime", "fake", "--key", "x", cwd=tmp_path), 2, "TLS needs both")
+    one_line(
+        edgerecall("serve", "good", "--runtime", "fake", "--host", "", cwd=tmp_path), 2, "--host: expected an address"
+    )
+    nowhere = edgerecall("serve", "good", "--runtime", "fake", "--host", "é..x", cwd=tmp_path)
+    one_line(nowhere, 2, "cannot listen on é..x:8080: no address")
     tls = edgerecall("serve", "good", "--runtime", "fake", "--certificate", "x", "--key", "x", cwd=tmp_path)
     one_line(tls, 2, "--certificate x, --key x: ")
     one_line(
@@ -323,7 +383,7 @@ def test_many_requests_on_one_connection(shared_server: Client) -> None:
 
     def ask() -> None:
         try:
-            with socket.create_connection((host, int(port))) as stream, stream.makefile("rb") as answers:
+            with socket.create_connection((host, int(port)), 30) as stream, stream.makefile("rb") as answers:
                 for _ in range(50):
                     stream.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
                     assert answers.readline().startswith(b"HTTP/1.1 200")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ class Client:
     """Asks one server."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    log: Path
 
     def get(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers (in lower case) of an answer; with a body, of a POST."""
@@ -43,6 +45,17 @@ class Client:
         length = int(told.get(HEADER_LENGTH, len(body)))
         return code, json.loads(body[:length]), body[length:]
 
+    def metric(self, line: str) -> bool:
+        """Whether the metrics have a line."""
+        return f"\n{line}\n" in self.get("/metrics")[1].decode()
+
+    def wait_for(self, line: str, seconds: float = 30.0) -> None:
+        """Until the metrics have a line."""
+        end = time.monotonic() + seconds
+        while not self.metric(line):
+            assert time.monotonic() < end, f"{line}, in:\n{self.get('/metrics')[1].decode()}"
+            time.sleep(0.05)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to end; its exit code."""
         self.process.send_signal(number)
@@ -53,18 +66,20 @@ class Client:
 def serving(folder: Path, *arguments: object) -> Iterator[Client]:
     """`edgerecall serve bundle` in a folder."""
     command = [sys.executable, "-m", "edgerecall", "serve", "bundle", "--runtime", "fake", "--port", "0"]
-    process = subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    log = folder / "server.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [*command, *map(str, arguments)], stdout=stream, stderr=stream, cwd=folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
     try:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        if not line:
-            process.wait(30)
-            raise RuntimeError(process.stderr.read())
-        yield Client(line.split(" at ")[1].split("/v2/")[0], process)
+        end = time.monotonic() + 60
+        while " at http" not in log.read_text():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.05)
+        yield Client(log.read_text().split(" at ")[1].split("/v2/")[0], process, log)
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait(30)
