@@ -124,7 +124,9 @@ def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) ->
 @click.option("-o", "--override", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value.")
 @click.option("--strict", is_flag=True, help="End at the first bad image.")
 def index(config_path: Path, overrides: tuple[str, ...], strict: bool) -> int:
-    """What a config's IndexProcess says, build_gallery style: a new gallery in index_dir, or rows added or removed."""
+    """Do what a config's IndexProcess says.
+
+    As PP-ShiTu's build_gallery: a new gallery in index_dir, or rows added or removed."""
     from ...runtimes.core.config import apply_overrides, read_yaml, validate
     from ...runtimes.core.errors import ImageError
     from ...runtimes.embed.predict_config import ignored_preprocess
@@ -192,7 +194,9 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
 @click.option("--format", "kind", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="End at the first bad image.")
 def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
-    """The nearest rows of GALLERY to each of the IMAGES, exactly; BUNDLE is the model that the gallery was built by."""
+    """Find the rows nearest to each image.
+
+    Exactly, over all rows. BUNDLE is the model that GALLERY was built by."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import ImageError, InputError
     from ...runtimes.core.text import readable
@@ -227,7 +231,7 @@ def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) 
 @click.argument("gallery", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def info(gallery: Path, as_json: bool) -> int:
-    """What GALLERY holds."""
+    """Tell what GALLERY holds."""
     from ...runtimes.core.text import readable
     from ...runtimes.gallery.gallery import Gallery
 
@@ -261,7 +265,7 @@ def info(gallery: Path, as_json: bool) -> int:
 @click.argument("gallery", type=PATH)
 @click.option("--label", "labels", multiple=True, help="Only rows with this label; may be given several times.")
 def list_rows(gallery: Path, labels: tuple[str, ...]) -> int:
-    """GALLERY's rows, a JSON object a line: id, label, metadata."""
+    """Print its rows as lines of JSON: id, label, metadata."""
     from ...runtimes.gallery.gallery import Gallery
 
     with Gallery.open(gallery) as opened:
@@ -288,7 +292,9 @@ def compact(gallery: Path) -> int:
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH, required=False)
 def verify(gallery: Path, bundle: Path | None) -> int:
-    """Whether GALLERY's files are as they were written and hold what they should; and, with BUNDLE, are its model's."""
+    """Check GALLERY's files and what is in them.
+
+    They must be as they were written and hold what they should; and, with BUNDLE, come from its model."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.gallery.check import problems
     from ...runtimes.gallery.gallery import Gallery

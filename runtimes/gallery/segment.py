@@ -210,7 +210,9 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 def _read_removed(path: Path, rows: int) -> NDArray[np.uint8]:
     size = path.stat().st_size
     if size != (rows + 7) // 8 or not path.is_file():
-        raise InputError(f"{path}: expected {(rows + 7) // 8} bytes, a bit for each row, got {size}")
+        raise InputError(
+            f"{path}: expected {(rows + 7) // 8} bytes, a bit for each row, got {size}: the gallery is damaged"
+        )
     return np.fromfile(path, np.uint8)
 
 
