@@ -135,11 +135,13 @@ benchmarks: setup
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/gallery.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compressed.py --rows 200000
 	$(BIN)/python benchmarks/xbm_loss.py
 	$(BIN)/python benchmarks/encode.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/serving.py --images 100 --rounds 3
 	$(BIN)/python benchmarks/threads.py
 
 # The documentation's site, into build/site: it needs neither the package nor a compiler.
