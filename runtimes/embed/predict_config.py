@@ -61,12 +61,19 @@ class RecGlobal(Frozen):
     @model_validator(mode="before")
     @classmethod
     def said_otherwise_here(cls, data: Any) -> Any:
-        """Keys of the reference that have another name here, or no place."""
+        """Keys of the reference that have another name here."""
         if not isinstance(data, dict):
             return data
         if data.get("use_onnx"):
             raise ValueError("use_onnx: use 'runtime: onnxruntime', and a bundle made by 'edgerecall export'")
-        data = {key: value for key, value in data.items() if key != "use_onnx"}
+        return {key: value for key, value in data.items() if key != "use_onnx"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_search(cls, data: Any) -> Any:
+        """Keys of the reference's systems, which have no place in recognition alone."""
+        if not isinstance(data, dict):
+            return data
         if others := [key for key in data if key in OF_SEARCH or key.startswith("det_")]:
             raise ValueError(f"{', '.join(others)}: {NO_SEARCH}")
         return data

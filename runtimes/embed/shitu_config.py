@@ -26,11 +26,9 @@ class ShituGlobal(RecGlobal):
 
     @model_validator(mode="before")
     @classmethod
-    def said_otherwise_here(cls, data: Any) -> Any:
-        """Keys of the reference that have another name here."""
-        if isinstance(data, dict) and data.get("use_onnx"):
-            raise ValueError("use_onnx: use 'runtime: onnxruntime', and a bundle made by 'edgerecall export'")
-        return {key: value for key, value in data.items() if key != "use_onnx"} if isinstance(data, dict) else data
+    def without_search(cls, data: Any) -> Any:
+        """They have their place here."""
+        return data
 
 
 class IndexProcess(Frozen):

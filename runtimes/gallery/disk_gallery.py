@@ -193,7 +193,7 @@ class DiskGallery:
             if not len(ids):
                 return 0
             entries = self._without(now, old)
-            merged = self._tail(now, entries, len(ids))
+            merged = self._tail(entries, len(ids))
             kept, tail = entries[: len(entries) - merged], entries[len(entries) - merged :]
             known = [self._opened(now, one) for one in tail]
             entry = write_segment(self.root, self._name(0, "safetensors"), joined(known, new))
@@ -255,7 +255,7 @@ class DiskGallery:
         return entries
 
     @staticmethod
-    def _tail(now: Snapshot, entries: Sequence[SegmentEntry], rows: int) -> int:
+    def _tail(entries: Sequence[SegmentEntry], rows: int) -> int:
         """How many of the last segments are joined with new rows: those not much larger, so that many small changes
         neither leave many files nor write the same rows over and over.
         """
@@ -270,28 +270,25 @@ class DiskGallery:
     def _name(self, offset: int, suffix: str) -> str:
         return f"{self._now.manifest.next_file:08d}-{offset}.{suffix}"
 
-    def _commit(self, entries: tuple[SegmentEntry, ...]) -> None:
-        """Makes these the gallery's segments, and removes files that are none of it."""
+    def _commit(self, entries: tuple[SegmentEntry, ...], manifest: GalleryManifest | None = None) -> None:
+        """Makes these the gallery's segments, and removes files that are none of it. manifest: what else it says; as it
+        does by default.
+        """
         before = self._now
-        manifest = before.manifest.model_copy(
+        manifest = (manifest or before.manifest).model_copy(
             update={
                 "generation": before.manifest.generation + 1,
                 "next_file": before.manifest.next_file + 1,
                 "segments": entries,
             }
         )
-        self._now = self._replaced_by(manifest)
-        self._remove_strays()
-
-    def _replaced_by(self, manifest: GalleryManifest) -> Snapshot:
-        """Writes a manifest; what is there then."""
-        known = {segment.entry: segment for segment in self._now.segments}
         try:
-            after = Snapshot.of(self.root, manifest, known)
+            after = Snapshot.of(self.root, manifest, {segment.entry: segment for segment in before.segments})
         except OSError as error:
             raise write_error(self.root, error) from error
         manifest.write(self.root)
-        return after
+        self._now = after
+        self._remove_strays()
 
     def _opened(self, now: Snapshot, entry: SegmentEntry) -> Segment:
         return next((one for one in now.segments if one.entry == entry), None) or Segment(
@@ -302,7 +299,7 @@ class DiskGallery:
         """Becomes what another gallery is, which was made in a folder on the same disk and is of no use afterwards: in
         one step, whatever its model, storage and number of rows.
         """
-        with self._change() as now:
+        with self._change():
             entries = []
             for number, segment in enumerate(other.segments):
                 segment.require_whole()
@@ -311,15 +308,7 @@ class DiskGallery:
                 file = segment.entry.file.model_copy(update={"path": name})
                 entries.append(segment.entry.model_copy(update={"file": file}))
             synchronise_folder(self.root)
-            manifest = other.manifest.model_copy(
-                update={
-                    "generation": now.manifest.generation + 1,
-                    "next_file": now.manifest.next_file + 1,
-                    "segments": tuple(entries),
-                }
-            )
-            self._now = self._replaced_by(manifest)
-            self._remove_strays()
+            self._commit(tuple(entries), other.manifest)
 
     def _read(self) -> Snapshot:
         return read_snapshot(self.root, {one.entry: one for one in self._now.segments})
