@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -62,6 +63,17 @@ class LogFile(logging.FileHandler):
         if isinstance(error, OSError):
             raise write_error(Path(self.baseFilename), error) from error
         super().handleError(record)
+
+
+def options_of(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Options that several verbs have."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 class PlainFormatter(logging.Formatter):

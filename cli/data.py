@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import command_line, console, progress_bar
+from .console import command_line, console, options_of, progress_bar
 
 
 @click.group()
@@ -15,22 +15,18 @@ def command() -> None:
     """Make a data set, or list files for one that is there."""
 
 
-def split_options(function: Any) -> Any:
-    """The options of the two commands that write lists."""
-    options = (
-        click.option("--lists", type=click.Path(path_type=Path), help="Folder for the lists; by default FOLDER."),
-        click.option("--train-classes", type=click.IntRange(min=2), help="To train; by default half of them."),
-        click.option(
-            "--val-classes", default=0, show_default=True, type=click.IntRange(min=0), help="Of those, to validate."
-        ),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the classes drawn."),
-        click.option("--force", is_flag=True, help="Replace lists that are there."),
-        click.option("--no-file-check", is_flag=True, help="Do not look whether every listed image is there."),
-        click.option("--no-leak-check", is_flag=True, help="Do not look for training images in the other lists."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+# Of the two commands that write lists.
+SPLIT = (
+    click.option("--lists", type=click.Path(path_type=Path), help="Folder for the lists; by default FOLDER."),
+    click.option("--train-classes", type=click.IntRange(min=2), help="To train; by default half of them."),
+    click.option(
+        "--val-classes", default=0, show_default=True, type=click.IntRange(min=0), help="Of those, to validate."
+    ),
+    click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the classes drawn."),
+    click.option("--force", is_flag=True, help="Replace lists that are there."),
+    click.option("--no-file-check", is_flag=True, help="Do not look whether every listed image is there."),
+    click.option("--no-leak-check", is_flag=True, help="Do not look for training images in the other lists."),
+)
 
 
 @command.command()
@@ -56,7 +52,7 @@ def synth(folder: Path, train_classes: int, test_classes: int, images_per_class:
 @click.option(
     "--layout", help="Of the data set; by default found out: sop, grocery, cub, cars, inshop, market1501, veri."
 )
-@split_options
+@options_of(*SPLIT)
 def convert(folder: Path, layout: str | None, **given: Any) -> None:
     """Write list files for FOLDER, a published data set: train_list.txt and test_list.txt, or query and gallery.
 
@@ -71,7 +67,7 @@ def convert(folder: Path, layout: str | None, **given: Any) -> None:
 
 @command.command(name="folder")
 @click.argument("folder", type=click.Path(path_type=Path))
-@split_options
+@options_of(*SPLIT)
 def folder_command(folder: Path, **given: Any) -> None:
     """Write train_list.txt and test_list.txt for FOLDER, which has one folder of images for each class.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..console import command_line, console, progress_bar, setup_logging, share_bar
+from ..console import command_line, console, options_of, progress_bar, setup_logging, share_bar
 
 if TYPE_CHECKING:
     from ...runtimes.embed.model import EmbeddingModel
@@ -30,17 +29,6 @@ def not_empty(text: str | None) -> str | None:
     if text == "":
         raise click.BadParameter("expected a text between two columns")
     return text
-
-
-def options_of(*groups: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """Options that several verbs have."""
-
-    def decorate(function: Any) -> Any:
-        for option in reversed([one for group in groups for one in group]):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 IMAGES = (
@@ -64,7 +52,7 @@ MODEL = (
 @command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
-@options_of(IMAGES, MODEL)
+@options_of(*IMAGES, *MODEL)
 @click.option(
     "--storage",
     type=click.Choice(["float32", "float16", "int8"]),
@@ -104,7 +92,7 @@ def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any)
 @command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
-@options_of(IMAGES, MODEL)
+@options_of(*IMAGES, *MODEL)
 @click.option("--replace", is_flag=True, help="Images that are there are embedded anew.")
 @click.option("--skip", is_flag=True, help="Images that are there are left out.")
 def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) -> int:
@@ -158,16 +146,13 @@ def index(config_path: Path, overrides: tuple[str, ...], strict: bool) -> int:
 @click.option("--from", "file", type=PATH, help="Ids of a file, one a line.")
 def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: Path | None) -> int:
     """Remove rows by their IDS or labels from GALLERY."""
-    from ...runtimes.core.errors import InputError
+    from ...runtimes.core.files import read_text
     from ...runtimes.core.text import readable
     from ...runtimes.gallery.gallery import Gallery
 
     wanted = [*ids]
     if file is not None:
-        try:
-            wanted += [line for line in file.read_text(encoding="utf-8").split("\n") if line]
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--from {file}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from error
+        wanted += [line for line in read_text(file, f"--from {file}").split("\n") if line]
     if not wanted and not labels:
         raise click.UsageError("expected ids, --label or --from: what is to be removed?")
     with Gallery.open(gallery, writable=True) as target:
@@ -184,7 +169,7 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@options_of(MODEL)
+@options_of(*MODEL)
 @click.option("-k", "--top", default=5, show_default=True, type=click.IntRange(1, 10_000), help="Rows for each image.")
 @click.option("--label", "labels", multiple=True, help="Only rows with this label; may be given several times.")
 @click.option("--min-similarity", type=click.FloatRange(-1, 1), help="No row below it.")

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError
+from .files import read_text
 from .package_folders import package_folders
 from .text import one_line, readable
 
@@ -88,11 +89,7 @@ def packaged_config(path: Path) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping; one of the package's own where the file is not there."""
-    try:
-        text = packaged_config(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
-        raise InputError(f"config {path}: {reason}") from error
+    text = read_text(packaged_config(path), f"config {path}")
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise InputError(f"config {path}: expected sections (a mapping), got {type(data).__name__}")

@@ -19,6 +19,15 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "edgerecall"
 
 
+def read_text(path: Path, name: str, encoding: str = "utf-8") -> str:
+    """A text file from outside. InputError, which begins with `name`, where it cannot be read or is none."""
+    try:
+        return path.read_text(encoding=encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
+        raise InputError(f"{name}: {reason}") from error
+
+
 def write_error(path: Path, error: OSError) -> InputError:
     """An OSError while writing, as one line with the remedy."""
     reason = error.strerror or str(error)

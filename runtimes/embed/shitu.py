@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
 from ..core.errors import ImageError, InputError
-from ..core.files import sha256
+from ..core.files import read_text, sha256
 from ..core.json_text import parse_json
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.entries import entries_of_list
@@ -124,11 +124,7 @@ def read_boxes(file: Path) -> dict[str, list[Box]]:
     in pixels. InputError for anything else.
     """
     found: dict[str, list[Box]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: {getattr(error, 'strerror', None) or 'not a UTF-8 text file'}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(file, str(file)).splitlines(), 1):
         if not line.strip():
             continue
         try:

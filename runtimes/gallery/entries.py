@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import InputError
+from ..core.files import read_text
 from ..preprocess.images import find_images
 
 
@@ -36,11 +37,7 @@ def entries_of_list(file: Path, root: Path, delimiter: str | None = None) -> lis
     for training are: at the last space, or before a camera's number where every line has one. A label is the text that
     stands there. InputError for a line of one column, or an image that is listed twice.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
-        raise InputError(f"list {file}: {reason}") from error
+    text = read_text(file, f"list {file}", "utf-8-sig")
     lines = {number: line.strip() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
     if not lines:
         raise InputError(f"list {file}: expected 'path label' lines, found none")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import InputError
+from ..core.files import read_text
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,7 @@ def read_image_list(list_file: Path, root: Path, check_files: bool = True) -> Im
 
     Raises InputError with file and line for a label that is no number, a missing file, or mixed columns.
     """
-    try:
-        text = list_file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
-        raise InputError(f"list {list_file}: {reason}") from error
+    text = read_text(list_file, f"list {list_file}", "utf-8-sig")
     paths, labels, cameras = [], [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
