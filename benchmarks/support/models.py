@@ -14,6 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "benchmarks"
 FEATURES = {"ResNet50": 2048, "MobileNetV3_large_x1_0": 1280, "MobileNetV3_small_x1_0": 1280}
+SCALES = {"ResNet50": 1.0, "MobileNetV3_large_x1_0": 3.0, "MobileNetV3_small_x1_0": 3.0}  # of batch norms
 
 
 def photo(seed: int = 0) -> bytes:
@@ -41,9 +42,9 @@ def photos(count: int) -> Path:
     return folder
 
 
-def calibrate(network: Any) -> None:
+def calibrate(network: Any, scale: float) -> None:
     """Gives the batch norms statistics, without which deep random networks overflow, and a scale at which what differs
-    between images grows from layer to layer: at 1 it dies away, and only rounding is left of it.
+    between images stays from layer to layer: at 1 it dies away in MobileNetV3, and only rounding is left of it.
     """
     import paddle
     from paddle import nn
@@ -51,7 +52,7 @@ def calibrate(network: Any) -> None:
     for layer in network.sublayers():
         if isinstance(layer, nn.BatchNorm2D):
             layer._momentum = 0.5
-            layer.weight.set_value(3 * paddle.ones_like(layer.weight))
+            layer.weight.set_value(scale * paddle.ones_like(layer.weight))
     with paddle.no_grad():
         network.train()
         for seed in range(5):
@@ -78,7 +79,7 @@ def bundle_of(backbone: str) -> Path:
     config_file = ROOT / "configs" / "xbm_resnet50.yaml"
     paddle.seed(0)
     network = EmbeddingNetwork(load_config(config_file, overrides).Arch)
-    calibrate(network)
+    calibrate(network, SCALES[backbone])
     checkpoint = CACHE / f"{backbone}-random"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     paddle.save(network.state_dict(), f"{checkpoint}.pdparams")
