@@ -6,6 +6,7 @@ EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
 DOCS := build/docs-env
 TORCH := build/torch-env
+TRITON := build/triton-env
 
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
@@ -42,7 +43,7 @@ photos: setup
 	@cat $(PHOTOS)/report.md
 
 test: setup
-	@$(MAKE) --no-print-directory -j3 lint cpp-test $(TORCH)/installed
+	@$(MAKE) --no-print-directory -j3 lint cpp-test $(TORCH)/installed $(TRITON)/installed
 	@$(MAKE) --no-print-directory pytest
 
 setup:
@@ -82,7 +83,7 @@ cpp-test: setup
 	$(CMAKE) --build build/sanitized --parallel $(JOBS)
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel $(JOBS) --output-on-failure
 
-pytest: setup $(TORCH)/installed
+pytest: setup $(TORCH)/installed $(TRITON)/installed
 	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
 
@@ -152,9 +153,9 @@ docs: $(DOCS)/installed
 
 # Environments with what an extra names and nothing of the package.
 $(DOCS)/installed: ENVIRONMENT_PYTHON = $(PYTHON)
-$(TORCH)/installed: ENVIRONMENT_PYTHON = $(BIN)/python
-$(TORCH)/installed: | setup
-$(DOCS)/installed $(TORCH)/installed: build/%-env/installed: pyproject.toml
+$(TORCH)/installed $(TRITON)/installed: ENVIRONMENT_PYTHON = $(BIN)/python
+$(TORCH)/installed $(TRITON)/installed: | setup
+$(DOCS)/installed $(TORCH)/installed $(TRITON)/installed: build/%-env/installed: pyproject.toml
 	$(ENVIRONMENT_PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python scripts/extra.py $* > $(@D)/requirements.txt
 	$(@D)/bin/pip --disable-pip-version-check install -q -r $(@D)/requirements.txt

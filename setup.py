@@ -105,7 +105,7 @@ setup(
         "edgerecall": ["py.typed"],
         "edgerecall.configs": ["*.yaml"],
         "edgerecall.runtimes": ["*.pyi"],
-        "": ["*.json", "*.j2"],
+        "": ["*.json", "*.j2", "web/*"],
     },
     ext_modules=[Extension("edgerecall.runtimes._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "build_py": PackedBuild},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+STAGES = ("queue", "preprocess", "inference", "search")
 
 
 class Metrics:
@@ -13,13 +14,31 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
         self.requests = Counter(
-            "edgerecall_requests", "Inference requests answered, by status code.", ["code"], registry=own
+            "edgerecall_requests",
+            "Inference requests answered: HTTP's status code, or the name of gRPC's.",
+            ["code", "protocol"],
+            registry=own,
         )
         self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
         self.seconds = Histogram(
             "edgerecall_request_seconds",
             "From a request's last byte, where it came, to its answer.",
             buckets=BUCKETS,
+            registry=own,
+        )
+        stages = Histogram(
+            "edgerecall_stage_seconds",
+            "queue: of an image until a thread takes it. preprocess, inference: of a batch, the latter with the wait"
+            " for a replica. search: of a request's images in the gallery.",
+            ["stage"],
+            buckets=(0.0001, 0.0002, 0.0005, *BUCKETS),
+            registry=own,
+        )
+        self.stages = {name: stages.labels(name) for name in STAGES}
+        self.batch = Histogram(
+            "edgerecall_batch_images",
+            "Images of an inference.",
+            buckets=[2**power for power in range(11)],
             registry=own,
         )
         self.body_bytes = Histogram(
@@ -32,5 +51,14 @@ class Metrics:
             registry=own,
         )
         self.replicas = Gauge("edgerecall_replicas", "Replicas of the model that answer.", registry=own)
+        self.reloads = Counter(
+            "edgerecall_reloads", "Times that the model was loaded again, or was refused.", ["result"], registry=own
+        )
         self.gallery = Gauge("edgerecall_gallery_readable", "1 while the gallery is served as it is.", registry=own)
         self.rows = Gauge("edgerecall_gallery_rows", "Rows of the gallery.", registry=own)
+
+    def observe(self, stage: str, seconds: float, images: int) -> None:
+        """A stage that has ended."""
+        self.stages[stage].observe(seconds)
+        if stage == "inference":
+            self.batch.observe(images)

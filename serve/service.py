@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtimes.bundle.bundle import Bundle
-from ..runtimes.core.errors import ImageError, InputError
-from ..runtimes.embed.model import EmbeddingModel, golden_tensors
+from ..runtimes.core.errors import ImageError, InputError, RuntimeFailed
+from ..runtimes.embed.model import EmbeddingModel, Observe, golden_tensors, load
 from ..runtimes.embed.verify import check_problem, compare
 from ..runtimes.gallery.disk_gallery import DiskGallery
+from ..runtimes.gallery.identity import identity_of
 from ..runtimes.gallery.manifest import FILE
-from .protocol import Given, InferRequest
+from ..runtimes.gallery.snapshot import Match
+from .tensors import Given, InferRequest
 
 LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
@@ -54,18 +58,32 @@ class Service:
     """One model and perhaps a gallery of its embeddings, for any number of requests at once; close() it.
 
     It owns the model and the gallery. Its coroutines run in one event loop; images are decoded and embedded by the
-    model's own threads. InputError where the gallery's embeddings are another model's, RuntimeFailed where the sealed
-    golden embeddings do not come out on this machine.
+    model's own threads. InputError where the gallery's embeddings are another model's. runtime, quantisation: what
+    computes, of which artifact.
     """
 
-    def __init__(self, bundle: Bundle, model: EmbeddingModel, gallery: DiskGallery | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        model: EmbeddingModel,
+        gallery: DiskGallery | None,
+        limits: Limits,
+        runtime: str = "onnxruntime",
+        quantisation: str = "fp32",
+    ) -> None:
         self.bundle, self.model, self.gallery, self.limits = bundle, model, gallery, limits
-        self.waiting = 0
+        self.runtime, self.quantisation = runtime, quantisation
+        self.waiting = 0  # images
+        self.users = 0  # requests
+        self.observe: Observe = model.observe
+        model.observe = lambda *measured: self.observe(*measured)
+        self.identity = identity_of(bundle)
+        self._golden = golden_tensors(bundle), bundle.golden()[2]  # the folder may get another bundle
         self._pool = ThreadPoolExecutor(model.replicas, "serve")
         self.gallery_problem: str | None = None
         self._written: tuple[int, int] | None = None
         if gallery is not None:
-            gallery.require_model(bundle)
+            gallery.require_model(self.identity)
 
     def close(self) -> None:
         """Ends what waits, then the model."""
@@ -85,7 +103,7 @@ class Service:
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
                 self._written = written
-                self.gallery = DiskGallery(self.gallery.root, model=self.bundle)
+                self.gallery = DiskGallery(self.gallery.root, model=self.identity)
             self.gallery_problem = None
         except (OSError, InputError) as error:
             if str(error) != self.gallery_problem:
@@ -97,12 +115,11 @@ class Service:
         """Replicas that still answer."""
         return sum(predictor.alive for predictor in self.model.pool.predictors)
 
-    def golden_problem(self, runtime: str, quantisation: str) -> str | None:
+    def golden_problem(self) -> str | None:
         """What is wrong with the golden images' embeddings as this machine computes them, by any of the replicas; None
         where they hold.
         """
-        _, _, reference = self.bundle.golden()
-        tensors = golden_tensors(self.bundle)
+        tensors, reference = self._golden
         seen: set[int] = set()
         for _ in range(4 * self.model.replicas):  # each takes its turn, also while others are at work
             with self.model.pool.borrow() as predictor:
@@ -110,9 +127,10 @@ class Service:
                     seen.add(id(predictor))
                     raw = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
                     precision = predictor.info.precision or "fp32"
-                    if problem := check_problem(compare(raw, reference, runtime, precision, quantisation)):
+                    found = compare(raw, reference, self.runtime, precision, self.quantisation)
+                    if problem := check_problem(found):
                         return problem
-            if len(seen) == self.model.replicas:
+            if len(seen) == self.alive:
                 break
         return None
 
@@ -137,18 +155,19 @@ class Service:
             found += [*texts, {"name": "scores", "datatype": "FP32", "shape": [-1, -1]}]
         return found
 
-    async def infer(self, request: InferRequest) -> Outputs:
-        """The outputs asked for. InputError, Busy, TooLate."""
+    async def infer(self, request: InferRequest, seconds: float | None = None) -> Outputs:
+        """The outputs asked for. seconds: that its client waits, at most. InputError, Busy, TooLate."""
         limit = self._seconds(request.parameters)
         if len(request.inputs) != 1:
             raise InputError(f"inputs: expected one of {IMAGE}, {PIXELS} and {TENSOR}, got {len(request.inputs)}")
-        names = [one["name"] for one in self.outputs]
-        if unknown := [name for name in request.outputs if name not in names]:
-            raise InputError(f"outputs: there is {', '.join(names)}, and no {unknown[0]!r:.60}")
+        request.wanted(one["name"] for one in self.outputs)
         images = self._images(request.inputs[0])
         top = self._top(request.parameters, len(images))
         if self.waiting + len(images) > self.limits.queue:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
+        if not self.alive:
+            raise Busy("the model's processes have died and start again")
+        limit = limit if seconds is None else min(limit, seconds)
         try:
             return await asyncio.wait_for(self._answer(images, request.outputs, top), limit)
         except asyncio.TimeoutError:
@@ -186,16 +205,33 @@ class Service:
         raise InputError(f"expected one of {allowed}; got {given.name:.60} {given.datatype} {list(given.shape)}")
 
     async def _answer(self, images: list[Any] | NDArray[np.float32], asked: Mapping[str, bool], top: int) -> Outputs:
-        return await self._outputs(await self._embed(images), asked, top)
+        try:
+            embeddings = await self._embed(images)
+        except RuntimeFailed:
+            if not self.alive:
+                raise Busy("the model's processes have died and start again") from None
+            embeddings = await self._embed(images)  # by a replica that is left
+        return await self._outputs(embeddings, asked, top)
 
     async def _embed(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
         if isinstance(images, np.ndarray):
             size = self.model.batch_size
             parts = [images[start : start + size] for start in range(0, len(images), size)]
-            futures = [self._pool.submit(self.model.embed_tensors, part) for part in parts]
+            futures = [self._pool.submit(self._embed_tensors, part) for part in parts]
             rows = await self._all(futures, [len(part) for part in parts])
             return np.asarray(np.concatenate(rows))
         return np.asarray(np.stack(await self._all([self.model.submit(image) for image in images], [1] * len(images))))
+
+    def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self.timed("inference", len(part)):
+            return self.model.embed_tensors(part)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, images: int) -> Iterator[None]:
+        """Tells how long a stage took."""
+        began = time.perf_counter()
+        yield
+        self.observe(stage, time.perf_counter() - began, images)
 
     async def _all(self, futures: Sequence[Future[Any]], images: Sequence[int]) -> list[Any]:
         """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
@@ -224,12 +260,16 @@ class Service:
         if self.gallery is None or (asked and set(asked) == {EMBEDDING}):
             return outputs
         loop = asyncio.get_running_loop()
-        return {**outputs, **await loop.run_in_executor(self._pool, neighbours, self.gallery, embeddings, top)}
+        return {**outputs, **await loop.run_in_executor(self._pool, self._neighbours, self.gallery, embeddings, top)}
+
+    def _neighbours(self, gallery: DiskGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
+        with self.timed("search", len(embeddings)):
+            found = gallery.search(embeddings, top)
+        return as_outputs(found)
 
 
-def neighbours(gallery: DiskGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
+def as_outputs(found: Sequence[Sequence[Match]]) -> Outputs:
     """The nearest rows of each embedding, as many for all as the one with the fewest has."""
-    found = gallery.search(embeddings, top)
     width = min((len(matches) for matches in found), default=0)
     scores = np.asarray([[one.similarity for one in matches[:width]] for matches in found], np.float32)
     return {
@@ -237,6 +277,47 @@ def neighbours(gallery: DiskGallery, embeddings: NDArray[np.float32], top: int) 
         "labels": [[one.label or "" for one in matches[:width]] for matches in found],
         "scores": scores.reshape(len(found), width),
     }
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a service is made of, as often as it is made: see `edgerecall serve`."""
+
+    bundle: Path
+    gallery: Path | None
+    runtime: str
+    quantisation: str | None
+    replicas: int
+    batch_size: int
+    worker: bool
+    limits: Limits
+
+    def __call__(self) -> Service:
+        """The service of what is on disk now.
+
+        BundleError, InputError, RuntimeUnavailable; RuntimeFailed where the sealed golden embeddings do not come out on
+        this machine.
+        """
+        bundle = Bundle.open(self.bundle)
+        gallery = None if self.gallery is None else DiskGallery(self.gallery)
+        quantisation = bundle.artifact(self.runtime, quantisation=self.quantisation).quantisation
+        model = load(
+            self.bundle,
+            self.runtime,
+            worker=self.worker,
+            batch_size=self.batch_size,
+            replicas=self.replicas,
+            quantisation=quantisation,
+        )
+        with contextlib.ExitStack() as undo:
+            undo.callback(model.close)
+            service = Service(bundle, model, gallery, self.limits, self.runtime, quantisation)
+            undo.pop_all()
+            undo.callback(service.close)
+            if problem := service.golden_problem():
+                raise RuntimeFailed(f"{self.bundle}: not served, its golden images: {problem}")
+            undo.pop_all()
+        return service
 
 
 def later(loop: asyncio.AbstractEventLoop, work: Callable[[int], None], count: int) -> None:

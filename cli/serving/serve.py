@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -16,12 +17,16 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.option("--gallery", type=PATH, help="Answer with its nearest rows too.")
+@click.option("--pictures", type=PATH, help="Folder in which the gallery's ids name images, for the web page to show.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every address of this machine.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="By default the one after --port.")
+@click.option("--no-grpc", is_flag=True, help="REST alone.")
 @click.option("--name", help="Of the model in URLs; by default BUNDLE's folder.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings.")
 @click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32.")
 @click.option("--replicas", type=click.IntRange(1, 256), help="Inferences at a time; by default one for each CPU.")
+@click.option("--worker", is_flag=True, help="Replicas in processes of their own: the server outlives their death.")
 @click.option(
     "--max-batch",
     default=1,
@@ -45,53 +50,68 @@ PATH = click.Path(path_type=Path)
     type=click.FloatRange(0.1, 86_400),
     help="Between two looks at the golden images.",
 )
+@click.option("--request-log", type=PATH, help="A line of JSON for each request is added to this file; -: stdout.")
 @click.option("--certificate", type=PATH, help="PEM file, for TLS.")
 @click.option("--key", type=PATH, help="Its key.")
-def command(bundle: Path, gallery: Path | None, **given: Any) -> int:
-    """Serve BUNDLE by the Open Inference Protocol: images in, embeddings or neighbours out."""
+def command(bundle: Path, gallery: Path | None, pictures: Path | None, **given: Any) -> int:
+    """Serve BUNDLE by the Open Inference Protocol and a web page: images in, embeddings or neighbours out."""
     from importlib.metadata import version
 
-    from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.cpus import usable_cpus
-    from ...runtimes.core.errors import InputError, RuntimeFailed
-    from ...runtimes.embed.model import load
-    from ...runtimes.gallery.gallery import Gallery
-    from ...serve.app import Server, Settings
-    from ...serve.server import Listen, check_tls, serve
-    from ...serve.service import Limits, Service
+    from ...runtimes.core.errors import InputError
+    from ...serve.host import Host, Settings
+    from ...serve.listen import Listen, check_tls
+    from ...serve.server import serve
+    from ...serve.service import Limits, Opening
 
-    opened = Bundle.open(bundle)
     name = given["name"] or bundle.resolve().name
     if not name or "/" in name:
         raise InputError(f"--name: expected a text without '/', got {name!r:.80}")
-    listen = Listen(given["host"], given["port"], given["certificate"], given["key"], given["connections"])
+    if given["no_grpc"] and given["grpc_port"] is not None:
+        raise InputError("--no-grpc and --grpc-port: leave out one")
+    grpc_port = None if given["no_grpc"] else given["grpc_port"]
+    if grpc_port is None and not given["no_grpc"]:
+        grpc_port = given["port"] and given["port"] + 1
+        if grpc_port > 65535:
+            raise InputError("--port 65535 leaves none for gRPC: give --grpc-port or --no-grpc")
+    if pictures is not None and not pictures.is_dir():
+        raise InputError(f"--pictures {pictures}: expected a folder of images")
+    listen = Listen(given["host"], given["port"], grpc_port, given["certificate"], given["key"], given["connections"])
     check_tls(listen)
     token = None if given["token_file"] is None else read_token(given["token_file"])
-    found = None if gallery is None else Gallery.open(gallery, model=opened)
-    quantisation = opened.artifact(given["runtime"], quantisation=given["quantisation"]).quantisation
-    model = load(
+    make = Opening(
         bundle,
+        gallery,
         given["runtime"],
+        given["quantisation"],
         replicas=given["replicas"] or len(usable_cpus()),
         batch_size=given["max_batch"],
-        quantisation=quantisation,
+        worker=given["worker"],
+        limits=Limits(given["queue"], given["images"], given["seconds"], given["top"]),
     )
-    limits = Limits(given["queue"], given["images"], given["seconds"], given["top"])
-    with model, contextlib.closing(Service(opened, model, found, limits)) as service:
-        if problem := service.golden_problem(given["runtime"], quantisation):
-            raise RuntimeFailed(f"{bundle}: not served, its golden images: {problem}")
-        settings = Settings(
-            name,
-            version("edgerecall"),
-            given["runtime"],
-            quantisation,
-            body_bytes=given["max_body"] << 20,
-            token=token,
-            canary_seconds=given["canary_seconds"],
-        )
+    settings = Settings(name, version("edgerecall"), given["max_body"] << 20, 30.0, token, given["canary_seconds"])
+
+    def told(url: str, grpc: str | None) -> None:
+        click.echo(f"{name} at {url}/v2/models/{name}" + ("" if grpc is None else f", gRPC at {grpc}"))
+
+    with contextlib.ExitStack() as stack:
+        requests = None if given["request_log"] is None else stack.enter_context(opened(given["request_log"]))
+        host = stack.enter_context(contextlib.closing(Host(make(), settings, make, requests)))
         setup_logging(console(stderr=True))
-        serve(Server(service, settings), listen, lambda url: click.echo(f"{name} at {url}/v2/models/{name}"))
+        serve(host, listen, told, pictures)
     return 0
+
+
+def opened(file: Path) -> contextlib.AbstractContextManager[TextIO]:
+    """A file that lines are added to; -: stdout."""
+    from ...runtimes.core.errors import InputError
+
+    if str(file) == "-":
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return file.open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--request-log {file}: {error.strerror}") from error
 
 
 def read_token(file: Path) -> str:

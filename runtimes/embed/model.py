@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,7 @@ from .replicas import CLOSED, ReplicaPool, open_replicas
 BadIndex = Callable[[int, ImageError], None]
 Embedding = NDArray[np.float32]
 Embed = Callable[[NDArray[np.float32]], Embedding]
+Observe = Callable[[str, float, int], object]  # a stage, its seconds, and how many images it had
 
 
 def l2_normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,6 +49,9 @@ class EmbeddingModel:
     others use them by `pool` alone, and closing it waits for the inferences under way.
 
     predictors: replicas of one model. batch_size: images in an inference, at most. threads: of preprocessing.
+
+    observe: what is told of submitted images, from the threads that work on them: stage `queue` of each, `preprocess`
+    and `inference` (with the wait for a replica) of a micro-batch.
     """
 
     def __init__(self, spec: Spec, predictors: Sequence[Predictor], batch_size: int = 8, threads: int = 1) -> None:
@@ -55,6 +60,7 @@ class EmbeddingModel:
         self.spec = spec
         self.batch_size = batch_size
         self.pool = ReplicaPool(predictors)
+        self.observe: Observe = lambda stage, seconds, images: None
         self._threads = threads
         self._batcher: MicroBatcher[_Request] | None = None
         self._closed = False
@@ -145,10 +151,21 @@ class EmbeddingModel:
         if not wanted:
             return
         bad: dict[int, ImageError] = {}
+        began = time.perf_counter()
+        for request in wanted:
+            self.observe("queue", began - request.born, 1)
+
+        def embed(batch: NDArray[np.float32]) -> Embedding:
+            ready = time.perf_counter()
+            self.observe("preprocess", ready - began, len(wanted))
+            found = self._embed_micro_batch(batch)
+            self.observe("inference", time.perf_counter() - ready, len(batch))
+            return found
+
         try:
             images = [request.image for request in wanted]
             names = ["the image"] * len(images)
-            rows = iter(self._embed_sources(images, names, bad.__setitem__, self._embed_micro_batch))
+            rows = iter(self._embed_sources(images, names, bad.__setitem__, embed))
         except BaseException as error:
             if len(wanted) > 1 and isinstance(error, InputError | ValueError | TypeError):  # of one, not of all
                 for request in wanted:
@@ -286,6 +303,7 @@ class _Request:
 
     def __init__(self, image: Source) -> None:
         self.image = image
+        self.born = time.perf_counter()
         self.future: Future[Embedding] = Future()
 
 

@@ -7,7 +7,20 @@ from pathlib import Path
 
 MOST = 15
 SOURCE = {".cpp", ".h", ".j2", ".json", ".py"}
-FOLDERS = ("bench", "benchmarks", "cli", "cpp", "cross", "export", "python", "runtimes", "scripts", "tests", "train")
+FOLDERS = (
+    "bench",
+    "benchmarks",
+    "cli",
+    "cpp",
+    "cross",
+    "export",
+    "python",
+    "runtimes",
+    "scripts",
+    "serve",
+    "tests",
+    "train",
+)
 
 
 def test_no_folder_of_source_is_crowded(root: Path) -> None:

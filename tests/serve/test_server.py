@@ -133,7 +133,10 @@ def test_sixteen_clients(server: Client, data: Path, tmp_path: Path) -> None:
         found = np.stack(list(pool.map(ask, order)))
     np.testing.assert_array_equal(found, expected[order])
     told = server.get("/metrics")[1].decode()
-    assert 'edgerecall_requests_total{code="200"} 200.0' in told and "edgerecall_images_total 200.0" in told
+    assert (
+        'edgerecall_requests_total{code="200",protocol="rest"} 200.0' in told
+        and "edgerecall_images_total 200.0" in told
+    )
     assert "edgerecall_golden_holds 1.0" in told and "edgerecall_images_waiting 0.0" in told
 
 
@@ -249,7 +252,7 @@ def test_a_client_that_goes(shared_server: Client) -> None:
     ):
         with socket.create_connection((host, int(port)), 30) as stream:
             stream.sendall(text)
-    shared_server.wait_for('edgerecall_requests_total{code="499"} 2.0')
+    shared_server.wait_for('edgerecall_requests_total{code="499",protocol="rest"} 2.0')
     assert shared_server.get("/v2/health/ready")[0] == 200
     assert shared_server.metric("edgerecall_images_waiting 0.0")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerecall.serve.protocol import HEADER_LENGTH
+from edgerecall.serve.rest_format import HEADER_LENGTH
 
 
 @dataclass
@@ -24,6 +24,7 @@ class Client:
     """Asks one server."""
 
     url: str
+    grpc: str
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -74,11 +75,12 @@ def serving(folder: Path, *arguments: object) -> Iterator[Client]:
         )  # fmt: skip
     try:
         end = time.monotonic() + 60
-        while " at http" not in log.read_text():
+        while "gRPC at " not in log.read_text() or not log.read_text().endswith("\n"):
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(log.read_text())
             time.sleep(0.05)
-        yield Client(log.read_text().split(" at ")[1].split("/v2/")[0], process, log)
+        where = log.read_text().split(" at ")
+        yield Client(where[1].split("/v2/")[0], where[2].split()[0], process, log)
     finally:
         if process.poll() is None:
             process.kill()

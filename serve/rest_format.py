@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2, over REST: tensors as JSON or as bytes behind it.
+"""The protocol over REST: tensors as JSON or as bytes behind it.
 
 https://github.com/kserve/open-inference-protocol (rest/predict_rest.yaml) and Triton's binary tensor data extension:
 the header `Inference-Header-Content-Length` tells where the JSON ends and the tensors begin.
@@ -9,44 +9,32 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.json_text import parse_json
+from .tensors import (
+    BYTES,
+    DTYPES,
+    MOST_AXES,
+    MOST_TENSORS,
+    Given,
+    InferRequest,
+    Outputs,
+    Tensor,
+    checked_id,
+    checked_shape,
+    described,
+    finite,
+    from_bytes,
+    to_bytes,
+)
 
 HEADER_LENGTH = "inference-header-content-length"
-DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("|u1")}
-BYTES = "BYTES"
-MOST_AXES, MOST_TENSORS, ID_LENGTH = 4, 16, 256
-
-Tensor = NDArray[Any]
-Value = Tensor | list[bytes]  # BYTES as a list, in C order
-
-
-@dataclass(frozen=True)
-class Given:
-    """A tensor of a request. shape: of `value` too, where that is an array."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    value: Value
-
-
-@dataclass(frozen=True)
-class InferRequest:
-    """outputs: the names asked for, and whether each is to come as bytes; empty: all. binary: of all, by default."""
-
-    id: str | None
-    inputs: tuple[Given, ...]
-    outputs: dict[str, bool]
-    binary: bool
-    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 def read_request(body: bytes, header_length: str | None, most_images: int) -> InferRequest:
@@ -80,10 +68,7 @@ def read_request(body: bytes, header_length: str | None, most_images: int) -> In
         inputs.append(given)
     if at != len(tail):
         raise InputError(f"{len(tail) - at} bytes behind the last tensor belong to none")
-    identity = data.get("id")
-    if identity is not None and (not isinstance(identity, str) or len(identity) > ID_LENGTH):
-        raise InputError(f"id: expected a text of at most {ID_LENGTH} characters")
-    return InferRequest(identity, tuple(inputs), outputs, binary, parameters)
+    return InferRequest(checked_id(data.get("id")), tuple(inputs), outputs, binary, parameters)
 
 
 def _object(data: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -113,35 +98,21 @@ def _text(data: Mapping[str, Any], key: str) -> str:
 
 def _given(data: Mapping[str, Any], tail: bytes, at: int, most_images: int) -> tuple[Given, int]:
     """An input, and where the next one's bytes begin."""
-    name, datatype, shape = _text(data, "name"), _text(data, "datatype"), data.get("shape")
-    if (
-        not isinstance(shape, list)
-        or not 1 <= len(shape) <= MOST_AXES
-        or not all(type(side) is int and 0 < side < 1 << 31 for side in shape)
-    ):
-        raise InputError(f"{name}: shape: expected 1 to {MOST_AXES} whole numbers above 0, got {shape!r:.60}")
-    if datatype != BYTES and datatype not in DTYPES:
-        raise InputError(f"{name}: datatype: expected {', '.join((*DTYPES, BYTES))}, got {datatype!r:.40}")
-    count = 1
-    for side in shape:
-        count *= side
-    images = count if datatype == BYTES else shape[0] if len(shape) == MOST_AXES else 1
-    if images > most_images:
-        raise InputError(f"a request has at most {most_images} images, got {images}")
+    name, datatype = _text(data, "name"), _text(data, "datatype")
+    shape = checked_shape(name, datatype, data.get("shape"), most_images)
     size = _object(data, "parameters").get("binary_data_size")
     if size is not None:
         if type(size) is not int or not 0 <= size <= len(tail) - at:
             raise InputError(f"{name}: binary_data_size: expected 0 to {len(tail) - at}, got {size!r:.40}")
-        raw = tail[at : at + size]
-        value = _split(name, raw, count) if datatype == BYTES else _array(name, raw, datatype, shape, count)
-        return Given(name, datatype, tuple(shape), value), at + size
+        value = from_bytes(name, tail[at : at + size], datatype, shape)
+        return Given(name, datatype, shape, value), at + size
     listed = data.get("data")
     if not isinstance(listed, list):
         raise InputError(f"{name}: expected data, or its bytes behind the JSON with binary_data_size")
-    flat = _flat(name, listed, count)
+    flat = _flat(name, listed, math.prod(shape))
     if datatype == BYTES:
-        return Given(name, datatype, tuple(shape), [_decoded(name, one) for one in flat]), at
-    return Given(name, datatype, tuple(shape), _numbers(name, flat, datatype).reshape(shape)), at
+        return Given(name, datatype, shape, [_decoded(name, one) for one in flat]), at
+    return Given(name, datatype, shape, _numbers(name, flat, datatype).reshape(shape)), at
 
 
 def _flat(name: str, listed: list[Any], count: int) -> list[Any]:
@@ -167,13 +138,6 @@ def _numbers(name: str, flat: list[Any], datatype: str) -> Tensor:
         return finite(name, np.asarray(flat, np.float64).astype(DTYPES[datatype]))
 
 
-def finite(name: str, values: Tensor) -> Tensor:
-    """Values, InputError unless all are finite."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name}: data: a value is not finite, or too large for FP32")
-    return values
-
-
 def _decoded(name: str, text: Any) -> bytes:
     if isinstance(text, str):
         try:
@@ -183,48 +147,19 @@ def _decoded(name: str, text: Any) -> bytes:
     raise InputError(f"{name}: data: expected images in base64; send their bytes behind the JSON to save a third")
 
 
-def _split(name: str, raw: bytes, count: int) -> list[bytes]:
-    """BYTES as they are sent: each with its length, 4 bytes, little-endian, before it."""
-    found: list[bytes] = []
-    at = 0
-    while at < len(raw) and len(found) <= count:
-        size = int.from_bytes(raw[at : at + 4], "little")
-        if at + 4 > len(raw) or at + 4 + size > len(raw):
-            raise InputError(f"{name}: an element ends behind the tensor's bytes")
-        found.append(raw[at + 4 : at + 4 + size])
-        at += 4 + size
-    if len(found) != count:
-        raise InputError(f"{name}: expected {count} elements for the shape, got {len(found)}")
-    return found
-
-
-def _array(name: str, raw: bytes, datatype: str, shape: Sequence[int], count: int) -> Tensor:
-    dtype = DTYPES[datatype]
-    if len(raw) != count * dtype.itemsize:
-        raise InputError(f"{name}: expected {count * dtype.itemsize} bytes for the shape, got {len(raw)}")
-    return finite(name, np.frombuffer(raw, dtype)).reshape(shape)
-
-
-def write_response(
-    request: InferRequest, model: str, outputs: Mapping[str, Tensor | list[list[str]]]
-) -> tuple[bytes, dict[str, str]]:
+def write_response(request: InferRequest, model: str, outputs: Outputs) -> tuple[bytes, dict[str, str]]:
     """The answer's body and headers. outputs: float32 arrays, or texts by row; those asked for are sent.
 
     InputError where one is asked for that there is not.
     """
-    wanted = request.outputs or dict.fromkeys(outputs, request.binary)
-    if unknown := [name for name in wanted if name not in outputs]:
-        raise InputError(f"outputs: there is {', '.join(outputs)}, and no {unknown[0]!r:.60}")
     told, tail = [], []
-    for name, binary in wanted.items():
+    for name, binary in request.wanted(outputs).items():
         value = outputs[name]
-        is_text = isinstance(value, list)
-        shape = [len(value), len(value[0]) if value else 0] if isinstance(value, list) else list(value.shape)
-        one: dict[str, Any] = {"name": name, "datatype": BYTES if is_text else "FP32", "shape": shape}
+        datatype, shape = described(value)
+        one: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape}
         if binary:
-            raw = _joined(value) if isinstance(value, list) else np.ascontiguousarray(value, "<f4").tobytes()
-            one["parameters"] = {"binary_data_size": len(raw)}
-            tail.append(raw)
+            tail.append(to_bytes(value))
+            one["parameters"] = {"binary_data_size": len(tail[-1])}
         else:
             one["data"] = [text for row in value for text in row] if isinstance(value, list) else value.ravel().tolist()
         told.append(one)
@@ -236,8 +171,3 @@ def write_response(
         return text, {"content-type": "application/json"}
     headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
     return b"".join([text, *tail]), headers
-
-
-def _joined(rows: list[list[str]]) -> bytes:
-    encoded = [text.encode() for row in rows for text in row]
-    return b"".join(len(one).to_bytes(4, "little") + one for one in encoded)
