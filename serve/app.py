@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..runtimes.core.errors import EdgeRecallError
 from ..runtimes.core.text import readable
 from .host import EXTENSIONS, Host, Refused, Told, code_of, told_of
 from .page import Page
@@ -113,8 +114,11 @@ class App:
         return as_json([{"name": self.host.settings.name, "version": "1", "state": state, "reason": ""}])
 
     async def load(self, request: Request) -> Response:
-        """Loads the model that is on disk now."""
-        await self.host.reload()
+        """Loads the model that is on disk now; one that cannot be served is refused, as Triton does, by 400."""
+        try:
+            await self.host.reload()
+        except EdgeRecallError as error:
+            raise Refused(400, f"served as before: {error}") from error
         return as_json({})
 
     async def infer(self, request: Request) -> Response:

@@ -30,6 +30,7 @@ IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
 EMBEDDING = "embedding"
 MOST_FOUND = 10_000
 MOST_TOLD = 100_000
+DIED = "the model's processes have died and start again"
 Outputs = dict[str, Any]
 
 
@@ -166,7 +167,7 @@ class Service:
         if self.waiting + len(images) > self.limits.queue:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
         if not self.alive:
-            raise Busy("the model's processes have died and start again")
+            raise Busy(DIED)
         limit = limit if seconds is None else min(limit, seconds)
         try:
             return await asyncio.wait_for(self._answer(images, request.outputs, top), limit)
@@ -208,10 +209,17 @@ class Service:
         try:
             embeddings = await self._embed(images)
         except RuntimeFailed:
-            if not self.alive:
-                raise Busy("the model's processes have died and start again") from None
-            embeddings = await self._embed(images)  # by a replica that is left
+            embeddings = await self._embed_again(images)
         return await self._outputs(embeddings, asked, top)
+
+    async def _embed_again(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """By a replica that is left when one has died."""
+        try:
+            return await self._embed(images)
+        except RuntimeFailed:
+            if self.alive < self.model.replicas:
+                raise Busy(DIED) from None
+            raise
 
     async def _embed(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
         if isinstance(images, np.ndarray):

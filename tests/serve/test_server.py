@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served import Client, serving
+from served import Client, image_input, serving
 
 import edgerecall as package
 from edgerecall.runtimes.bundle.bundle import Bundle
@@ -34,13 +34,6 @@ OneLine = Callable[..., None]
 
 def photographs(data: Path, count: int) -> list[Path]:
     return sorted(data.glob("*_final/*.JPG"))[:count]
-
-
-def as_bytes(*images: bytes) -> tuple[dict[str, Any], bytes]:
-    """Encoded images as an input whose elements stand behind the JSON."""
-    tail = b"".join(struct.pack("<I", len(image)) + image for image in images)
-    told = {"name": "image", "datatype": "BYTES", "shape": [len(images)], "parameters": {"binary_data_size": len(tail)}}
-    return told, tail
 
 
 def embedding_of(answer: dict[str, Any], tail: bytes) -> np.ndarray:
@@ -80,7 +73,7 @@ def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Pat
         expected = model.embed_images(paths)
         preprocess = model.spec.preprocess
     encoded = [path.read_bytes() for path in paths]
-    given, tail = as_bytes(*encoded)
+    given, tail = image_input(*encoded)
     code, answer, behind = server.infer({"id": "a", "inputs": [given]}, tail)
     assert code == 200 and answer["id"] == "a" and answer["model_name"] == "bundle" and behind == b""
     np.testing.assert_array_equal(embedding_of(answer, behind), expected)
@@ -123,7 +116,7 @@ def test_sixteen_clients(server: Client, data: Path, tmp_path: Path) -> None:
         expected = model.embed_images(paths)
 
     def ask(index: int) -> np.ndarray:
-        given, tail = as_bytes(paths[index].read_bytes())
+        given, tail = image_input(paths[index].read_bytes())
         code, answer, behind = server.infer({"inputs": [given]}, tail)
         assert code == 200
         return embedding_of(answer, behind)[0]
@@ -145,7 +138,7 @@ def test_neighbours(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: R
     lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
     edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
     name, label = (data / "test_list.txt").read_text().splitlines()[5].rsplit(" ", 1)
-    given, tail = as_bytes((data / name).read_bytes())
+    given, tail = image_input((data / name).read_bytes())
     with serving(tmp_path, "--gallery", "g", "--top", "3") as server:
         code, answer, _ = server.infer({"inputs": [given]}, tail)
         told = {one["name"]: one for one in answer["outputs"]}
@@ -228,17 +221,17 @@ def test_bad_bodies(shared_server: Client, data: Path) -> None:
             assert stream.recv(1000).startswith(b"HTTP/1.1 413")
     assert shared_server.get(path, b"x", content_encoding="gzip")[0] == 415
     image = photographs(data, 1)[0].read_bytes()
-    given, tail = as_bytes(image)
+    given, tail = image_input(image)
     code, answer, _ = shared_server.infer({"inputs": [given]}, tail + b"more")
     assert code == 400 and "4 bytes behind the last tensor belong to none" in answer["error"]
-    given, tail = as_bytes(*[image] * 65)
+    given, tail = image_input(*[image] * 65)
     code, answer, _ = shared_server.infer({"inputs": [given]}, tail)
     assert code == 400 and "at most 64 images, got 65" in answer["error"]
-    given, tail = as_bytes(image, b"broken")
+    given, tail = image_input(image, b"broken")
     code, answer, _ = shared_server.infer({"inputs": [given]}, tail)
     assert code == 400 and answer["error"].startswith("image 1: expected a JPEG")
-    asked = {"inputs": [as_bytes(image)[0]], "outputs": [{"name": "ids"}]}
-    code, answer, _ = shared_server.infer(asked, as_bytes(image)[1])
+    asked = {"inputs": [image_input(image)[0]], "outputs": [{"name": "ids"}]}
+    code, answer, _ = shared_server.infer(asked, image_input(image)[1])
     assert code == 400 and "outputs: there is embedding, and no 'ids'" in answer["error"]
 
 
@@ -259,7 +252,7 @@ def test_a_client_that_goes(shared_server: Client) -> None:
 
 def test_queue_and_time_are_bounded(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
     fake_bundle(sleep_ms=1500)
-    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
     with (
         serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "60") as server,
         ThreadPoolExecutor(2) as pool,
@@ -294,7 +287,7 @@ def test_one_bad_tensor_ends_the_others(tmp_path: Path, data: Path, fake_bundle:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_taken_is_answered_before_it_ends(tmp_path: Path, data: Path, fake_bundle: Make, number: int) -> None:
     fake_bundle(sleep_ms=2000)
-    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
     with serving(tmp_path, "--replicas", "1") as server, ThreadPoolExecutor(1) as pool:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 30) as half:  # whose body never comes
@@ -311,7 +304,7 @@ def test_another_models_gallery_is_not_served(tmp_path: Path, data: Path, fake_b
     bundle = fake_bundle()
     lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
     edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
-    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
     other = identity_of(bundle)
     other = other.model_copy(update={"golden": tuple(tuple(-x for x in row) for row in other.golden)})
     with serving(tmp_path, "--gallery", "g", "--top", "1") as server:
@@ -347,7 +340,7 @@ def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: O
 
 def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
     fake_bundle(forget_after=8)  # the golden images at the start, and once more
-    given, tail = as_bytes(photographs(data, 1)[0].read_bytes())
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
     with serving(tmp_path, "--replicas", "1", "--canary-seconds", "0.2") as server:
         server.infer({"inputs": [given]}, tail)
         server.wait_for("edgerecall_golden_holds 0.0")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from edgerecall.serve.rest_format import HEADER_LENGTH
+
+
+def image_input(*images: bytes) -> tuple[dict[str, Any], bytes]:
+    """Encoded images as an input whose elements stand behind the JSON."""
+    tail = b"".join(struct.pack("<I", len(image)) + image for image in images)
+    told = {"name": "image", "datatype": "BYTES", "shape": [len(images)], "parameters": {"binary_data_size": len(tail)}}
+    return told, tail
 
 
 @dataclass
@@ -39,12 +47,19 @@ class Client:
 
     def infer(self, request: dict[str, Any], tail: bytes = b"", **headers: str) -> tuple[int, dict[str, Any], bytes]:
         """Status, JSON and what is behind it. tail: tensors as bytes."""
+        code, answer, _, behind = self.infer_with_headers(request, tail, **headers)
+        return code, answer, behind
+
+    def infer_with_headers(
+        self, request: dict[str, Any], tail: bytes = b"", **headers: str
+    ) -> tuple[int, dict[str, Any], dict[str, str], bytes]:
+        """Status, JSON, headers and what is behind it."""
         text = json.dumps(request).encode()
         if tail:
             headers[HEADER_LENGTH] = str(len(text))
         code, body, told = self.get("/v2/models/bundle/infer", text + tail, **headers)
         length = int(told.get(HEADER_LENGTH, len(body)))
-        return code, json.loads(body[:length]), body[length:]
+        return code, json.loads(body[:length]), told, body[length:]
 
     def metric(self, line: str) -> bool:
         """Whether the metrics have a line."""
