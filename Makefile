@@ -6,7 +6,7 @@ EDGERECALL := $(BIN)/edgerecall
 CONFIG := configs/demo.yaml
 DOCS := build/docs-env
 TORCH := build/torch-env
-TRITON := build/triton-env
+CLIENTS := build/clients-env
 
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
@@ -17,7 +17,7 @@ CORE = $(shell cat $(VENV)/edgerecall-cmake 2>/dev/null)
 SANITIZED = --preset sanitized $(CORE) $(if $(findstring EDGERECALL_ZIG,$(CORE)),-DEDGERECALL_SANITIZE=)
 CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
 
-.PHONY: demo photos test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
+.PHONY: demo serve photos test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
     benchmarks clean
 .DELETE_ON_ERROR:
 
@@ -28,6 +28,14 @@ demo: demo/report.md
 	@echo
 	@cat demo/report.md
 	@echo "with plots: demo/report.html; raw data: demo/bench.json"
+
+# After the demo: a page to drop a picture on, and the nearest products.
+demo/gallery/gallery.json: demo/report.md
+	@rm -rf demo/gallery
+	$(EDGERECALL) gallery build demo/gallery demo/bundle --images demo/data --list demo/data/test_list.txt
+
+serve: demo/gallery/gallery.json
+	$(EDGERECALL) serve demo/bundle --gallery demo/gallery --pictures demo/data
 
 # The same on photographs: DATA is the folder `dataset` of a clone of github.com/marcusklasson/GroceryStoreDataset.
 PHOTOS := demo/photos
@@ -43,7 +51,7 @@ photos: setup
 	@cat $(PHOTOS)/report.md
 
 test: setup
-	@$(MAKE) --no-print-directory -j3 lint cpp-test $(TORCH)/installed $(TRITON)/installed
+	@$(MAKE) --no-print-directory -j3 lint cpp-test $(TORCH)/installed $(CLIENTS)/installed
 	@$(MAKE) --no-print-directory pytest
 
 setup:
@@ -83,7 +91,7 @@ cpp-test: setup
 	$(CMAKE) --build build/sanitized --parallel $(JOBS)
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel $(JOBS) --output-on-failure
 
-pytest: setup $(TORCH)/installed $(TRITON)/installed
+pytest: setup $(TORCH)/installed $(CLIENTS)/installed
 	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
 
@@ -153,9 +161,9 @@ docs: $(DOCS)/installed
 
 # Environments with what an extra names and nothing of the package.
 $(DOCS)/installed: ENVIRONMENT_PYTHON = $(PYTHON)
-$(TORCH)/installed $(TRITON)/installed: ENVIRONMENT_PYTHON = $(BIN)/python
-$(TORCH)/installed $(TRITON)/installed: | setup
-$(DOCS)/installed $(TORCH)/installed $(TRITON)/installed: build/%-env/installed: pyproject.toml
+$(TORCH)/installed $(CLIENTS)/installed: ENVIRONMENT_PYTHON = $(BIN)/python
+$(TORCH)/installed $(CLIENTS)/installed: | setup
+$(DOCS)/installed $(TORCH)/installed $(CLIENTS)/installed: build/%-env/installed: pyproject.toml
 	$(ENVIRONMENT_PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python scripts/extra.py $* > $(@D)/requirements.txt
 	$(@D)/bin/pip --disable-pip-version-check install -q -r $(@D)/requirements.txt

@@ -8,6 +8,7 @@ import json
 import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import resources
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -33,6 +34,8 @@ class App:
     def __init__(self, host: Host, pictures: Path | None = None) -> None:
         self.host = host
         page = Page(host, pictures)
+        self.openapi = json.loads((resources.files(__package__) / "openapi.json").read_text(encoding="utf-8"))
+        self.openapi["components"]["parameters"]["name"]["schema"]["const"] = host.settings.name
         model = "/v2/models/{name}"
         routes = [
             Route("/v2", self.about_server),
@@ -41,6 +44,7 @@ class App:
             Route("/v2/repository/index", self.guarded(self.index), methods=["POST"]),
             Route("/v2/repository/models/{name}/load", self.guarded(self.load), methods=["POST"]),
             Route("/metrics", self.tell_metrics),
+            Route("/openapi.json", self.described),
             Route("/", page.index),
             Route("/page/{file}", self.guarded(page.file, token=False)),
             Route("/pictures/{id:path}", self.guarded(page.picture)),
@@ -79,6 +83,10 @@ class App:
             self.host.check_token(request.headers.get("authorization", ""))
         if "name" in request.path_params:
             self.host.check_model(request.path_params["name"], request.path_params.get("version"))
+
+    async def described(self, request: Request) -> Response:
+        """These routes, as OpenAPI."""
+        return as_json(self.openapi)
 
     async def about_server(self, request: Request) -> Response:
         """Server metadata."""
@@ -177,7 +185,8 @@ async def not_here(request: Request, error: Exception) -> Response:
     """What has no route, or not that method, as the protocol's error object."""
     code = error.status_code if isinstance(error, HTTPException) else 500
     told = f"{request.method} {request.url.path}: {'no such route' if code == 404 else 'not allowed'}"
-    return failed(Refused(code, told))
+    allowed = getattr(error, "headers", None) or {}
+    return failed(Refused(code, told, **allowed))
 
 
 def as_json(value: object, code: int = 200) -> Response:

@@ -29,7 +29,7 @@ async function about() {
   const told = await (await asked(url)).json();
   const dim = told.outputs.find((one) => one.name === "embedding").shape[1];
   const gallery = told.outputs.some((one) => one.name === "ids");
-  at("about").textContent = `${told.platform.replaceAll("_", " ")}, embeddings of ${dim} numbers${gallery ? "" : ", no gallery"}`;
+  at("about").textContent = `${told.platform.replace("edgerecall_", "").replaceAll("_", " ")}, embeddings of ${dim} numbers${gallery ? "" : ", no gallery"}`;
   return { gallery };
 }
 
@@ -88,7 +88,7 @@ function show({ ids, labels, scores }, mine) {
     told.className = "told";
     const label = told.appendChild(document.createElement("span"));
     label.className = "label";
-    label.textContent = labels[index] || "–";
+    label.textContent = labels[index];
     const name = told.appendChild(document.createElement("span"));
     name.className = "id";
     name.textContent = id;

@@ -28,3 +28,12 @@ def shared_server(data: Path, fake_bundle_in: Make, tmp_path_factory: pytest.Tem
     fake_bundle_in(folder / "bundle", sorted(data.glob("*_final/*.JPG"))[:4])
     with serving(folder) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def clients(root: Path) -> Path:
+    """Programs that ask servers, in an environment of their own: tritonclient wants another protobuf."""
+    programs = root / "build" / "clients-env" / "bin"
+    if not (programs / "st").exists():
+        pytest.fail("no tritonclient and schemathesis: run 'make build/clients-env/installed'")
+    return programs

@@ -81,7 +81,7 @@ def test_a_picture_and_what_is_nearest(
     with serving(tmp_path, "--gallery", "g", "--pictures", data) as server:
         page = browse(server.url, size)
         expect(page.locator("h1")).to_have_text("bundle")
-        expect(page.locator("#about")).to_have_text("edgerecall fake fp32, embeddings of 16 numbers")
+        expect(page.locator("#about")).to_have_text("fake fp32, embeddings of 16 numbers")
         page.set_input_files("#file", data / name)
         assert shown(page, 12)[0] == name
         expect(page.locator("#found .label").first).to_have_text(label)

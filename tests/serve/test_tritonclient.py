@@ -7,23 +7,13 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
 from served import Client
 
 import edgerecall as package
 from edgerecall.runtimes.preprocess.pipeline import preprocess_file
 
 
-@pytest.fixture(scope="session")
-def triton_python(root: Path) -> Path:
-    """An interpreter that has tritonclient, whose protobuf is not ours."""
-    python = root / "build" / "triton-env" / "bin" / "python"
-    if not python.exists():
-        pytest.fail("no tritonclient: run 'make build/triton-env/installed'")
-    return python
-
-
-def test_tritonclient(server: Client, data: Path, tmp_path: Path, root: Path, triton_python: Path) -> None:
+def test_tritonclient(server: Client, data: Path, tmp_path: Path, root: Path, clients: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     paths = [
@@ -37,7 +27,7 @@ def test_tritonclient(server: Client, data: Path, tmp_path: Path, root: Path, tr
     script = root / "tests" / "support" / "triton_client.py"
     url = server.url.removeprefix("http://")
     run = subprocess.run(
-        [triton_python, script, url, server.grpc, folder, tmp_path / "out.npz"],
+        [clients / "python", script, url, server.grpc, folder, tmp_path / "out.npz"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
