@@ -13,10 +13,12 @@ import uvicorn
 
 from ..runtimes.core.errors import EdgeRecallError
 from .app import App
+from .connection import BoundedProtocol
 from .host import Host
-from .listen import HEADER_BYTES, Listen, bound, check_tls
+from .listen import Listen, bound, check_tls
 from .rpc import RpcServer
 
+KEPT_S = 75  # that an idle connection is kept: longer than the proxies before it keep theirs
 GRACE_S = 5  # beyond a request's own time, when it is told to stop
 
 
@@ -36,8 +38,8 @@ def serve(
             app.asgi,
             log_level="warning",
             access_log=False,
-            http="h11",  # which bounds headers
-            h11_max_incomplete_event_size=HEADER_BYTES,
+            http=BoundedProtocol,
+            timeout_keep_alive=KEPT_S,
             limit_concurrency=listen.connections + 1,  # it counts the one that asks
             timeout_graceful_shutdown=longest,
             ssl_certfile=listen.certificate,
