@@ -131,9 +131,9 @@ cpp-fuzz: cpp-clang
 	    ../../cpp/tests/fuzz/corpus/$$target || exit 1; done
 
 # The stand-alone program: packed, sanitized, over ssh, and for ARM under QEMU with the core's tests. Needs the
-# cross-compiler, QEMU and sshd.
+# cross-compiler, QEMU and sshd; the web page in Chromium.
 devices: setup
-	$(BIN)/pytest -m device -n 2 --dist loadfile --no-loadscope-reorder tests/cross tests/bench tests/cpp # the longest first
+	$(BIN)/pytest -m device -n 2 --dist loadfile --no-loadscope-reorder tests/cross tests/bench tests/cpp tests/serve # the longest first
 
 # manylinux_2_28 wheels, for x86-64 and 64-bit ARM, of every CPython here that has headers, and the sdist: dist/.
 wheel: setup

@@ -1,6 +1,9 @@
-"""The server beside the library: images per second of 8 clients that send bytes, beside a loaded model over the same
-files on the same cores; and the latency of one client, alone and at half of that load. Clients share the cores with the
-server. Both take turns; medians of the rounds.
+"""The server beside the library: images per second of 8 clients that send bytes, by REST and by gRPC, beside a loaded
+model over the same files on the same cores; and the latency of one client, alone and at half of that load. Clients
+share the cores with the server; the processor time of an image tells the two apart. All take turns; medians of the
+rounds.
+
+--soak SECONDS: then 80 % of that load for so long, by both protocols, and the server's memory meanwhile.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +35,22 @@ CLIENTS = 8
 HERE = threading.local()
 
 
+@dataclass(frozen=True)
+class Place:
+    """A server: where, and its process."""
+
+    host: str
+    port: int
+    grpc: str
+    process: int
+
+
+Ask = Callable[[Place, bytes], float]
+
+
 @contextmanager
-def served(bundle: Path, runtime: str) -> Iterator[tuple[str, int]]:
-    """Host and port of a server of its own process."""
+def served(bundle: Path, runtime: str) -> Iterator[Place]:
+    """A server of its own process."""
     command = [sys.executable, "-m", "edgerecall", "serve", bundle, "--runtime", runtime, "--port", "0", "--name", "m"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -40,15 +58,15 @@ def served(bundle: Path, runtime: str) -> Iterator[tuple[str, int]]:
         line = process.stdout.readline()
         host, port = line.split("//")[1].split("/")[0].split(":")
         try:
-            yield host, int(port)
+            yield Place(host, int(port), line.split()[-1], process.pid)
         finally:
             process.terminate()
 
 
-def asked(place: tuple[str, int], image: bytes) -> float:
+def by_rest(place: Place, image: bytes) -> float:
     """Seconds of a request of one image."""
-    if not hasattr(HERE, "connection"):
-        HERE.connection = http.client.HTTPConnection(*place)
+    if getattr(HERE, "rest", None) != place:
+        HERE.rest, HERE.connection = place, http.client.HTTPConnection(place.host, place.port)
     tail = struct.pack("<I", len(image)) + image
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
     text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
@@ -63,15 +81,77 @@ def asked(place: tuple[str, int], image: bytes) -> float:
     return time.perf_counter() - began
 
 
-def paced(place: tuple[str, int], images: list[bytes], rate: float) -> list[float]:
+def by_grpc(place: Place, image: bytes) -> float:
+    """The same by gRPC, over a channel of its own."""
+    import grpc
+
+    from edgerecall.serve.grpc_messages import SERVICE, messages
+
+    if getattr(HERE, "grpc", None) != place:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.insecure_channel(place.grpc, options)
+        HERE.grpc, HERE.call = place, channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    request = messages()["ModelInferRequest"](model_name="m")
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
+    began = time.perf_counter()
+    HERE.call(request.SerializeToString())
+    return time.perf_counter() - began
+
+
+def paced(ask: Ask, place: Place, images: list[bytes], rate: float) -> list[float]:
     """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
     gaps = np.random.default_rng(0).exponential(1 / rate, len(images))
     with ThreadPoolExecutor(4 * CLIENTS) as pool:
         jobs = []
         for image, gap in zip(images, gaps, strict=True):
             time.sleep(gap)
-            jobs.append(pool.submit(asked, place, image))
+            jobs.append(pool.submit(ask, place, image))
         return [job.result() for job in jobs]
+
+
+def processor_s(process: int) -> float:
+    """Seconds that a process has computed."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(process: int) -> float:
+    """What a process holds, in MB."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@dataclass
+class Timed:
+    """Images per second and processor time of an image of rounds."""
+
+    rates: list[float]
+    milliseconds: list[float]
+
+    @property
+    def told(self) -> str:
+        rate, spent = statistics.median(self.rates[1:]), statistics.median(self.milliseconds[1:])
+        return f"{rate:.1f} images/s ({spent:.2f} ms of processor an image)"
+
+
+def timed(into: Timed, process: int, count: int, work: Callable[[], object]) -> None:
+    """One round."""
+    spent, began = processor_s(process), time.perf_counter()
+    work()
+    into.rates.append(count / (time.perf_counter() - began))
+    into.milliseconds.append(1000 * (processor_s(process) - spent) / count)
+
+
+def soak(place: Place, images: list[bytes], rate: float, seconds: float) -> None:
+    """The server's memory in ten parts of the time."""
+    asks: list[Ask] = [by_rest, by_grpc]
+    print(f"  soak at {rate:.1f} images/s, {seconds:g} s: {memory_mb(place.process):.1f} MB before", flush=True)
+    for part in range(10):
+        count = max(int(rate * seconds / 10), 1)
+        given = [images[at % len(images)] for at in range(count)]
+        found = paced(asks[part % 2], place, given, rate)
+        p50, p99 = (1000 * np.percentile(found, q) for q in (50, 99))
+        print(f"  {memory_mb(place.process):.1f} MB, p50 {p50:.1f} ms, p99 {p99:.1f} ms of {count}", flush=True)
 
 
 def main() -> None:
@@ -81,37 +161,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", default="MobileNetV3_large_x1_0,ResNet50")
     parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--soak", type=float, default=0)
     options = parser.parse_args()
     print_machine()
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
     images = [path.read_bytes() for path in paths]
     cores = len(os.sched_getaffinity(0))
+    asks: dict[str, Ask] = {"REST": by_rest, "gRPC": by_grpc}
     for network in options.networks.split(","):
         bundle = bundle_of(network)
-        library: list[float] = []
-        server: list[float] = []
+        library, servers = Timed([], []), {name: Timed([], []) for name in asks}
         with (
             edgerecall.load(bundle, options.runtime, replicas=cores, batch_size=1) as model,
             served(bundle, options.runtime) as place,
             ThreadPoolExecutor(CLIENTS) as pool,
         ):
             for _ in range(options.rounds + 1):  # the first is for warming up
-                began = time.perf_counter()
-                model.embed_images(paths)
-                library.append(len(paths) / (time.perf_counter() - began))
-                began = time.perf_counter()
-                list(pool.map(lambda image: asked(place, image), images))
-                server.append(len(images) / (time.perf_counter() - began))
-            rates = [statistics.median(values[1:]) for values in (library, server)]
-            single = [1000 * asked(place, image) for image in images[:100]]
-            loaded = [1000 * seconds for seconds in paced(place, images, rates[1] / 2)]
-        p50, p99 = np.percentile(single, 50), np.percentile(loaded, 99)
-        print(
-            f"{network}, {options.runtime}: library {rates[0]:.1f} images/s, server {rates[1]:.1f} with {CLIENTS}"
-            f" clients, {rates[1] / rates[0]:.2f} of it; one client p50 {p50:.1f} ms; at half load p99 {p99:.1f} ms,"
-            f" {p99 / p50:.1f} times as long",
-            flush=True,
-        )
+                timed(library, os.getpid(), len(paths), lambda: model.embed_images(paths))
+                for name, ask in asks.items():
+                    work = partial(ask, place)
+                    timed(servers[name], place.process, len(images), lambda w=work: list(pool.map(w, images)))
+            print(f"{network}, {options.runtime}: library {library.told}", flush=True)
+            for name, ask in asks.items():
+                ratio = statistics.median(
+                    ours / theirs for ours, theirs in zip(servers[name].rates[1:], library.rates[1:], strict=True)
+                )
+                rate = statistics.median(servers[name].rates[1:])
+                single = [1000 * ask(place, image) for image in images[:100]]
+                loaded = [1000 * seconds for seconds in paced(ask, place, images, rate / 2)]
+                p50, p99 = np.percentile(single, 50), np.percentile(loaded, 99)
+                print(
+                    f"  {name}: {servers[name].told} with {CLIENTS} clients, {ratio:.2f} of the library's (target: at"
+                    f" least 0.9); one client p50 {p50:.1f} ms; at half load p99 {p99:.1f} ms, {p99 / p50:.1f} times as"
+                    " long (target: at most 3)",
+                    flush=True,
+                )
+            if options.soak:
+                soak(place, images, 0.8 * rate, options.soak)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import threading
@@ -216,6 +217,13 @@ def test_bounds_and_deadlines(tmp_path: Path, data: Path, fake_bundle: Make) -> 
         assert refused(lambda: caller.infer(request)) == ("DEADLINE_EXCEEDED", "not done within 0.05 s")
         for code, count in (("OK", 2), ("RESOURCE_EXHAUSTED", 1)):
             assert server.metric(f'edgerecall_requests_total{{code="{code}",protocol="grpc"}} {count}.0')
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    codes = ["RESOURCE_EXHAUSTED", "OK", "OK", "DEADLINE_EXCEEDED", "CANCELLED", "DEADLINE_EXCEEDED"]
+    assert sorted(one["code"] for one in lines) == sorted(codes)
+    answered = next(one for one in lines if one["code"] == "OK")
+    assert answered["protocol"] == "grpc" and answered["images"] == 1 and answered["bytes"] > 1000
+    assert answered["seconds"] > 1.4 and answered["client"].startswith("ipv4:127.0.0.1:") and "error" not in answered
+    assert next(one for one in lines if one["code"] == codes[0])["error"].startswith("2 images wait already")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

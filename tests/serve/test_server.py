@@ -349,6 +349,32 @@ def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path
         assert server.get("/v2/models/bundle/ready")[0] == 503 and server.get("/v2/health/live")[0] == 200
 
 
+def test_what_is_logged_and_counted(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> None:
+    fake_bundle()
+    lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
+    edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
+    given, tail = image_input(*(path.read_bytes() for path in photographs(data, 3)))
+    with serving(tmp_path, "--request-log", "-", "--gallery", "g", "--max-batch", "4", "--replicas", "1") as server:
+        assert server.infer({"inputs": [given], "id": "a\nb"}, tail)[0] == 200
+        assert server.infer({"inputs": []})[0] == 400
+        server.get("/v2")
+        told = server.get("/metrics")[1].decode()
+        lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert [(one["code"], one["images"], one["id"]) for one in lines] == [("200", 3, "a\nb"), ("400", 0, None)]
+    assert lines[0]["bytes"] > len(tail) and lines[0]["client"] == "127.0.0.1" and lines[0]["protocol"] == "rest"
+    assert lines[1]["error"] == "inputs: expected 1 to 16, got 0"
+    counts = {
+        line.split()[0]: float(line.split()[1])
+        for line in told.splitlines()
+        if line.startswith(("edgerecall_stage_seconds_count", "edgerecall_batch_images_sum"))
+    }
+    batches = counts['edgerecall_stage_seconds_count{stage="inference"}']
+    assert 1 <= batches <= 3 and counts["edgerecall_batch_images_sum"] == 3
+    assert counts['edgerecall_stage_seconds_count{stage="preprocess"}'] == batches
+    assert counts['edgerecall_stage_seconds_count{stage="queue"}'] == 3
+    assert counts['edgerecall_stage_seconds_count{stage="search"}'] == 1
+
+
 def test_what_is_not_served(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
     fake_bundle(noise=0.5)
     serve = ("serve", "bundle", "--runtime", "fake")
