@@ -17,6 +17,7 @@ from typing import TextIO, TypeVar
 
 from ..runtimes.core.errors import EdgeRecallError, InputError, RuntimeFailed
 from ..runtimes.core.text import readable
+from ..runtimes.gallery.disk_gallery import DiskGallery
 from .metrics import Metrics
 from .service import Busy, Service, TooLate
 from .tensors import InferRequest, Outputs
@@ -164,7 +165,8 @@ class Host:
         metrics.replicas.set(service.alive)
         if service.gallery is not None:
             metrics.gallery.set(float(service.gallery_problem is None))
-            metrics.rows.set(len(service.gallery))
+            if isinstance(service.gallery, DiskGallery):  # a database would be asked
+                metrics.rows.set(len(service.gallery))
 
     async def watch(self) -> None:
         """The gallery, the replicas, and the canary: what held when the server started must hold as long as it runs."""

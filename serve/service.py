@@ -23,6 +23,8 @@ from ..runtimes.gallery.disk_gallery import DiskGallery
 from ..runtimes.gallery.identity import identity_of
 from ..runtimes.gallery.manifest import FILE
 from ..runtimes.gallery.snapshot import Match
+from ..runtimes.stores.interface import Store
+from ..runtimes.stores.opening import AnyGallery, open_gallery
 from .tensors import Given, InferRequest
 
 LOGGER = logging.getLogger("edgerecall.serve")
@@ -59,15 +61,14 @@ class Service:
     """One model and perhaps a gallery of its embeddings, for any number of requests at once; close() it.
 
     It owns the model and the gallery. Its coroutines run in one event loop; images are decoded and embedded by the
-    model's own threads. InputError where the gallery's embeddings are another model's. runtime, quantisation: what
-    computes, of which artifact.
+    model's own threads. runtime, quantisation: what computes, of which artifact.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         model: EmbeddingModel,
-        gallery: DiskGallery | None,
+        gallery: AnyGallery | None,
         limits: Limits,
         runtime: str = "onnxruntime",
         quantisation: str = "fp32",
@@ -83,8 +84,6 @@ class Service:
         self._pool = ThreadPoolExecutor(model.replicas, "serve")
         self.gallery_problem: str | None = None
         self._written: tuple[int, int] | None = None
-        if gallery is not None:
-            gallery.require_model(self.identity)
 
     def close(self) -> None:
         """Ends what waits, then the model."""
@@ -100,13 +99,17 @@ class Service:
         if self.gallery is None:
             return
         try:
+            if isinstance(self.gallery, Store):
+                self.gallery.known([])  # whether it answers
+                self.gallery_problem = None
+                return
             found = (self.gallery.root / FILE).stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
                 self._written = written
                 self.gallery = DiskGallery(self.gallery.root, model=self.identity)
             self.gallery_problem = None
-        except (OSError, InputError) as error:
+        except (OSError, InputError, RuntimeFailed) as error:
             if str(error) != self.gallery_problem:
                 LOGGER.error("the gallery is served as it was: %s", error)
             self.gallery_problem = str(error)
@@ -268,9 +271,14 @@ class Service:
         if self.gallery is None or (asked and set(asked) == {EMBEDDING}):
             return outputs
         loop = asyncio.get_running_loop()
-        return {**outputs, **await loop.run_in_executor(self._pool, self._neighbours, self.gallery, embeddings, top)}
+        try:
+            found = await loop.run_in_executor(self._pool, self._neighbours, self.gallery, embeddings, top)
+        except RuntimeFailed as error:
+            LOGGER.error("the gallery does not answer: %s", error)
+            raise Busy("the gallery's database does not answer") from None
+        return {**outputs, **found}
 
-    def _neighbours(self, gallery: DiskGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
+    def _neighbours(self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
         with self.timed("search", len(embeddings)):
             found = gallery.search(embeddings, top)
         return as_outputs(found)
@@ -292,7 +300,7 @@ class Opening:
     """What a service is made of, as often as it is made: see `edgerecall serve`."""
 
     bundle: Path
-    gallery: Path | None
+    gallery: Path | str | None
     runtime: str
     quantisation: str | None
     replicas: int
@@ -307,20 +315,22 @@ class Opening:
         this machine.
         """
         bundle = Bundle.open(self.bundle)
-        gallery = None if self.gallery is None else DiskGallery(self.gallery)
         quantisation = bundle.artifact(self.runtime, quantisation=self.quantisation).quantisation
-        model = load(
-            self.bundle,
-            self.runtime,
-            worker=self.worker,
-            batch_size=self.batch_size,
-            replicas=self.replicas,
-            quantisation=quantisation,
-        )
         with contextlib.ExitStack() as undo:
+            gallery = None
+            if self.gallery is not None:
+                gallery = open_gallery(self.gallery, bundle)
+                undo.callback(gallery.close)
+            model = load(
+                self.bundle,
+                self.runtime,
+                worker=self.worker,
+                batch_size=self.batch_size,
+                replicas=self.replicas,
+                quantisation=quantisation,
+            )
             undo.callback(model.close)
             service = Service(bundle, model, gallery, self.limits, self.runtime, quantisation)
-            undo.pop_all()
             undo.callback(service.close)
             if problem := service.golden_problem():
                 raise RuntimeFailed(f"{self.bundle}: not served, its golden images: {problem}")

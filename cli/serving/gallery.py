@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
+class Place(click.ParamType[Any]):
+    """A folder, or the URL of a database."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        """A text with :// stays one."""
+        return value if "://" in str(value) else Path(value)
+
+
+PLACE = Place()
+
+
 @click.group()
 def command() -> None:
     """Embeddings with ids and labels on disk: which product is this?"""
@@ -166,7 +179,7 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
 
 
 @command.command()
-@click.argument("gallery", type=PATH)
+@click.argument("gallery", type=PLACE)
 @click.argument("bundle", type=PATH)
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @options_of(*MODEL)
@@ -178,15 +191,16 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
 )
 @click.option("--format", "kind", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="End at the first bad image.")
-def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
+def search(gallery: Path | str, bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     """Find the rows nearest to each image.
 
-    Exactly, over all rows. BUNDLE is the model that GALLERY was built by."""
+    Exactly, over all rows; in a database (GALLERY is its URL) by the index that it has. BUNDLE is the model that
+    GALLERY was built by."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import ImageError, InputError
     from ...runtimes.core.text import readable
-    from ...runtimes.gallery.gallery import Gallery
     from ...runtimes.preprocess.images import find_images
+    from ...runtimes.stores.opening import open_gallery
 
     logger = setup_logging(console(stderr=True))
     paths = [path for given_path in images for path in find_images(given_path)]
@@ -197,7 +211,7 @@ def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) 
         logger.warning("skipped: %s", error)
 
     labels = given["labels"] or None
-    with Gallery.open(gallery, model=Bundle.open(bundle)) as target:
+    with open_gallery(gallery, Bundle.open(bundle)) as target:
         if labels and (unknown := sorted(set(labels) - target.labels())):
             logger.warning("no row has the label %s", readable(", ".join(unknown)))
         with load_model(bundle, given) as model:
@@ -213,36 +227,67 @@ def search(gallery: Path, bundle: Path, images: tuple[Path, ...], **given: Any) 
 
 
 @command.command()
-@click.argument("gallery", type=PATH)
+@click.argument("gallery", type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def info(gallery: Path, as_json: bool) -> int:
+def info(gallery: Path | str, as_json: bool) -> int:
     """Tell what GALLERY holds."""
     from ...runtimes.core.text import readable
-    from ...runtimes.gallery.gallery import Gallery
+    from ...runtimes.stores.interface import Store
+    from ...runtimes.stores.opening import open_gallery
 
-    with Gallery.open(gallery) as opened:
-        manifest = opened.manifest
-        facts: dict[str, Any] = {
-            "rows": len(opened),
-            "labels": len(opened.labels()),
-            "numbers of an embedding": manifest.dim,
-            "storage": manifest.storage,
-            "bytes": opened.bytes,
-            "segments": len(manifest.segments),
-            "removed rows on disk": sum(one.removed_rows for one in manifest.segments),
-            "changes": manifest.generation,
-            "edgerecall": manifest.tools.get("edgerecall"),
-            "command": manifest.command,
-        }
-        if manifest.model is not None:
-            facts["model made from"] = manifest.model.source
-            facts["preprocessing"] = [op.model_dump(mode="json") for op in manifest.model.spec.preprocess.ops]
+    with open_gallery(gallery) as opened:
+        facts: dict[str, Any] = {"rows": len(opened), "labels": len(opened.labels())}
+        facts["numbers of an embedding"] = opened.dim
+        model = opened.model if isinstance(opened, Store) else opened.manifest.model
+        if isinstance(opened, Store):
+            facts |= {"where": opened.where, "index": opened.index, "recall@10 of the index": opened.recall}
+        else:
+            manifest = opened.manifest
+            facts |= {
+                "storage": manifest.storage,
+                "bytes": opened.bytes,
+                "segments": len(manifest.segments),
+                "removed rows on disk": sum(one.removed_rows for one in manifest.segments),
+                "changes": manifest.generation,
+                "edgerecall": manifest.tools.get("edgerecall"),
+                "command": manifest.command,
+            }
+        if model is not None:
+            facts["model made from"] = model.source
+            facts["preprocessing"] = [op.model_dump(mode="json") for op in model.spec.preprocess.ops]
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return 0
     for name, value in facts.items():
         shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple)) else value
         click.echo(f"{name + ':':<26}{readable(str(shown))}")
+    return 0
+
+
+@command.command()
+@click.argument("gallery", type=PATH)
+@click.argument("url")
+@click.option("--replace", is_flag=True, help="Rows that are there are written over.")
+@click.option("--index", "with_index", is_flag=True, help="Make the database's approximate index, and measure it.")
+def push(gallery: Path, url: str, replace: bool, with_index: bool) -> int:
+    """Copy GALLERY's rows into a database.
+
+    URL: postgresql://HOST/DATABASE?table=NAME (with the extension pgvector), qdrant://HOST:6333?collection=NAME, or
+    qdrant:///FOLDER?collection=NAME. Rows that are there stay, so that an interrupted copy goes on where it was."""
+    from ...runtimes.gallery.gallery import Gallery
+    from ...runtimes.stores.interface import copy_gallery
+    from ...runtimes.stores.opening import store_at
+
+    with Gallery.open(gallery) as source:
+        manifest = source.manifest
+        with store_at(url, manifest.dim, manifest.model, command_line()) as target:
+            with progress_bar("copying", len(source)) as advance:
+                written, left = copy_gallery(source, target, replace, advance)
+            told = f"{target.where}: {written} rows copied, {left} were there, {len(target)} rows"
+            if with_index:
+                recall = target.build_index()
+                told += f"; recall@10 of the index {target.index or 'exact'}: {recall:.4f}"
+            console().print(told)
     return 0
 
 

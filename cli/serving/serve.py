@@ -10,13 +10,14 @@ from typing import Any, TextIO
 import click
 
 from ..console import console, setup_logging
+from .gallery import PLACE
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--gallery", type=PATH, help="Answer with its nearest rows too.")
+@click.option("--gallery", type=PLACE, help="A folder, or a database's URL: answer with its nearest rows too.")
 @click.option("--pictures", type=PATH, help="Folder in which the gallery's ids name images, for the web page to show.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0: every address of this machine.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
@@ -53,7 +54,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--request-log", type=PATH, help="A line of JSON for each request is added to this file; -: stdout.")
 @click.option("--certificate", type=PATH, help="PEM file, for TLS.")
 @click.option("--key", type=PATH, help="Its key.")
-def command(bundle: Path, gallery: Path | None, pictures: Path | None, **given: Any) -> int:
+def command(bundle: Path, gallery: Path | str | None, pictures: Path | None, **given: Any) -> int:
     """Serve BUNDLE by the Open Inference Protocol and a web page: images in, embeddings or neighbours out."""
     from importlib.metadata import version
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .runtimes.gallery.gallery import Gallery
     from .runtimes.gallery.snapshot import Match
     from .runtimes.predictor.interface import Predictor, RunOptions
+    from .runtimes.stores.interface import Store
+    from .runtimes.stores.opening import open_gallery
 
     __version__: str
 
@@ -37,6 +39,8 @@ _HOMES = {
     "EmbeddingModel": "embed.model",
     "Gallery": "gallery.gallery",
     "load": "embed.model",
+    "open_gallery": "stores.opening",
+    "Store": "stores.interface",
     "Match": "gallery.snapshot",
     "Predictor": "predictor.interface",
     "RunOptions": "predictor.interface",
@@ -71,8 +75,10 @@ __all__ = [
     "RuntimeFailed",
     "RuntimeUnavailable",
     "Spec",
+    "Store",
     "__version__",
     "load",
+    "open_gallery",
 ]
 
 

@@ -225,6 +225,13 @@ class DiskGallery:
             for row in np.flatnonzero(~segment.gone).tolist():
                 yield now.match(first + row, 0.0)
 
+    def stored_rows(self) -> Iterator[tuple[Match, Rows]]:
+        """Every row that is there, with its embedding as it is kept, float32 `(dim,)`."""
+        now = self._now
+        for segment, first in zip(now.segments, now.firsts.tolist(), strict=False):
+            for row in np.flatnonzero(~segment.gone).tolist():
+                yield now.match(first + row, 0.0), segment.floats(row)
+
     def known(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that are there."""
         found = self._now.rows_of(ids)

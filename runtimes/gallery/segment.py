@@ -126,6 +126,14 @@ class Segment:
             raise InputError(f"{self.path}: expected {name} in its metadata, a length: the gallery is damaged")
         return length
 
+    def floats(self, row: int) -> Rows:
+        """A row's embedding as it is kept, float32 `(dim,)`."""
+        stored = self.content.stored
+        found = stored["embeddings"][row].astype(np.float32)
+        if self.storage == "int8":
+            found = (found + stored["rest"][row] * np.float32(REST)) * stored["scales"][row]
+        return np.asarray(found, np.float32)
+
     def problem(self) -> str | None:
         """What is wrong with its files' bytes; None where they are those that were written."""
         if hashlib.sha256(self._bytes.data).hexdigest() != self.entry.file.sha256:

@@ -1,0 +1,1 @@
+"""Galleries in somebody's database: one interface over pgvector and Qdrant."""
