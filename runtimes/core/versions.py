@@ -64,6 +64,7 @@ PACKAGES = {
         Package("psycopg", "psycopg", "postgres", shown=False),
         Package("psycopg_pool", "psycopg-pool", "postgres", shown=False),
         Package("qdrant_client", "qdrant-client", "qdrant", shown=False),
+        Package("ray", "ray", "ray", (3, 15), shown=False),
         Package("prometheus_client", "prometheus-client", "serve", shown=False),
         Package("starlette", "starlette", "serve", shown=False),
         Package("uvicorn", "uvicorn", "serve", shown=False),
