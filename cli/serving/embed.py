@@ -31,11 +31,11 @@ PATH = click.Path(path_type=Path)
 def command(bundle: Path, out: Path, **given: Any) -> int:
     """Embed many images by BUNDLE into Parquet files in the folder OUT.
 
-    Columns: id, label, embedding; what made them stands in each file's metadata. What is there is not done again:
-    repeat the command to go on after an interruption. With --ray, actors on any machine of the cluster share the work;
-    they must see the images, BUNDLE and OUT under the same names."""
+    Columns: id, label, embedding; what made them stands in each file's metadata. Repeat the command to go on after an
+    interruption: what is there is not done again, but for files in which images could not be read. With --ray, actors
+    on any machine of the cluster share the work; they must see the images, BUNDLE and OUT under the same names."""
     from ...runtimes.core.cpus import usable_cpus
-    from ...runtimes.core.errors import ImageError
+    from ...runtimes.core.errors import ImageError, InputError
     from ...runtimes.embed.shards import Shard, Work, begun, here, planned, pyarrow
 
     pyarrow()
@@ -57,7 +57,7 @@ def command(bundle: Path, out: Path, **given: Any) -> int:
     plan, shards = planned(
         bundle, entries, given["shard"], given["runtime"], given["quantisation"], command_line(), on_bad
     )
-    there = begun(out, plan)
+    there = begun(out, plan, shards)
     left = [shard for shard in shards if shard.file not in there]
     if there:
         console(stderr=True).print(f"{len(shards) - len(left)} of {len(shards)} files are there already")
@@ -76,5 +76,7 @@ def command(bundle: Path, out: Path, **given: Any) -> int:
             on_ray(work, left, given["ray"], given["actors"], done)
         elif left:
             here(work, left, done)
+    if len(bad) >= plan.images:
+        raise InputError(f"none of the {plan.images} images could be read")
     console().print(f"{out}: {len(shards)} files of {plan.images} images, {len(bad)} skipped now")
     return 0

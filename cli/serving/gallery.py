@@ -280,7 +280,7 @@ def push(gallery: Path, url: str, replace: bool, with_index: bool) -> int:
 
     with Gallery.open(gallery) as source:
         manifest = source.manifest
-        with store_at(url, manifest.dim, manifest.model, command_line()) as target:
+        with store_at(url, manifest.dim, manifest.model, f"edgerecall gallery push {gallery}") as target:
             with progress_bar("copying", len(source)) as advance:
                 written, left = copy_gallery(source, target, replace, advance)
             told = f"{target.where}: {written} rows copied, {left} were there, {len(target)} rows"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import re
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +21,7 @@ from .shards import Shard, Work
 LOCAL = "local"
 TEMPORARY = "edgerecall-ray-"
 REACHED_S = 10.0
+TRIES = 3
 
 
 class Maker:
@@ -62,11 +66,14 @@ def require_reachable(address: str) -> None:
 @contextlib.contextmanager
 def cluster(address: str, processes: int) -> Iterator[Any]:
     """Ray, of a cluster or (`local`) of this machine for as long as this lasts, with room for so many processes."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*ray_remote_args.*")
     import ray
     import ray.data
 
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    logging.getLogger("ray").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         if address == LOCAL:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY, ignore_cleanup_errors=True))
@@ -82,13 +89,18 @@ def cluster(address: str, processes: int) -> Iterator[Any]:
         yield ray
 
 
+def restarts() -> dict[str, Any]:
+    """How often an actor that dies is started, and its shard made, again; by default Ray tries for ever."""
+    return {"max_restarts": TRIES, "max_task_retries": TRIES}
+
+
 def on_ray(
     work: Work, shards: Sequence[Shard], address: str, actors: int, done: Callable[[Shard, list[str]], object]
 ) -> None:
     """Makes shards by `actors` actors. address: of a cluster, `auto`, or `local`.
 
     Images, the bundle and the folder that is written to must be where the actors are, under the same names. An actor
-    that dies is started again, and its shard made again. The first shard that cannot be made ends all.
+    that dies is started again, and its shard made again, three times at most. The first that cannot be made ends all.
     """
     by_number = {shard.number: shard for shard in shards}
     with cluster(address, actors * work.threads + 1) as ray:
@@ -100,6 +112,7 @@ def on_ray(
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=work.threads,
+            **restarts(),
         )
         try:
             for row in made.iter_rows():
@@ -108,5 +121,6 @@ def on_ray(
                     raise getattr(errors, problem[0])(problem[1])
                 done(by_number[int(row["number"])], skipped)
         except ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise RuntimeFailed(f"Ray: {lines[0] if lines else type(error).__name__:.300}") from error
+            cause = getattr(error, "cause", None) or error.__cause__ or error
+            lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).splitlines() if line.strip()]
+            raise RuntimeFailed(f"Ray: {type(cause).__name__}: {lines[-1] if lines else ''}"[:400]) from error

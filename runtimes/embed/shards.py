@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ from ..predictor.registry import tool_versions
 from .gallery_build import usable
 from .model import EmbeddingModel, load
 
-PLAN = "embeddings.json"
+PLAN = "_embeddings.json"  # readers of Parquet pass over it
 FORMAT = 1
 LINEAGE = "edgerecall"  # in a file's metadata
 
 
 class Plan(Frozen):
-    """What a folder of shards is made of. bundle: SHA-256 of its manifest. entries: of the ids and labels, in order.
+    """What a folder of shards is made of. bundle: SHA-256 of its manifest. entries: of each image's path, size, id and
+    label, in order.
 
     shard: images of a file. Two plans are one where these agree, whatever made them.
     """
@@ -94,17 +96,20 @@ class Work:
         """Writes a shard's file, whole or not at all. A line for each image that could not be read."""
         arrow, parquet = pyarrow()
         bad: list[str] = []
-        places = {path: index for index, path in enumerate(shard.paths)}
+        places: dict[str, list[int]] = {}  # two ids may name one file
+        for index in reversed(range(len(shard.paths))):
+            places.setdefault(shard.paths[index], []).append(index)
         kept: list[int] = []
         parts = [np.empty((0, self.plan.dim), np.float32)]
 
         def on_bad(path: Path, error: ImageError) -> None:
             if self.strict:
                 raise error
+            places[str(path)].pop()
             bad.append(str(error))
 
         for paths, embeddings in model.stream([Path(path) for path in shard.paths], on_bad):
-            kept += [places[str(path)] for path in paths]
+            kept += [places[str(path)].pop() for path in paths]
             parts.append(embeddings)
         rows = np.concatenate(parts)
         column = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), self.plan.dim)
@@ -115,8 +120,8 @@ class Work:
                 "embedding": column,
             }
         )
-        told = {**self.plan.model_dump(mode="json"), "part": shard.number, "skipped": bad}
-        table = table.replace_schema_metadata({LINEAGE: json.dumps(told, ensure_ascii=False)})
+        told = {**self.plan.model_dump(mode="json"), "tools": tool_versions(), "part": shard.number, "skipped": bad}
+        table = table.replace_schema_metadata({LINEAGE: json.dumps(told)})
         target = Path(self.out) / shard.file
         with atomic_file(target) as temporary:
             parquet.write_table(table, temporary)
@@ -149,7 +154,9 @@ def planned(
         raise InputError("no image is left to embed")
     digest = hashlib.sha256()
     for one in entries:
-        digest.update(json.dumps([one.id, one.label]).encode() + b"\n")
+        path = one.path.absolute()
+        told = [os.fsencode(path).hex(), path.stat().st_size if path.is_file() else None, one.id, one.label]
+        digest.update(json.dumps(told).encode() + b"\n")
     plan = Plan(
         format=FORMAT,
         bundle=sha256(bundle / MANIFEST),
@@ -175,31 +182,45 @@ def planned(
     return plan, shards
 
 
-def begun(out: Path, plan: Plan) -> set[str]:
-    """The files that are there already, of a folder that this plan is now of.
+def begun(out: Path, plan: Plan, shards: Sequence[Shard]) -> set[str]:
+    """The files that are there already, of a folder that this plan is now of. One in which images could not be read is
+    to be made again, as is one that is not whole.
 
     InputError where the folder holds anything else.
     """
     file = out / PLAN
+    if out.is_dir():
+        for pattern in (f".{PLAN}.*", ".part-*"):  # of a process that was killed
+            for path in out.glob(pattern):
+                path.unlink(missing_ok=True)
     if file.is_file():
         try:
             before = Plan.model_validate(parse_json(read_text(file, str(file)).encode()))
         except ValueError as error:
             raise InputError(f"{file}: is no plan of embeddings: {error}".splitlines()[0]) from error
         if not plan.same(before):
-            changed = [
-                name
-                for name, value in plan.model_dump(exclude={"tools", "command"}).items()
-                if value != getattr(before, name)
-            ]
-            raise InputError(f"{out}: was begun with another {', '.join(changed)}: give another folder, or remove it")
-        return {path.name for path in out.glob("part-*.parquet")}
+            told = plan.model_dump(exclude={"tools", "command"})
+            changed = ", ".join(name for name, value in told.items() if value != getattr(before, name))
+            raise InputError(f"{out}: was begun with another {changed}: give another folder, or remove it")
+        return {shard.file for shard in shards if _is_done(out / shard.file, plan, shard)}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already: remove it or give another name")
     out.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as temporary:
         temporary.write_text(json.dumps(plan.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     return set()
+
+
+def _is_done(path: Path, plan: Plan, shard: Shard) -> bool:
+    """Whether a file holds all images of a shard."""
+    arrow, parquet = pyarrow()
+    try:
+        found = parquet.read_metadata(path)
+        told = json.loads(found.metadata[LINEAGE.encode()])
+    except (OSError, KeyError, TypeError, ValueError, arrow.ArrowException):
+        return False
+    same = told.get("entries") == plan.entries and told.get("part") == shard.number
+    return same and not told.get("skipped") and found.num_rows == len(shard.ids)
 
 
 def here(work: Work, shards: Sequence[Shard], done: Callable[[Shard, list[str]], object]) -> None:

@@ -15,12 +15,13 @@ from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.identity import ModelIdentity, difference, identity_of
-from ..gallery.new_rows import as_json, checked_rows, new_content
+from ..gallery.new_rows import checked_rows, new_content, several
 from ..gallery.snapshot import Match
 
 Rows = NDArray[np.float32]
 PART = 1000  # rows that are written in one step
 SAMPLE, TOP = 100, 10  # rows that are asked for, and neighbours of each, to measure an index's recall
+TIE = 1e-6  # by which similarities of equal rows differ
 MOST_FOUND = 10_000
 
 
@@ -32,6 +33,24 @@ class NewRow:
     label: str | None
     metadata: dict[str, Any] | None
     embedding: Rows
+
+
+class IsThere(InputError):
+    """A row that was to be new is there already."""
+
+
+def texts(given: Collection[str], what: str) -> list[str]:
+    """Texts that a database can hold, of those asked for: no row has any other."""
+    several(given, what)
+    return [one for one in given if _is_text(one)]
+
+
+def _is_text(one: str) -> bool:
+    try:
+        one.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in one
 
 
 class Store(ABC):
@@ -68,21 +87,16 @@ class Store(ABC):
         replace: rows that are there with one of these ids are written over; without, they are an InputError. So are
         values that are not finite.
         """
-        new_content("float32", self.dim, ids, embeddings, labels, metadata)
+        new_content("float32", self.dim, ids, embeddings, labels, metadata)  # which says what is wrong with them
         labels, metadata = labels or [None] * len(ids), metadata or [None] * len(ids)
         rows = [
             NewRow(one, label, dict(told) if told else None, row)
             for one, label, told, row in zip(ids, labels, metadata, embeddings, strict=True)
         ]
         for row in rows:
-            if "\0" in row.id + (row.label or "") or (row.metadata and "\\u0000" in as_json(row.metadata)):
+            if "\0" in row.id + (row.label or "") or has_nul(row.metadata):
                 raise InputError(f"{self.where}: id {row.id!r:.200}: a database holds no text with a NUL in it")
-        there = self.known(ids)
-        if there and not replace:
-            raise InputError(f"{self.where}: id {min(there)!r:.200} is there already")
-        if rows:
-            self._write(rows)
-        return len(there)
+        return self._write(rows, replace) if rows else 0
 
     def search(
         self,
@@ -107,20 +121,22 @@ class Store(ABC):
         checked = checked_rows(queries, self.dim, "queries")
         if not np.isfinite(checked).all():
             raise InputError("queries: a value is not finite")
+        if min_similarity is not None and min_similarity != min_similarity:
+            raise InputError(f"search: min_similarity: expected a number, got {min_similarity}")
         found = self._nearest(checked, k, labels, exact or labels is not None)
         low = -np.inf if min_similarity is None else min_similarity
         return [[one for one in matches if one.similarity >= low] for matches in found]
 
     def measured_recall(self) -> float:
-        """Which part of the exact neighbours of a sample of rows the index finds, each row itself left out."""
+        """Which part of the best rows for each of a sample of rows the index finds; of rows as similar, any."""
         queries = self._sample(SAMPLE)
         if not len(queries):
             return 1.0
-        exact, approximate = (self._nearest(queries, TOP + 1, None, one) for one in (True, False))
+        exact, approximate = (self._nearest(queries, TOP, None, one) for one in (True, False))
         shares = [
-            len({a.id for a in theirs[1:]} & {b.id for b in ours}) / max(len(theirs) - 1, 1)
+            sum(one.similarity >= theirs[-1].similarity - TIE for one in ours) / len(theirs)
             for theirs, ours in zip(exact, approximate, strict=True)
-            if len(theirs) > 1
+            if theirs
         ]
         return float(np.mean(shares)) if shares else 1.0
 
@@ -149,8 +165,8 @@ class Store(ABC):
         """Leaves the database."""
 
     @abstractmethod
-    def _write(self, rows: Sequence[NewRow]) -> None:
-        """Checked rows, all or none; those with their ids are replaced."""
+    def _write(self, rows: Sequence[NewRow], replace: bool) -> int:
+        """Checked rows, all or none; how many replaced one. IsThere where one is there and must not be replaced."""
 
     @abstractmethod
     def _nearest(self, queries: Rows, k: int, labels: Collection[str] | None, exact: bool) -> list[list[Match]]: ...
@@ -175,6 +191,11 @@ def copy_gallery(
     """
     if source.dim != target.dim:
         raise InputError(f"{target.where}: has embeddings of {target.dim} numbers, {source.root} of {source.dim}")
+    if (source.manifest.model is None) != (target.model is None):
+        one, other = (target.where, source.root) if source.manifest.model is None else (source.root, target.where)
+        raise InputError(
+            f"{one} has embeddings of a model, and {other} of none that is known: they are not one gallery"
+        )
     if source.manifest.model is not None:
         target.require_model(source.manifest.model)
     written = left = 0
@@ -182,15 +203,33 @@ def copy_gallery(
     while part := list(islice(rows, PART)):
         there = set() if replace else target.known([match.id for match, _ in part])
         new = [(match, row) for match, row in part if match.id not in there]
-        if new:
-            matches = [match for match, _ in new]
-            target.add(
-                [one.id for one in matches],
-                np.stack([row for _, row in new]),
-                [one.label for one in matches],
-                [one.metadata for one in matches],
-                replace,
-            )
+        try:
+            _add(target, new, replace)
+        except IsThere:  # another copy is under way
+            there = target.known([match.id for match, _ in part])
+            new = [(match, row) for match, row in part if match.id not in there]
+            _add(target, new, replace)
         written, left = written + len(new), left + len(there)
         advance(len(part))
     return written, left
+
+
+def _add(target: Store, rows: Sequence[tuple[Match, Rows]], replace: bool) -> None:
+    if rows:
+        matches = [match for match, _ in rows]
+        target.add(
+            [one.id for one in matches],
+            np.stack([row for _, row in rows]),
+            [one.label for one in matches],
+            [one.metadata for one in matches],
+            replace,
+        )
+
+
+def has_nul(value: Any) -> bool:
+    """Whether a text of JSON has a NUL in it."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, Mapping):
+        return any(has_nul(one) for pair in value.items() for one in pair)
+    return isinstance(value, list | tuple) and any(has_nul(one) for one in value)

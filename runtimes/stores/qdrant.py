@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from qdrant_client import QdrantClient, models
 
 from ..core.errors import InputError, RuntimeFailed
 from ..gallery.identity import ModelIdentity
-from ..gallery.new_rows import several
 from ..gallery.snapshot import Match
-from .interface import NewRow, Rows, Store
+from .interface import IsThere, NewRow, Rows, Store, texts
 
 COLLECTION = "products"
 REGISTER = "edgerecall_galleries"
 SPACE = uuid.UUID("5f3a1b52-6c5e-4d0c-9d7e-3a1f1c9b2e10")  # of the points' names
 PAGE = 1000
+STEP = 100  # points of a request, which servers take 32 MiB of
+PORT = 6333
+EXPECTED = "expected qdrant://HOST[:PORT][?collection=NAME&api_key=KEY] or qdrant:///FOLDER[?collection=NAME]"
+MISSING = "expected a gallery, and there is none: make one by 'gallery push'"
 WAIT_S = 15
 Result = TypeVar("Result")
 
@@ -29,59 +35,78 @@ class QdrantStore(Store):
     """A collection whose payload has id, label and metadata, and a point about it in `edgerecall_galleries`.
 
     url: `qdrant://HOST:6333` (`qdrants://` with TLS) or, for a folder of this machine, `qdrant:///PATH`; with
-    `?collection=NAME` and `&api_key=KEY`. A folder is searched exactly, by one process at a time.
+    `?collection=NAME` and `&api_key=KEY`. A folder is searched exactly, by one process at a time. Rows are written in
+    steps, not all or none; of two processes that add one id at the same time the later wins.
     """
 
     def __init__(self, url: str, dim: int | None = None, model: ModelIdentity | None = None, command: str = "") -> None:
-        parts = urlsplit(url)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        if unknown := sorted(set(options) - {"collection", "api_key"}):
-            raise InputError(f"qdrant: expected collection and api_key, got {unknown[0]!r:.80}")
-        self.collection = options.get("collection", COLLECTION)
-        self.where = f"{parts.scheme}://{parts.netloc}{parts.path}, collection {self.collection}"
-        self.local = not parts.netloc
-        if self.local and len(parts.path) < 2:
-            raise InputError(f"qdrant: expected a host or a folder, got {url!r:.80}")
         try:
-            self._client = (
-                QdrantClient(path=parts.path)
-                if self.local
-                else QdrantClient(
-                    url=f"{'https' if parts.scheme == 'qdrants' else 'http'}://{parts.netloc}",
-                    api_key=options.get("api_key"),
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise InputError(EXPECTED) from None
+        options = dict(one.partition("=")[::2] for one in parts.query.split("&") if one)
+        self.collection = unquote(options.pop("collection", COLLECTION))
+        key = options.pop("api_key", None)
+        self.local = host is None
+        folder = Path(unquote(parts.path))
+        if options or not self.collection or (self.local and len(folder.parts) < 2) or (host and parts.path.strip("/")):
+            raise InputError(EXPECTED)
+        if self.collection == REGISTER:
+            raise InputError(f"collection: {REGISTER} is where galleries are told of: choose another name")
+        place = str(folder) if self.local else f"{host}:{port or PORT}"
+        self.where = f"{parts.scheme}://{place}, collection {self.collection}"
+        if self.local and dim is None and not (folder / "meta.json").is_file():
+            raise InputError(f"{self.where}: {MISSING}")
+        self._one = RLock()
+        try:
+            if self.local:
+                self._client = QdrantClient(path=str(folder))
+            else:
+                scheme = "https" if parts.scheme == "qdrants" else "http"
+                address = f"{scheme}://{place}"
+                self._client = QdrantClient(
+                    url=address,
+                    api_key=None if key is None else unquote(key),
                     timeout=WAIT_S,
+                    check_compatibility=False,
                 )
-            )
         except (RuntimeError, ValueError, OSError) as error:
             raise InputError(f"{self.where}: {str(error).splitlines()[0]:.300}") from error
         try:
             self._prepare(dim, model, command)
+        except RuntimeFailed as error:
+            self._client.close()
+            raise InputError(str(error)) from error
         except BaseException:
             self._client.close()
             raise
 
     def _prepare(self, dim: int | None, model: ModelIdentity | None, command: str) -> None:
+        points = []
         if self._call(self._client.collection_exists, REGISTER):
             points = self._call(self._client.retrieve, REGISTER, [point(self.collection)], with_payload=True)
-        else:
-            points = []
+        there = self._call(self._client.collection_exists, self.collection)
+        if not points and dim is None:
+            raise InputError(f"{self.where}: {MISSING}")
         if not points:
-            if dim is None:
-                raise InputError(f"{self.where}: expected a gallery, and there is none: make one by 'gallery push'")
+            if there:
+                raise InputError(f"{self.where}: is there already, and no gallery: choose another name")
             told = None if model is None else model.model_dump(mode="json")
             payload: dict[str, Any] = {"dim": dim, "model": told, "command": command, "index": None, "recall": None}
-            vectors = models.VectorParams(size=dim, distance=models.Distance.DOT)
-            self._call(self._client.create_collection, self.collection, vectors_config=vectors)
             self._remember(payload)
         else:
             payload = points[0].payload or {}
         if dim is not None and payload["dim"] != dim:
             raise InputError(f"{self.where}: has embeddings of {payload['dim']} numbers, expected {dim}")
+        if not there:  # or its making was interrupted
+            vectors = models.VectorParams(size=payload["dim"], distance=models.Distance.DOT)
+            self._call(self._client.create_collection, self.collection, vectors_config=vectors)
         self._about = payload
         self.dim, self.index, self.recall = payload["dim"], payload["index"], payload["recall"]
-        self.model = (
-            None if payload["model"] is None else ModelIdentity.model_validate_json(json.dumps(payload["model"]))
-        )
+        self.model = None
+        if payload["model"] is not None:
+            self.model = ModelIdentity.model_validate_json(json.dumps(payload["model"]))
 
     def _remember(self, payload: dict[str, Any]) -> None:
         if not self._call(self._client.collection_exists, REGISTER):
@@ -93,7 +118,8 @@ class QdrantStore(Store):
     def _call(self, work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """RuntimeFailed, a line, for what goes wrong there."""
         try:
-            return work(*arguments, **options)
+            with self._one if self.local else nullcontext():  # a folder's client is for one thread at a time
+                return work(*arguments, **options)
         except Exception as error:
             lines = str(error).splitlines() or [type(error).__name__]
             raise RuntimeFailed(f"{self.where}: {lines[0]:.300}") from error
@@ -102,8 +128,8 @@ class QdrantStore(Store):
         return int(self._call(self._client.count, self.collection, exact=True).count)
 
     def known(self, ids: Collection[str]) -> set[str]:
-        several(ids, "known: ids")
-        found = self._call(self._client.retrieve, self.collection, [point(one) for one in ids], with_payload=["id"])
+        wanted = [point(one) for one in texts(ids, "known: ids")]
+        found = self._call(self._client.retrieve, self.collection, wanted, with_payload=["id"])
         return {str((one.payload or {})["id"]) for one in found}
 
     def _pages(self, **options: Any) -> list[Any]:
@@ -120,8 +146,7 @@ class QdrantStore(Store):
         return {label for label in told if label is not None}
 
     def remove(self, ids: Collection[str] = (), labels: Collection[str] = ()) -> int:
-        several(ids, "remove: ids")
-        several(labels, "remove: labels")
+        ids, labels = texts(ids, "remove: ids"), texts(labels, "remove: labels")
         before = len(self)
         if ids:
             chosen = models.PointIdsList(points=[point(one) for one in ids])
@@ -138,7 +163,10 @@ class QdrantStore(Store):
         self._remember(self._about)
         return self.recall
 
-    def _write(self, rows: Sequence[NewRow]) -> None:
+    def _write(self, rows: Sequence[NewRow], replace: bool) -> int:
+        there = self.known([one.id for one in rows])
+        if there and not replace:
+            raise IsThere(f"{self.where}: id {min(there)!r:.200} is there already")
         points = [
             models.PointStruct(
                 id=point(one.id),
@@ -147,7 +175,9 @@ class QdrantStore(Store):
             )
             for one in rows
         ]
-        self._call(self._client.upsert, self.collection, points, wait=True)
+        for start in range(0, len(points), STEP):
+            self._call(self._client.upsert, self.collection, points[start : start + STEP], wait=True)
+        return len(there)
 
     def _nearest(self, queries: Rows, k: int, labels: Collection[str] | None, exact: bool) -> list[list[Match]]:
         wanted = [
@@ -155,7 +185,7 @@ class QdrantStore(Store):
                 query=row.tolist(),
                 limit=k,
                 with_payload=True,
-                filter=None if labels is None else of(labels),
+                filter=None if labels is None else of(texts(labels, "labels")),
                 params=None if self.local else models.SearchParams(exact=exact),
             )
             for row in queries

@@ -70,7 +70,6 @@ def test_files_and_what_they_tell(
     (tmp_path / "out" / "part-00002.parquet").unlink()
     again = edgerecall("embed", "bundle", "out", *given(data, "--threads", "1"), cwd=tmp_path)
     assert "4 of 5 files are there already" in again.stderr and again.returncode == 0
-    equal(tmp_path / "out", tmp_path / "out")
     for name, content in whole.items():
         if name != "part-00002.parquet":
             assert (tmp_path / "out" / name).read_bytes() == content
@@ -80,7 +79,7 @@ def test_files_and_what_they_tell(
     fake_bundle("second", sleep_ms=1)
     one_line(edgerecall("embed", "second", "out", *given(data), cwd=tmp_path), 2, "begun with another bundle:")
     one_line(edgerecall("embed", "bundle", "bundle", *given(data), cwd=tmp_path), 2, "bundle exists already")
-    (tmp_path / "out" / "embeddings.json").write_text("{")
+    (tmp_path / "out" / "_embeddings.json").write_text("{")
     one_line(edgerecall("embed", "bundle", "out", *given(data), cwd=tmp_path), 2, "is no plan of embeddings")
 
 
@@ -162,6 +161,39 @@ def test_ray_killed_and_gone_on_with(
     assert edgerecall("embed", "bundle", "one", *one, cwd=tmp_path).returncode == 0
     equal(tmp_path / "ray", tmp_path / "one")
     assert not list((tmp_path / "ray").glob(".*")) and not list((tmp_path / "ray").glob("*tmp*"))
+
+
+def test_what_is_there_is_looked_at(
+    tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine
+) -> None:
+    fake_bundle()
+    wrong = list(given(tmp_path / "nowhere"))
+    wrong[3] = data / "test_list.txt"
+    one_line(edgerecall("embed", "bundle", "out", *wrong, cwd=tmp_path), 2, "none of the 36 images could be read")
+    one_line(edgerecall("embed", "bundle", "out", *wrong, cwd=tmp_path), 2, "none of the 36 images could be read")
+    one_line(edgerecall("embed", "bundle", "out", *given(data), cwd=tmp_path), 2, "begun with another entries:")
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, path in enumerate(sorted(data.glob("*_final/*.JPG"))[:4]):
+        (images / f"{number}.jpg").write_bytes(path.read_bytes())
+    (tmp_path / "list.txt").write_text(f"0.jpg a\n{images}/0.jpg b\n1.jpg c\n2.jpg d\n3.jpg e\n")
+    command = ("embed", "bundle", "o", "--images", images, "--list", "list.txt", "--runtime", "fake", "--shard", "2")
+    assert edgerecall(*command, cwd=tmp_path).returncode == 0
+    ids, labels, rows = read(tmp_path / "o")
+    assert ids == ["0.jpg", f"{images}/0.jpg", "1.jpg", "2.jpg", "3.jpg"] and labels == list("abcde")
+    np.testing.assert_array_equal(rows[0], rows[1])
+    (tmp_path / "o" / "part-00001.parquet").write_bytes(b"")  # as a power cut may leave it
+    (tmp_path / "o" / ".part-00002.parquet.abc.parquet").write_bytes(b"x")
+    again = edgerecall(*command, cwd=tmp_path)
+    assert "2 of 3 files are there already" in again.stderr and again.returncode == 0, again.stderr
+    np.testing.assert_array_equal(read(tmp_path / "o")[2], rows)
+    assert not list((tmp_path / "o").glob(".*"))
+
+
+def test_a_shard_that_kills_its_actor_ends(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> None:
+    fake_bundle(crash_after=0)
+    run = edgerecall("embed", "bundle", "out", *given(data, "--ray", "local", "--actors", "1"), cwd=tmp_path)
+    assert run.returncode == 1 and "edgerecall: Ray: " in run.stderr.splitlines()[-1] and "\x1b" not in run.stderr
 
 
 def test_no_cluster(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from postgres_server import NoServer, postgres
 from served import image_input, serving
@@ -172,11 +173,110 @@ def test_a_gallery_is_copied(
         copy_gallery(wrong, store)
 
 
+def told_by(database: str, query: str, *values: object) -> list[tuple[object, ...]]:
+    """What SQL says."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def test_an_index_gives_all_rows_that_are_asked_for(database: str) -> None:
+    name = f"t{next(NUMBERS)}"
+    url, given = f"{database}&table={name}", rows(7, 3000, 32)
+    with store_at(url, 32) as store, store_at(url) as before:  # one that was opened before there is an index
+        store.add(names(3000), given)
+        store.build_index()
+        indexes = [one[0] for one in told_by(database, "SELECT indexname FROM pg_indexes WHERE tablename = %s", name)]
+        assert f"{name}_hnsw" in indexes and f"{name}_hnsw_new" not in indexes
+        assert len(before.search(given[:1], 1500)[0]) == len(store.search(given[:1], 1500)[0]) == 1500
+        nearest = [one.id for one in store.search(given[:1], 1000, exact=True)[0]]
+        assert store.remove(nearest) == 1000
+        (found,), (exact,) = store.search(given[:1], 10), store.search(given[:1], 10, exact=True)
+        assert [one.id for one in found] == [one.id for one in exact] and len(found) == 10
+        store.build_index()  # again
+
+
+def test_rows_that_are_equal_are_found(url: str) -> None:
+    with store_at(url, 16) as store:
+        store.add(names(600), np.repeat(rows(8, 30), 20, axis=0))
+        assert store.build_index() > 0.95
+
+
+def test_two_at_once(database: str, tmp_path: Path) -> None:
+    url = f"{database}&table=t{next(NUMBERS)}"
+    with DiskGallery.create(tmp_path / "g", 16) as gallery:
+        gallery.add(names(3000), rows(9, 3000))
+
+    def push(_: int) -> tuple[int, int]:
+        with DiskGallery(tmp_path / "g") as source, store_at(url, 16) as target:
+            return copy_gallery(source, target)
+
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(push, range(4)))
+    assert all(written + left == 3000 for written, left in told) and sum(written for written, _ in told) == 3000
+    with store_at(url) as one, store_at(url) as other, ThreadPoolExecutor(2) as pool:
+        added = [
+            pool.submit(store.add, [f"new {at}" for at in range(500)], rows(at, 500))
+            for at, store in enumerate((one, other))
+        ]
+        assert sorted(isinstance(each.exception(), InputError) for each in added) == [False, True]
+        assert len(one) == 3500
+
+
+def test_what_is_kept_of_a_push(url: str, tmp_path: Path, database: str, edgerecall: Run, one_line: OneLine) -> None:
+    secret = f"{url}&password=secret" if "postgres" in url else url
+    with DiskGallery.create(tmp_path / "g", 16) as gallery:
+        gallery.add(names(3), rows(0, 3), None, [{"told": "\\u0000"}] * 3)
+    assert edgerecall("gallery", "push", "g", secret, cwd=tmp_path).returncode == 0
+    if "postgres" in url:
+        assert "secret" not in str(told_by(database, "SELECT command, name FROM edgerecall_galleries"))
+    with DiskGallery.create(tmp_path / "h", 16) as gallery:
+        gallery.add(["x"], rows(0, 1), None, [{"a": {"b": ["\0"]}}])
+    one_line(edgerecall("gallery", "push", "h", url, cwd=tmp_path), 2, "no text with a NUL in it")
+
+
+def test_texts_that_no_row_has(url: str) -> None:
+    with store_at(url, 16) as store:
+        store.add(["a"], rows(0, 1), ["x"])
+        odd = ["a\0", "\udcff"]
+        assert store.known([*odd, "a"]) == {"a"} and store.remove(odd, odd) == 0 and len(store) == 1
+        assert store.search(rows(0, 1), 1, labels=odd) == [[]]
+
+
+def test_with_a_model_and_without(url: str, tmp_path: Path, fake_bundle: Make) -> None:
+    with DiskGallery.create(tmp_path / "g", 16) as gallery, store_at(url, 16, identity_of(fake_bundle())) as store:
+        gallery.add(["a"], rows(0, 1))
+        with pytest.raises(InputError, match="not one gallery"):
+            copy_gallery(gallery, store)
+        assert len(store) == 0
+
+
+def test_many_threads(url: str) -> None:
+    with store_at(url, 16) as store, ThreadPoolExecutor(6) as pool:
+        store.add(names(200), rows(0, 200))
+        adding = [pool.submit(store.add, [f"{turn} {at}" for at in range(20)], rows(turn, 20)) for turn in range(6)]
+        searching = [pool.submit(store.search, rows(3, 2), 5) for _ in range(60)]
+        assert all(len(one) == 5 for job in searching for one in job.result())
+        assert [job.result() for job in adding] == [0] * 6 and len(store) == 320
+
+
+def test_other_encodings(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        for encoding in ("LATIN1", "SQL_ASCII"):
+            connection.execute(f"CREATE DATABASE x{encoding} ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    with pytest.raises(InputError, match="its encoding is SQL_ASCII"):
+        store_at(database.replace("/postgres?", "/xsql_ascii?"), 16)
+    with store_at(database.replace("/postgres?", "/xlatin1?"), 16) as store:
+        store.add(["é"], rows(0, 1))
+        assert store.known(["é"]) == {"é"} and store.search(rows(0, 1), 1)[0][0].id == "é"
+        with pytest.raises(EdgeRecallError, match=r"has no equivalent in encoding"):
+            store.add(["☃"], rows(0, 1))
+
+
 def test_a_killed_copy_goes_on(database: str, tmp_path: Path, edgerecall: Run) -> None:
     url = f"{database}&table=t{next(NUMBERS)}"
-    given = rows(5, 5000, 64)
+    given = rows(5, 20_000, 64)
     with DiskGallery.create(tmp_path / "g", 64) as gallery:
-        gallery.add(names(5000), given)
+        gallery.add(names(20_000), given)
     with subprocess.Popen(
         [sys.executable, "-m", "edgerecall", "gallery", "push", "g", url], cwd=tmp_path, stderr=subprocess.DEVNULL
     ) as pushing:
@@ -191,14 +291,14 @@ def test_a_killed_copy_goes_on(database: str, tmp_path: Path, edgerecall: Run) -
         pushing.kill()
     with store_at(url) as store:
         there = len(store)
-    assert 0 < there < 5000 and there % 1000 == 0  # whole steps
+    assert 0 < there < 20_000 and there % 1000 == 0  # whole steps
     again = edgerecall("gallery", "push", "g", url, cwd=tmp_path)
-    assert f"{5000 - there} rows copied, {there} were there, 5000 rows" in again.stdout
+    assert f"{20_000 - there} rows copied, {there} were there, 20000 rows" in again.stdout
     with store_at(url) as store:
         queries = rows(6, 5, 64)
         best = np.argsort(-(queries @ given.T), axis=1)[:, :10]
         found = store.search(queries, 10)
-        assert [[one.id for one in row] for row in found] == [[names(5000)[at] for at in row] for row in best]
+        assert [[one.id for one in row] for row in found] == [[names(20_000)[at] for at in row] for row in best]
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda at: store.search(queries[at % 5 : at % 5 + 1], 10)[0], range(64)))
         assert all(answer == found[at % 5] for at, answer in enumerate(answers))
@@ -230,12 +330,19 @@ def test_what_is_no_gallery(
         ("postgresql://postgres:secret@127.0.0.1:1/x", "127.0.0.1"),
         (f"{database}&table=", "table: expected one name"),
         (f"qdrant://{tmp_path}/q", "expected a gallery, and there is none"),
-        ("qdrant://", "expected a host or a folder"),
+        ("qdrant://", "expected qdrant://HOST"),
+        (f"qdrant://{tmp_path}/q?collection=edgerecall_galleries", "choose another name"),
+        ("qdrant://user:secret@/x?y=1", "expected qdrant://HOST"),
+        ("qdrant://127.0.0.1:1?api_key=secret", "qdrant://127.0.0.1:1"),
+        ("postgresql://[bad/x", "expected postgresql://"),
+        ("postgresql://postgres:se#cret/x@127.0.0.1:1/x?sslpassword=secret", "expected postgresql://"),
+        ("postgresql:///x?host=/nowhere&password=secret", "postgresql:///nowhere/x"),
         ("mysql://x/y", "a URL of postgresql, postgres, qdrant, qdrants, got 'mysql"),
     ):
         run = edgerecall("gallery", "info", url, cwd=tmp_path)
         one_line(run, 2, told)
-        assert "secret" not in run.stderr
+        assert "secret" not in run.stderr and "cret" not in run.stderr
+    assert not (tmp_path / "q").exists()
 
 
 def test_a_database_that_goes(tmp_path: Path) -> None:
@@ -244,8 +351,6 @@ def test_a_database_that_goes(tmp_path: Path) -> None:
         store.add(names(3), rows(0, 3))
         package.open_gallery(url).close()
         raise_after = store
-        import psycopg
-
         with psycopg.connect(url, autocommit=True) as other:
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'edgerecall'"
