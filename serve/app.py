@@ -10,6 +10,7 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -56,6 +57,7 @@ class App:
                 Route(prefix + "/infer", self.infer, methods=["POST"]),
             ]
         self.asgi = Starlette(routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: not_here})
+        self.asgi.router.redirect_slashes = False  # to wherever a request's Host says
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -77,7 +79,9 @@ class App:
 
     def check(self, request: Request, token: bool) -> None:
         """Refused without the token, for a model that is not here, and for what another site's page asks."""
-        if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        origin = request.headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        if foreign or request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise Refused(403, "a page of another site may not ask")
         if token:
             self.host.check_token(request.headers.get("authorization", ""))
@@ -135,25 +139,33 @@ class App:
         began, problem = time.perf_counter(), None
         try:
             self.check(request, token=True)
-            body = await self.body(request)
             length = request.headers.get(HEADER_LENGTH)
-            text, headers = await self.host.infer(
-                len(body), lambda most: read_request(body, length, most), write_response, told
-            )
+            with self.host.holding(self.announced(request)):
+                body = await self.body(request)
+                text, headers = await self.host.infer(
+                    len(body), lambda most: read_request(body, length, most), write_response, told
+                )
             response = Response(text, headers=headers)
         except Exception as error:
             response, problem = failed(error), str(error)
         self.host.done(told, str(response.status_code), began, problem)
         return response
 
+    def announced(self, request: Request) -> int:
+        """Bytes of a request's body, as it says; where it does not say, as many as it may have."""
+        most = self.host.settings.body_bytes
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused(415, "content-encoding: send the body as it is")
+        length = request.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            return most
+        if len(length) > 12 or int(length) > most:
+            raise Refused(413, f"a request has at most {most} bytes, got {length:.40}")
+        return int(length)
+
     async def body(self, request: Request) -> bytes:
         """The request's body, within the limits of size and time."""
         host, settings = self.host, self.host.settings
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Refused(415, "content-encoding: send the body as it is")
-        length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > settings.body_bytes:
-            raise Refused(413, f"a request has at most {settings.body_bytes} bytes, got {length}")
 
         async def read() -> bytes:
             body = bytearray()

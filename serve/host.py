@@ -9,8 +9,9 @@ import contextlib
 import hmac
 import json
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
@@ -26,6 +27,8 @@ LOGGER = logging.getLogger("edgerecall.serve")
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 SMALL = 1 << 16  # bytes, that are read or written in passing
 LOOK_S = 120.0  # in which the golden images are embedded, at most
+HELD = 16  # times the largest request, that all requests' bytes may be
+END_S = 10.0  # in which a service must have ended
 REFRESH_S = 1.0  # between two looks at the gallery and the replicas
 LATEST_REVIVAL_S = 60.0  # between two tries to start replicas that have died
 Result = TypeVar("Result")
@@ -69,11 +72,17 @@ class Told:
 class Host:
     """A service, and the next that takes its place. It owns them: close() it.
 
-    make: gives what is on disk now, to be loaded again. requests: where a line of JSON goes for each.
+    make: gives what is on disk now; or, with the service before, the same model again beside its gallery.
+
+    requests: where a line of JSON goes for each.
     """
 
     def __init__(
-        self, service: Service, settings: Settings, make: Callable[[], Service], requests: TextIO | None = None
+        self,
+        service: Service,
+        settings: Settings,
+        make: Callable[[Service | None], Service],
+        requests: TextIO | None = None,
     ) -> None:
         self.settings, self.metrics, self.healthy = settings, Metrics(), True
         self.service = service
@@ -83,12 +92,35 @@ class Host:
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._revive_at, self._patience = 0.0, REFRESH_S
+        self._reload: asyncio.Task[None] | None = None
+        self._held = 0  # bytes of requests
         self._readers = ThreadPoolExecutor(2, "serve-read")
+        self._watchers = ThreadPoolExecutor(4, "serve-watch")
 
-    def close(self) -> None:
-        """Ends the service."""
-        self._readers.shutdown()
-        self.service.close()
+    def close(self) -> bool:
+        """Ends the service; False where it does not end: one of its replicas hangs."""
+        self._readers.shutdown(wait=False)
+        self._watchers.shutdown(wait=False, cancel_futures=True)
+        ending = threading.Thread(target=self.service.close, daemon=True)
+        ending.start()
+        ending.join(END_S)
+        return not ending.is_alive()
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """A request's bytes, while they are here. Busy where there are too many of all requests'."""
+        most = HELD * self.settings.body_bytes
+        if self._held + size > most:
+            raise Busy(f"requests of {self._held} bytes are here already, at most {most} may be")
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    async def watched(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Work that may take long, in a thread that no request waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._watchers, work, *arguments)
 
     @property
     def ready(self) -> bool:
@@ -127,12 +159,17 @@ class Host:
         self.metrics.body_bytes.observe(size)
         told.bytes = size
         service = self.service
+        began = time.perf_counter()
+        limit = service.limits.seconds if seconds is None else min(seconds, service.limits.seconds)
         service.users += 1
         try:
             with self.metrics.seconds.time():
-                asked = await self.aside(size, read, service.limits.images)
+                try:
+                    asked = await asyncio.wait_for(self.aside(size, read, service.limits.images), limit)
+                except asyncio.TimeoutError:
+                    raise TooLate(f"not read within {limit:g} s") from None
                 told.id = asked.id
-                outputs = await service.infer(asked, seconds)
+                outputs = await service.infer(asked, limit - (time.perf_counter() - began))
                 told.images = len(outputs["embedding"])
                 length = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
                 answer = await self.aside(length, write, asked, self.settings.name, outputs)
@@ -155,7 +192,11 @@ class Host:
             line = {"time": round(time.time(), 3), **vars(told), "code": code, "seconds": seconds}
             if problem is not None:
                 line["error"] = readable(problem)
-            print(json.dumps(line), file=self._requests, flush=True)
+            try:
+                print(json.dumps(line), file=self._requests, flush=True)
+            except (OSError, ValueError) as error:
+                LOGGER.error("requests are no longer logged: %s", error)
+                self._requests = None
 
     def measure(self) -> None:
         """Sets what the metrics tell of now."""
@@ -174,7 +215,7 @@ class Host:
         while True:
             try:
                 async with self._changing:
-                    await asyncio.to_thread(self.service.refresh)
+                    await self.watched(self.service.refresh)
                     if self.service.alive < self.service.model.replicas and time.monotonic() >= self._revive_at:
                         await self.revive()
                     if time.monotonic() - looked >= self.settings.canary_seconds:
@@ -188,7 +229,7 @@ class Host:
     async def look(self) -> None:
         """Whether the golden embeddings come out as sealed."""
         try:
-            problem = await asyncio.wait_for(asyncio.to_thread(self.service.golden_problem), LOOK_S)
+            problem = await asyncio.wait_for(self.watched(self.service.golden_problem), LOOK_S)
         except asyncio.TimeoutError:
             problem = f"not embedded within {LOOK_S} s"
         except EdgeRecallError as error:
@@ -212,8 +253,16 @@ class Host:
     async def reload(self) -> None:
         """Serves what is on disk now, once its golden embeddings have come out on this machine; requests under way end
         by the model that they began with. What cannot be served is logged and raised, and the model before stays.
+
+        Whoever asks while another waits for its turn waits with it.
         """
+        if self._reload is None:
+            self._reload = asyncio.create_task(self._reload_in_turn())
+        await asyncio.shield(self._reload)
+
+    async def _reload_in_turn(self) -> None:
         async with self._changing:
+            self._reload = None
             try:
                 await self._replace()
             except EdgeRecallError as error:
@@ -224,9 +273,9 @@ class Host:
     async def _replace(self, same: bool = False) -> None:
         """same: only by the bundle that is served."""
         try:
-            new = await asyncio.to_thread(self._make)
+            new = await self.watched(self._make, self.service if same else None)
             if same and new.bundle.manifest != self.service.bundle.manifest:
-                await asyncio.to_thread(new.close)
+                await self.watched(new.close)
                 raise InputError(f"{new.bundle.root}: is another bundle by now; to serve it, ask for it (SIGHUP)")
         except Exception as error:
             self.metrics.reloads.labels("refused").inc()
@@ -234,6 +283,8 @@ class Host:
                 raise
             raise RuntimeFailed(f"{type(error).__name__}: {error}") from error
         new.observe = self.metrics.observe
+        if same:
+            new.owns_gallery, self.service.owns_gallery = True, False
         old, self.service, self.healthy = self.service, new, True
         self.metrics.reloads.labels("ok").inc()
         task = asyncio.create_task(self._retire(old))
@@ -244,7 +295,7 @@ class Host:
         """Closes a service when nobody uses it."""
         while old.users or old.waiting:
             await asyncio.sleep(0.05)
-        await asyncio.to_thread(old.close)
+        await self.watched(old.close)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -254,9 +305,8 @@ class Host:
             yield
         finally:
             watching.cancel()
-            for task in (watching, *self._retiring):
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            watching_and_retiring = {watching, *self._retiring}
+            await asyncio.wait(watching_and_retiring, timeout=END_S)
 
 
 def code_of(error: Exception) -> int:

@@ -36,6 +36,7 @@ def bound(listen: Listen) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((listen.host, listen.port))
+        found.listen(128)
     except (OSError, TypeError, ValueError) as error:  # the last two of a name that is none
         found.close()
         reason = error.strerror if isinstance(error, OSError) else "no address"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import io
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,9 +14,10 @@ from string import Template
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..runtimes.core.errors import ImageError, InputError
+from ..runtimes.core.errors import ImageError, InputError, RuntimeFailed
 from ..runtimes.preprocess.images import decode_rgb
 from .host import Host, Refused
+from .service import Unavailable
 
 SIDE = 320  # pixels of a picture's longer side, as it is shown
 KEPT = 512  # pictures
@@ -40,6 +42,7 @@ class Page:
         }
         name = html.escape(host.settings.name)
         self._files["index.html"] = Template(self._files["index.html"]).substitute(model=name)
+        self._decoding = ThreadPoolExecutor(2, "serve-pictures")
         self._thumbnail = lru_cache(KEPT)(thumbnail)
 
     async def index(self, request: Request) -> Response:
@@ -58,15 +61,21 @@ class Page:
 
     async def picture(self, request: Request) -> Response:
         """A gallery's image, small and without what else its file tells, as JPEG."""
-        body = await asyncio.to_thread(self.small, request.path_params["id"])
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(self._decoding, self.small, request.path_params["id"])
         return Response(body, headers={**HEADERS, "content-type": "image/jpeg", "cache-control": "private, max-age=60"})
 
     def small(self, identity: str) -> bytes:
         """The picture of a row. Refused where there is none, or its file is not inside the folder."""
         missing = Refused(404, f"no picture of {identity!r:.200} here")
         gallery = self.host.service.gallery
-        if self._root is None or gallery is None or not gallery.known([identity]):
+        if self._root is None or gallery is None:
             raise missing
+        try:
+            if not gallery.known([identity]):
+                raise missing
+        except RuntimeFailed as error:
+            raise Unavailable("the gallery's database does not answer") from error
         try:
             path = (self._root / identity).resolve()
             if not path.is_relative_to(self._root) or not path.is_file():

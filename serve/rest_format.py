@@ -34,6 +34,7 @@ from .tensors import (
     to_bytes,
 )
 
+MOST_VALUES = 1_000_000  # that JSON may hold: it is slow, and takes many times its bytes
 HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -47,6 +48,9 @@ def read_request(body: bytes, header_length: str | None, most_images: int) -> In
         if not digits or int(header_length) > len(body):
             raise InputError(f"{HEADER_LENGTH}: expected 0 to {len(body)}, the body's bytes, got {header_length!r:.40}")
         length = int(header_length)
+    values = body.count(b",", 0, length) + body.count(b"[", 0, length)
+    if values > MOST_VALUES:
+        raise InputError(f"tensors in JSON have at most {MOST_VALUES} values: send them as bytes behind it")
     try:
         data = parse_json(body[:length])
     except ValueError as error:

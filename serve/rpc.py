@@ -15,6 +15,7 @@ from .grpc_format import parse, read_request, write_response
 from .grpc_messages import HEALTH, SERVICE, messages
 from .host import EXTENSIONS, Host, Refused, Told, code_of, told_of
 from .listen import HEADER_BYTES, Listen
+from .service import Unavailable
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -142,7 +143,8 @@ class RpcServer:
         problem: Exception
         try:
             self.host.check_token(authorization(context))
-            answer = await self.host.infer(len(body), read, write_response, told, context.time_remaining())
+            with self.host.holding(len(body)):
+                answer = await self.host.infer(len(body), read, write_response, told, context.time_remaining())
             self.host.done(told, "OK", began)
             return answer
         except asyncio.CancelledError:
@@ -163,6 +165,8 @@ class RpcServer:
 
 def status_of(error: Exception) -> Any:
     """gRPC's status code of what went wrong with a request."""
+    if isinstance(error, Unavailable):
+        return grpc.StatusCode.UNAVAILABLE
     return CODES.get(code_of(error), grpc.StatusCode.INTERNAL)
 
 

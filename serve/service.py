@@ -25,12 +25,14 @@ from ..runtimes.gallery.manifest import FILE
 from ..runtimes.gallery.snapshot import Match
 from ..runtimes.stores.interface import Store
 from ..runtimes.stores.opening import AnyGallery, open_gallery
+from ..runtimes.worker.client import WorkerPredictor
 from .tensors import Given, InferRequest
 
 LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
 EMBEDDING = "embedding"
 MOST_FOUND = 10_000
+HANGS_S = 5.0  # beyond a request's time, after which a replica without an answer is ended
 MOST_TOLD = 100_000
 DIED = "the model's processes have died and start again"
 Outputs = dict[str, Any]
@@ -38,6 +40,10 @@ Outputs = dict[str, Any]
 
 class Busy(Exception):
     """As much waits as may wait."""
+
+
+class Unavailable(Busy):
+    """Nothing answers at the moment."""
 
 
 class TooLate(Exception):
@@ -77,6 +83,10 @@ class Service:
         self.runtime, self.quantisation = runtime, quantisation
         self.waiting = 0  # images
         self.users = 0  # requests
+        self.owns_gallery = True
+        for predictor in model.pool.predictors:
+            if isinstance(predictor, WorkerPredictor):  # one that hangs is ended
+                predictor.timeout_s = limits.seconds + HANGS_S
         self.observe: Observe = model.observe
         model.observe = lambda *measured: self.observe(*measured)
         self.identity = identity_of(bundle)
@@ -89,7 +99,7 @@ class Service:
         """Ends what waits, then the model."""
         self._pool.shutdown(cancel_futures=True)
         self.model.close()
-        if self.gallery is not None:
+        if self.gallery is not None and self.owns_gallery:
             self.gallery.close()
 
     def refresh(self) -> None:
@@ -106,8 +116,8 @@ class Service:
             found = (self.gallery.root / FILE).stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
-                self._written = written
                 self.gallery = DiskGallery(self.gallery.root, model=self.identity)
+                self._written = written
             self.gallery_problem = None
         except (OSError, InputError, RuntimeFailed) as error:
             if str(error) != self.gallery_problem:
@@ -170,7 +180,7 @@ class Service:
         if self.waiting + len(images) > self.limits.queue:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
         if not self.alive:
-            raise Busy(DIED)
+            raise Unavailable(DIED)
         limit = limit if seconds is None else min(limit, seconds)
         try:
             return await asyncio.wait_for(self._answer(images, request.outputs, top), limit)
@@ -221,7 +231,7 @@ class Service:
             return await self._embed(images)
         except RuntimeFailed:
             if self.alive < self.model.replicas:
-                raise Busy(DIED) from None
+                raise Unavailable(DIED) from None
             raise
 
     async def _embed(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -275,7 +285,7 @@ class Service:
             found = await loop.run_in_executor(self._pool, self._neighbours, self.gallery, embeddings, top)
         except RuntimeFailed as error:
             LOGGER.error("the gallery does not answer: %s", error)
-            raise Busy("the gallery's database does not answer") from None
+            raise Unavailable("the gallery's database does not answer") from None
         return {**outputs, **found}
 
     def _neighbours(self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
@@ -308,8 +318,8 @@ class Opening:
     worker: bool
     limits: Limits
 
-    def __call__(self) -> Service:
-        """The service of what is on disk now.
+    def __call__(self, before: Service | None = None) -> Service:
+        """The service of what is on disk now. before: one whose gallery is taken over as it is, once this is made.
 
         BundleError, InputError, RuntimeUnavailable; RuntimeFailed where the sealed golden embeddings do not come out on
         this machine.
@@ -317,8 +327,8 @@ class Opening:
         bundle = Bundle.open(self.bundle)
         quantisation = bundle.artifact(self.runtime, quantisation=self.quantisation).quantisation
         with contextlib.ExitStack() as undo:
-            gallery = None
-            if self.gallery is not None:
+            gallery = None if before is None else before.gallery
+            if self.gallery is not None and before is None:
                 gallery = open_gallery(self.gallery, bundle)
                 undo.callback(gallery.close)
             model = load(
@@ -331,6 +341,7 @@ class Opening:
             )
             undo.callback(model.close)
             service = Service(bundle, model, gallery, self.limits, self.runtime, quantisation)
+            service.owns_gallery = before is None
             undo.callback(service.close)
             if problem := service.golden_problem():
                 raise RuntimeFailed(f"{self.bundle}: not served, its golden images: {problem}")

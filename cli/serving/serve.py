@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -58,6 +61,7 @@ def command(bundle: Path, gallery: Path | str | None, pictures: Path | None, **g
     """Serve BUNDLE by the Open Inference Protocol and a web page: images in, embeddings or neighbours out."""
     from importlib.metadata import version
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it listens: what is loaded then is what is on disk
     from ...runtimes.core.cpus import usable_cpus
     from ...runtimes.core.errors import InputError
     from ...serve.host import Host, Settings
@@ -75,6 +79,10 @@ def command(bundle: Path, gallery: Path | str | None, pictures: Path | None, **g
         grpc_port = given["port"] and given["port"] + 1
         if grpc_port > 65535:
             raise InputError("--port 65535 leaves none for gRPC: give --grpc-port or --no-grpc")
+    if pictures is not None and gallery is None:
+        raise InputError("--pictures: of a gallery: give --gallery too")
+    if grpc_port and grpc_port == given["port"]:
+        raise InputError(f"--grpc-port {grpc_port}: is REST's port: give another one")
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"--pictures {pictures}: expected a folder of images")
     listen = Listen(given["host"], given["port"], grpc_port, given["certificate"], given["key"], given["connections"])
@@ -97,22 +105,34 @@ def command(bundle: Path, gallery: Path | str | None, pictures: Path | None, **g
 
     with contextlib.ExitStack() as stack:
         requests = None if given["request_log"] is None else stack.enter_context(opened(given["request_log"]))
-        host = stack.enter_context(contextlib.closing(Host(make(), settings, make, requests)))
         setup_logging(console(stderr=True))
-        serve(host, listen, told, pictures)
+        host = Host(make(), settings, make, requests)
+        try:
+            serve(host, listen, told, pictures)
+        finally:
+            if not host.close():
+                click.echo("edgerecall: a replica hangs: ended without it", err=True)
+                os._exit(1)
     return 0
 
 
-def opened(file: Path) -> contextlib.AbstractContextManager[TextIO]:
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[TextIO]:
     """A file that lines are added to; -: stdout."""
     from ...runtimes.core.errors import InputError
 
     if str(file) == "-":
-        return contextlib.nullcontext(sys.stdout)
+        yield sys.stdout
+        return
     try:
-        return file.open("a", encoding="utf-8")
+        stream = file.open("a", encoding="utf-8")
     except OSError as error:
         raise InputError(f"--request-log {file}: {error.strerror}") from error
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):  # of what could not be written it was told
+            stream.close()
 
 
 def read_token(file: Path) -> str:

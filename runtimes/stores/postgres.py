@@ -26,10 +26,12 @@ TABLE = "products"
 REGISTER = "edgerecall_galleries"
 CONNECTIONS = 8
 WAIT_S = 15.0
+STATEMENT_S = 60.0  # that anything but the making of an index may take
 OPTIONS: dict[str, Any] = {
     "connect_timeout": int(WAIT_S),
     "application_name": "edgerecall",
     "client_encoding": "utf8",
+    "tcp_user_timeout": 1000 * int(WAIT_S),
 }
 EXPECTED = "expected postgresql://[USER@]HOST[:PORT]/DATABASE[?table=NAME], a password in it percent-encoded"
 CREATING = 0x6564676572  # the lock of whoever makes a gallery
@@ -163,6 +165,7 @@ class PostgresStore(Store):
             )
         table, name, new = (sql.Identifier(f"{self.table}{end}") for end in ("", "_hnsw", "_hnsw_new"))
         with self._connection() as connection:
+            connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(new))
             connection.execute(sql.SQL("CREATE INDEX {} ON {} USING hnsw (embedding vector_ip_ops)").format(new, table))
         with self._connection() as connection:  # searches wait for this alone
@@ -233,6 +236,7 @@ class PostgresStore(Store):
 
 def configured(connection: psycopg.Connection[Any]) -> None:
     """A new connection, that knows vectors."""
+    connection.execute(f"SET statement_timeout = {int(1000 * STATEMENT_S)}")
     register_vector(connection)
     connection.commit()
 

@@ -316,10 +316,12 @@ class WorkerPredictor(Predictor):
         stream: BinaryIO = self._process.stdout  # type: ignore[assignment]
         data, view_start = bytearray(count), 0
         view = memoryview(data)
+        waiting = select.poll()  # select() ends at descriptor 1023
+        waiting.register(stream, select.POLLIN)
         while view_start < count:
             remaining = deadline - time.monotonic()
-            # The stream is read unbuffered, so that what select() sees is all there is.
-            ready = remaining > 0 and select.select([stream.fileno()], [], [], remaining)[0]
+            # The stream is read unbuffered, so that what poll() sees is all there is.
+            ready = remaining > 0 and waiting.poll(1000 * remaining)
             if not ready:
                 self._process.kill()
                 raise RuntimeFailed(f"{self.runtime}: no answer within {allowed_s:g} s; its worker was ended")

@@ -16,8 +16,8 @@ function say(text, wrong = false) {
   at("status").classList.toggle("wrong", wrong);
 }
 
-async function asked(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: headers() }).catch(() => {
+async function asked(path, options = {}, more = {}) {
+  const answer = await fetch(path, { ...options, headers: { ...headers(), ...more } }).catch(() => {
     throw new Error("the server does not answer");
   });
   at("access").hidden = answer.status !== 401;
@@ -25,8 +25,15 @@ async function asked(path, options = {}) {
   return answer;
 }
 
+// What an answer says; one that says nothing in JSON has at least a status.
+async function read(answer) {
+  const told = await answer.json().catch(() => null);
+  if (!answer.ok || told === null) throw new Error(told?.error ?? `status ${answer.status} ${answer.statusText}`);
+  return told;
+}
+
 async function about() {
-  const told = await (await asked(url)).json();
+  const told = await read(await asked(url));
   const dim = told.outputs.find((one) => one.name === "embedding").shape[1];
   const gallery = told.outputs.some((one) => one.name === "ids");
   at("about").textContent = `${told.platform.replace("edgerecall_", "").replaceAll("_", " ")}, embeddings of ${dim} numbers${gallery ? "" : ", no gallery"}`;
@@ -58,14 +65,9 @@ async function search(picture) {
     const bytes = new Uint8Array(await picture.arrayBuffer());
     const { body, size } = request(bytes, gallery ? ["ids", "labels", "scores"] : ["embedding"], Number(at("count").value));
     const began = performance.now();
-    const answer = await fetch(`${url}/infer`, {
-      method: "POST",
-      body,
-      headers: { ...headers(), "inference-header-content-length": String(size), "content-type": "application/octet-stream" },
-    });
-    const told = await answer.json();
+    const more = { "inference-header-content-length": String(size), "content-type": "application/octet-stream" };
+    const told = await read(await asked(`${url}/infer`, { method: "POST", body }, more));
     if (mine !== turn) return;
-    if (!answer.ok) throw new Error(told.error);
     const milliseconds = Math.round(performance.now() - began);
     const data = Object.fromEntries(told.outputs.map((one) => [one.name, one.data]));
     if (gallery) show(data, mine);
@@ -112,7 +114,8 @@ async function fill(button, place, id, mine) {
     place.textContent = "no picture";
     return;
   }
-  const blob = await answer.blob();
+  const blob = await answer.blob().catch(() => null);
+  if (blob === null || mine !== turn) return;
   const image = place.appendChild(document.createElement("img"));
   image.alt = id;
   image.onload = () => URL.revokeObjectURL(image.src);

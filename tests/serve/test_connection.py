@@ -23,6 +23,12 @@ async def echo(scope: Message, receive: Callable[[], Awaitable[Message]], send: 
     """Answers by how many bytes the body has."""
     if scope["type"] != "http":
         return
+    if scope["path"] != "/":
+        await asyncio.sleep(1.5 if scope["path"] == "/slow" else 0)
+        body = bytes(64 << 20 if scope["path"] == "/large" else 1)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+        return
     size, more = 0, True
     while more:
         message = await receive()
@@ -36,6 +42,8 @@ async def echo(scope: Message, receive: Callable[[], Awaitable[Message]], send: 
 
 class Impatient(BoundedProtocol):
     headers_s = 0.5
+    rest_s = 0.5
+    answer_s = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +127,40 @@ def test_headers_without_end(address: tuple[str, int], head: bytes, unit: bytes)
         assert sent < 8 << 20  # what the sockets take before they see that it is closed
         found = all_of(stream)
     assert found == b"" or found.startswith((b"HTTP/1.1 400", ANSWER)), found
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", b"P"])
+def test_an_answer_and_then_nothing(address: tuple[str, int], rest: bytes) -> None:
+    with socket.create_connection(address, 30) as stream:
+        stream.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answered(stream, b"0")
+        stream.sendall(rest)
+        began = time.monotonic()
+        assert all_of(stream) == b"" and time.monotonic() - began < 10
+
+
+def test_a_body_that_goes_on_behind_its_answer(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 30) as stream:
+        stream.sendall(b"POST /soon HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert stream.recv(1000).startswith(ANSWER)
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
+            while time.monotonic() - began < 10:
+                stream.sendall(bytes(1 << 16))
+
+
+def test_a_head_that_does_not_come_leaves_the_answer_before_it(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 30) as stream:
+        stream.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET /")
+        found = all_of(stream)
+    assert found.startswith(ANSWER) and found.count(ANSWER) == 1
+
+
+def test_an_answer_that_is_not_taken(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 30) as stream:
+        stream.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(2.5)
+        assert len(all_of(stream)) < 64 << 20
 
 
 def test_what_is_allowed(address: tuple[str, int]) -> None:

@@ -211,19 +211,25 @@ def test_bounds_and_deadlines(tmp_path: Path, data: Path, fake_bundle: Make) -> 
         gone = caller.channel.unary_unary(f"/{SERVICE}/ModelInfer").future(request.SerializeToString())
         server.wait_for("edgerecall_images_waiting 1.0")
         gone.cancel()
-        server.wait_for('edgerecall_requests_total{code="CANCELLED",protocol="grpc"} 1.0')
+        end = time.monotonic() + 30
+        while len((tmp_path / "log").read_text().splitlines()) < 5:
+            assert time.monotonic() < end
+            time.sleep(0.05)
         server.wait_for("edgerecall_images_waiting 0.0")
         request.parameters["timeout"].int64_param = 50_000
         assert refused(lambda: caller.infer(request)) == ("DEADLINE_EXCEEDED", "not done within 0.05 s")
         for code, count in (("OK", 2), ("RESOURCE_EXHAUSTED", 1)):
             assert server.metric(f'edgerecall_requests_total{{code="{code}",protocol="grpc"}} {count}.0')
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    codes = ["RESOURCE_EXHAUSTED", "OK", "OK", "DEADLINE_EXCEEDED", "CANCELLED", "DEADLINE_EXCEEDED"]
-    assert sorted(one["code"] for one in lines) == sorted(codes)
+    codes = [one["code"] for one in lines]
+    assert sorted(codes[:3]) == ["OK", "OK", "RESOURCE_EXHAUSTED"] and codes[4:] == ["CANCELLED", "DEADLINE_EXCEEDED"]
+    assert codes[3] in ("CANCELLED", "DEADLINE_EXCEEDED")  # whichever side sees it first
     answered = next(one for one in lines if one["code"] == "OK")
     assert answered["protocol"] == "grpc" and answered["images"] == 1 and answered["bytes"] > 1000
     assert answered["seconds"] > 1.4 and answered["client"].startswith("ipv4:127.0.0.1:") and "error" not in answered
-    assert next(one for one in lines if one["code"] == codes[0])["error"].startswith("2 images wait already")
+    assert next(one for one in lines if one["code"] == "RESOURCE_EXHAUSTED")["error"].startswith(
+        "2 images wait already"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

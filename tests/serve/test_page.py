@@ -171,7 +171,7 @@ def test_pictures_are_small_and_of_the_gallery_alone(
     names = ["a b.jpg", "broken.jpg", "link.png", "../outside.png", str(tmp_path / "outside.png"), "gone.jpg", "x\0y"]
     with DiskGallery.create(tmp_path / "g", 16, model=identity_of(bundle)) as gallery:
         gallery.add(names, np.ones((len(names), 16), np.float32))
-    missing = edgerecall("serve", "bundle", "--runtime", "fake", "--pictures", "nowhere", cwd=tmp_path)
+    missing = edgerecall("serve", "bundle", "--gallery", "g", "--pictures", "nowhere", cwd=tmp_path)
     one_line(missing, 2, "--pictures nowhere: expected a folder of images")
     with serving(tmp_path, "--gallery", "g", "--pictures", "images") as server:
         code, body, headers = server.get("/pictures/a%20b.jpg")

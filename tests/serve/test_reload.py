@@ -133,6 +133,25 @@ def children(process: int) -> list[int]:
     return found
 
 
+def test_replicas_come_back_without_the_gallerys_files(
+    tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run
+) -> None:
+    fake_bundle()
+    lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
+    edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path)
+    given, tail = image_input(next(iter(sorted(data.glob("*_final/*.JPG")))).read_bytes())
+    with serving(tmp_path, "--worker", "--replicas", "1", "--gallery", "g") as server:
+        before = server.infer({"inputs": [given]}, tail)
+        (tmp_path / "g").rename(tmp_path / "away")
+        for process in children(server.process.pid):
+            os.kill(process, signal.SIGKILL)
+        server.wait_for('edgerecall_reloads_total{result="ok"} 1.0')
+        assert before[0] == 200 and server.infer({"inputs": [given]}, tail) == before
+        (tmp_path / "away").rename(tmp_path / "g")
+        server.wait_for("edgerecall_gallery_readable 1.0")
+        assert server.infer({"inputs": [given]}, tail) == before
+
+
 def test_replicas_that_are_killed_come_back(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
     image = next(iter(sorted(data.glob("*_final/*.JPG"))))
     fake_bundle(sleep_ms=20)

@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -316,8 +317,77 @@ def test_another_models_gallery_is_not_served(tmp_path: Path, data: Path, fake_b
             new.add(["wrong"], np.ones((1, 16), np.float32))
             gallery.take_over(new)
         server.wait_for("edgerecall_gallery_readable 0.0")
+        time.sleep(2.5)  # and it stays so
+        assert server.metric("edgerecall_gallery_readable 0.0")
         assert server.infer({"inputs": [given]}, tail)[1] == before
         assert "another model: cosine of the golden embeddings down to -1" in server.log.read_text()
+
+
+def test_what_another_sites_page_asks(shared_server: Client) -> None:
+    here = shared_server.url.removeprefix("http://")
+    for headers, code in (
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": f"http://{here}"}, 200),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "none"}, 200),
+    ):
+        assert shared_server.get("/v2/repository/index", b"", **headers)[0] == code, headers
+    assert shared_server.get("/v2/", host="evil.example")[0] == 404  # and no redirection there
+
+
+def test_bytes_are_bounded_in_all(tmp_path: Path, fake_bundle: Make) -> None:
+    fake_bundle()
+    with serving(tmp_path, "--max-body", "1") as server, contextlib.ExitStack() as stack:
+        host, port = server.url.removeprefix("http://").split(":")
+        head = b"POST /v2/models/bundle/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"
+        for _ in range(16):
+            stack.enter_context(socket.create_connection((host, int(port)), 30)).sendall(head)
+        time.sleep(0.3)
+        code, answer, headers = server.get("/v2/models/bundle/infer", b"{}" + b" " * 1000)
+        assert code == 503 and b"are here already" in answer and headers["retry-after"] == "1"
+        many = b'{"inputs": [' + b"[]," * 300_000 + b"]}"
+        stack.close()
+        server.wait_for('edgerecall_requests_total{code="499",protocol="rest"} 16.0')
+        code, answer, _ = server.get("/v2/models/bundle/infer", many)
+        assert code == 200 or (code == 400 and b"tensors in JSON" in answer) or code == 400
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
+    fake_bundle()
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
+    with serving(tmp_path, "--request-log", "/dev/full") as server:
+        assert [server.infer({"inputs": [given]}, tail)[0] for _ in range(2)] == [200, 200]
+        assert server.log.read_text().count("requests are no longer logged") == 1
+        assert server.stop() == 0
+
+
+def test_a_replica_that_hangs(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
+    fake_bundle(hang_after=4)
+    given, tail = image_input(photographs(data, 1)[0].read_bytes())
+    options = ("--worker", "--replicas", "1", "--seconds", "1", "--canary-seconds", "1000")
+    with serving(tmp_path, *options) as server:
+        server.wait_for("edgerecall_golden_holds 1.0")
+        assert server.infer({"inputs": [given]}, tail)[0] == 504
+        server.wait_for('edgerecall_reloads_total{result="ok"} 1.0')  # it is ended, and another one comes
+        assert server.infer({"inputs": [given]}, tail)[0] == 504
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 25
+
+
+def test_a_signal_before_it_listens(tmp_path: Path, fake_bundle: Make) -> None:
+    fake_bundle()
+    command = [sys.executable, "-m", "edgerecall", "serve", "bundle", "--runtime", "fake", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        for _ in range(20):
+            time.sleep(0.05)
+            status = Path(f"/proc/{server.pid}/status").read_text()
+            ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
+            if ignored & 1:  # SIGHUP is number 1
+                server.send_signal(signal.SIGHUP)
+        assert server.stdout is not None and " at http" in server.stdout.readline()
+        server.terminate()
 
 
 def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine) -> None:
@@ -397,6 +467,8 @@ def test_what_is_not_served(tmp_path: Path, fake_bundle: Make, edgerecall: Run, 
     one_line(
         edgerecall("serve", "good", "--runtime", "fake", "--gallery", "good", cwd=tmp_path), 2, "expected a gallery"
     )
+    one_line(edgerecall("serve", "good", "--port", "18577", "--grpc-port", "18577", cwd=tmp_path), 2, "is REST's port")
+    one_line(edgerecall("serve", "good", "--pictures", ".", cwd=tmp_path), 2, "--pictures: of a gallery")
 
 
 def test_many_requests_on_one_connection(shared_server: Client) -> None:
