@@ -38,6 +38,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gallery build": ("NEW", "BUNDLE", "--images", "DATA", "--runtime", "fake"),
     "gallery add": ("NONE", "BUNDLE", "--images", "DATA"),
     "gallery search": ("NONE", "BUNDLE", "DATA"),
+    "embed": ("BUNDLE", "NEW", "--images", "DATA", "--runtime", "fake"),
     "serve": ("BUNDLE", "--runtime", "fake", "--gallery", "NONE"),
     "bench": ("BUNDLE", "--images", "DATA", "--samples", "2", "--rounds", "1", "--seconds", "1", "--limit", "8"),
 }

@@ -24,7 +24,7 @@ def test_tritonclient(server: Client, data: Path, tmp_path: Path, root: Path, cl
         expected = model.embed_images(paths)
         tensors = np.stack([preprocess_file(path, model.spec.preprocess) for path in paths])
     np.save(folder / "tensors.npy", tensors)
-    script = root / "tests" / "support" / "triton_client.py"
+    script = root / "tests" / "support" / "servers" / "triton_client.py"
     url = server.url.removeprefix("http://")
     run = subprocess.run(
         [clients / "python", script, url, server.grpc, folder, tmp_path / "out.npz"],
