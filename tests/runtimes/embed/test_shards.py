@@ -98,20 +98,9 @@ def test_bad_images(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: R
         assert read(tmp_path / name)[0] == ["0.jpg", "1.jpg", "3.jpg"]
         told = json.loads(parquet.read_schema(tmp_path / name / "part-00000.parquet").metadata[b"edgerecall"])
         assert len(told["skipped"]) == 1 and "2.jpg" in told["skipped"][0]
-        strict = edgerecall(
-            "embed",
-            "bundle",
-            f"{name}-strict",
-            "--images",
-            images,
-            "--runtime",
-            "fake",
-            "--strict",
-            *more,
-            cwd=tmp_path,
-        )
-        one_line(strict, 2, "2.jpg: expected a JPEG")
-        assert not list((tmp_path / f"{name}-strict").glob("part-*"))
+    command = ("embed", "bundle", "strict", "--images", images, "--runtime", "fake", "--strict")
+    one_line(edgerecall(*command, cwd=tmp_path), 2, "2.jpg: expected a JPEG")
+    assert not list((tmp_path / "strict").glob("part-*"))
 
 
 def files(folder: Path) -> int:

@@ -136,7 +136,7 @@ def test_index_and_its_recall(url: str) -> None:
         assert store.recall == recall and store.index == ("hnsw" if url.startswith("postgres") else None)
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_a_gallery_is_copied(
     url: str, tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine, storage: str
 ) -> None:
