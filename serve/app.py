@@ -106,15 +106,7 @@ class App:
 
     async def about_model(self, request: Request) -> Response:
         """Model metadata."""
-        service = self.host.service
-        told = {
-            "name": self.host.settings.name,
-            "versions": ["1"],
-            "platform": self.host.platform,
-            "inputs": service.inputs,
-            "outputs": service.outputs,
-        }
-        return as_json(told)
+        return as_json(self.host.about_model())
 
     async def model_ready(self, request: Request) -> Response:
         """As the server's."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from ..runtimes.core.errors import EdgeRecallError, InputError, RuntimeFailed
 from ..runtimes.core.text import readable
@@ -142,10 +142,16 @@ class Host:
         if version not in (None, "", "1"):
             raise Refused(404, f"{name}: there is version '1'")
 
-    @property
-    def platform(self) -> str:
-        """What computes, in the protocol's words."""
-        return f"edgerecall_{self.service.runtime}_{self.service.quantisation}"
+    def about_model(self) -> dict[str, Any]:
+        """Model metadata, in the protocol's words."""
+        service = self.service
+        return {
+            "name": self.settings.name,
+            "versions": ["1"],
+            "platform": f"edgerecall_{service.runtime}_{service.quantisation}",
+            "inputs": service.inputs,
+            "outputs": service.outputs,
+        }
 
     async def infer(
         self,

@@ -44,6 +44,11 @@ def bound(listen: Listen) -> socket.socket:
     return found
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
 def check_tls(listen: Listen) -> None:
     """InputError unless the certificate and its key are both there, and fit."""
     if (listen.certificate is None) != (listen.key is None):

@@ -14,7 +14,7 @@ from ..runtimes.core.text import readable
 from .grpc_format import parse, read_request, write_response
 from .grpc_messages import HEALTH, SERVICE, messages
 from .host import EXTENSIONS, Host, Refused, Told, code_of, told_of
-from .listen import HEADER_BYTES, Listen
+from .listen import HEADER_BYTES, Listen, bracketed
 from .service import Unavailable
 
 CODES = {
@@ -54,7 +54,7 @@ class RpcServer:
         for service, methods in ((SERVICE, handlers), (HEALTH, {"Check": self.answering("HealthCheck", self.health)})):
             made = {name: grpc.unary_unary_rpc_method_handler(work) for name, work in methods.items()}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, made),))
-        name = f"[{self.listen.host}]" if ":" in self.listen.host else self.listen.host
+        name = bracketed(self.listen.host)
         try:
             port = self._bind(f"{name}:{self.listen.grpc_port}")
             if not port:
@@ -121,14 +121,7 @@ class RpcServer:
     def about_model(self, request: Any) -> dict[str, Any]:
         """Model metadata."""
         self.host.check_model(request.name, request.version)
-        service = self.host.service
-        return {
-            "name": self.host.settings.name,
-            "versions": ["1"],
-            "platform": self.host.platform,
-            "inputs": service.inputs,
-            "outputs": service.outputs,
-        }
+        return self.host.about_model()
 
     async def infer(self, body: bytes, context: Any) -> bytes:
         """Images in, embeddings or neighbours out."""

@@ -15,7 +15,7 @@ from ..runtimes.core.errors import EdgeRecallError
 from .app import App
 from .connection import BoundedProtocol
 from .host import Host
-from .listen import Listen, bound, check_tls
+from .listen import Listen, bound, bracketed, check_tls
 from .rpc import RpcServer
 
 KEPT_S = 75  # that an idle connection is kept: longer than the proxies before it keep theirs
@@ -48,7 +48,7 @@ def serve(
         )
         scheme = "http" if listen.certificate is None else "https"
         name, port = socket_.getsockname()[:2]
-        address = f"[{name}]" if ":" in name else name
+        address = bracketed(name)
         failures: list[EdgeRecallError] = []
 
         class Told(uvicorn.Server):

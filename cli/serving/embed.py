@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..console import command_line, console, options_of, progress_bar, setup_logging
-from .gallery import IMAGES, entries_given
+from .gallery import ARTIFACT, IMAGES, entries_given
 
 PATH = click.Path(path_type=Path)
 
@@ -17,9 +17,7 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.argument("out", type=PATH)
-@options_of(*IMAGES)
-@click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings.")
-@click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32.")
+@options_of(*IMAGES, *ARTIFACT)
 @click.option("--shard", default=2000, show_default=True, type=click.IntRange(1, 1_000_000), help="Images of a file.")
 @click.option(
     "--threads", type=click.IntRange(1, 1024), help="Of a process; by default one for each CPU, or with --ray 1."

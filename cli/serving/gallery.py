@@ -26,7 +26,9 @@ class Place(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
         """A text with :// stays one."""
-        return value if "://" in str(value) else Path(value)
+        from ...runtimes.stores.opening import is_url
+
+        return value if is_url(value) else Path(value)
 
 
 PLACE = Place()
@@ -55,9 +57,12 @@ IMAGES = (
     click.option("--label-by-folder", is_flag=True, help="Without a list: the label is the name of an image's folder."),
     click.option("--strict", is_flag=True, help="End at the first bad image."),
 )
-MODEL = (
+ARTIFACT = (
     click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings."),
     click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32."),
+)
+MODEL = (
+    *ARTIFACT,
     click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024)),
 )
 

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 import click
 
-from ..console import console, setup_logging
-from .gallery import PLACE
+from ..console import console, options_of, setup_logging
+from .gallery import ARTIFACT, PLACE
 
 PATH = click.Path(path_type=Path)
 
@@ -27,8 +27,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="By default the one after --port.")
 @click.option("--no-grpc", is_flag=True, help="REST alone.")
 @click.option("--name", help="Of the model in URLs; by default BUNDLE's folder.")
-@click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings.")
-@click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32.")
+@options_of(*ARTIFACT)
 @click.option("--replicas", type=click.IntRange(1, 256), help="Inferences at a time; by default one for each CPU.")
 @click.option("--worker", is_flag=True, help="Replicas in processes of their own: the server outlives their death.")
 @click.option(

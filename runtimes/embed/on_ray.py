@@ -21,7 +21,7 @@ from .shards import Shard, Work
 LOCAL = "local"
 TEMPORARY = "edgerecall-ray-"
 REACHED_S = 10.0
-TRIES = 3
+TRIES = 3  # to start an actor that has died, and to make its shard again: Ray's default is for ever
 
 
 class Maker:
@@ -89,11 +89,6 @@ def cluster(address: str, processes: int) -> Iterator[Any]:
         yield ray
 
 
-def restarts() -> dict[str, Any]:
-    """How often an actor that dies is started, and its shard made, again; by default Ray tries for ever."""
-    return {"max_restarts": TRIES, "max_task_retries": TRIES}
-
-
 def on_ray(
     work: Work, shards: Sequence[Shard], address: str, actors: int, done: Callable[[Shard, list[str]], object]
 ) -> None:
@@ -112,7 +107,8 @@ def on_ray(
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=work.threads,
-            **restarts(),
+            max_restarts=TRIES,
+            max_task_retries=TRIES,
         )
         try:
             for row in made.iter_rows():

@@ -21,7 +21,7 @@ from ..core.errors import InputError
 from ..core.files import write_error
 from ..predictor.registry import tool_versions
 from .durable import TEMPORARY, make_folder, rename, synchronise_folder
-from .identity import ModelIdentity, difference, identity_of
+from .identity import ModelIdentity, require_same
 from .lock import LOCK, WriteLock
 from .manifest import FILE, MOST_ROWS, GalleryManifest, SegmentEntry, Storage
 from .new_rows import checked_rows, new_content, several
@@ -119,10 +119,7 @@ class DiskGallery:
 
     def require_model(self, model: Bundle | ModelIdentity) -> None:
         """InputError unless the gallery's embeddings come from this model, or were brought without one."""
-        ours = self._now.manifest.model
-        theirs = identity_of(model) if isinstance(model, Bundle) else model
-        if ours is not None and (why := difference(ours, theirs)):
-            raise InputError(f"{self.root}: {why}; query by the model that it was built with, or build it anew")
+        require_same(self.root, self._now.manifest.model, model)
 
     def refresh(self) -> bool:
         """Sees what other processes have changed since; whether there was anything."""

@@ -9,6 +9,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import Sha256
 from ..bundle.spec import Spec
 from ..core.config import Frozen
+from ..core.errors import InputError
 from ..preprocess.comparison import preprocess_difference
 
 SAME_MODEL = 0.999  # lowest cosine of two golden embeddings of one image, by one model on two machines
@@ -42,6 +43,13 @@ def identity_of(bundle: Bundle) -> ModelIdentity:
         golden=tuple(tuple(float(str(value)) for value in row) for row in embeddings),  # no more digits than it has
         source=tuple(str(bundle.manifest.source[key]) for key in sorted(bundle.manifest.source) if "sha256" in key),
     )
+
+
+def require_same(where: object, ours: ModelIdentity | None, model: Bundle | ModelIdentity) -> None:
+    """InputError unless a gallery's embeddings come from this model, or were brought without one (`ours` is None)."""
+    theirs = identity_of(model) if isinstance(model, Bundle) else model
+    if ours is not None and (why := difference(ours, theirs)):
+        raise InputError(f"{where}: {why}; query by the model that it was built with, or build it anew")
 
 
 def difference(gallery: ModelIdentity, query: ModelIdentity) -> str | None:

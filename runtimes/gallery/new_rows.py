@@ -42,6 +42,19 @@ def new_content(
     metadata: Sequence[Mapping[str, Any] | None] | None,
 ) -> Content:
     """Rows that can be written. InputError for those that a gallery cannot hold."""
+    embeddings, told = checked_new(storage, dim, ids, embeddings, labels, metadata)
+    return content_of(storage, embeddings, ids, labels or [None] * len(ids), told)
+
+
+def checked_new(
+    storage: Storage,
+    dim: int,
+    ids: Sequence[str],
+    embeddings: Rows,
+    labels: Sequence[str | None] | None,
+    metadata: Sequence[Mapping[str, Any] | None] | None,
+) -> tuple[Rows, list[str] | None]:
+    """New rows' embeddings and metadata as JSON, None where no row has any. InputError for what no gallery can hold."""
     embeddings = checked_rows(embeddings, dim, "embeddings")
     several(ids, "gallery: ids")
     several(labels, "gallery: labels")
@@ -63,7 +76,7 @@ def new_content(
     told = None
     if metadata is not None and any(metadata):
         told = ["" if not one else as_json(one) for one in metadata]
-    return content_of(storage, embeddings, ids, labels or [None] * len(ids), told)
+    return embeddings, told
 
 
 def check_text(text: object, limit: int = ID_BYTES) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..gallery.disk_gallery import DiskGallery
-from ..gallery.identity import ModelIdentity, difference, identity_of
-from ..gallery.new_rows import checked_rows, new_content, several
+from ..gallery.identity import ModelIdentity, require_same
+from ..gallery.new_rows import checked_new, checked_rows, several
 from ..gallery.snapshot import Match
 
 Rows = NDArray[np.float32]
@@ -70,9 +70,7 @@ class Store(ABC):
 
     def require_model(self, model: Bundle | ModelIdentity) -> None:
         """InputError unless the embeddings come from this model, or were brought without one."""
-        theirs = identity_of(model) if isinstance(model, Bundle) else model
-        if self.model is not None and (why := difference(self.model, theirs)):
-            raise InputError(f"{self.where}: {why}; query by the model that it was built with")
+        require_same(self.where, self.model, model)
 
     def add(
         self,
@@ -87,7 +85,7 @@ class Store(ABC):
         replace: rows that are there with one of these ids are written over; without, they are an InputError. So are
         values that are not finite.
         """
-        new_content("float32", self.dim, ids, embeddings, labels, metadata)  # which says what is wrong with them
+        checked_new("float32", self.dim, ids, embeddings, labels, metadata)
         labels, metadata = labels or [None] * len(ids), metadata or [None] * len(ids)
         rows = [
             NewRow(one, label, dict(told) if told else None, row)
