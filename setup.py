@@ -39,6 +39,7 @@ SOURCES = (
     "runtimes/bundle/bundle.schema.json",
     "runtimes/core/contract.json",
     "tests/golden",
+    "web",
 )
 
 

@@ -44,7 +44,7 @@ FILE = click.Path(path_type=Path)
     "devices",
     multiple=True,
     metavar="DEVICE",
-    help="Run there too: qemu:aarch64, ssh://USER@HOST, adb[:SERIAL]. Several may be given.",
+    help="Run there too: qemu:aarch64, ssh://USER@HOST, adb[:SERIAL], browser[:chromium]. Several may be given.",
 )
 @click.option(
     "--device-program",

@@ -30,11 +30,13 @@ def command(
 
     TARGET: linux-aarch64 (Raspberry Pi OS 64-bit and other boards), linux-armv7 (32-bit), linux-aarch64-musl and
     linux-armv7-musl (static, for any Linux), linux-aarch64-glibc2.28 (older boards), linux-x86_64 (this kind of
-    system), linux-x86_64-glibc2.28 (servers)."""
+    system), linux-x86_64-glibc2.28 (servers); web (what 'bench --device browser' serves)."""
     from ..cross.build import CrossBuild, program_size, source_root
     from ..cross.runtimes import chosen_runtimes
-    from ..runtimes.core.targets import target_named
+    from ..runtimes.core.targets import WEB, target_named
 
+    if target == WEB.name:
+        return build_web(source)
     chosen = target_named(target)
     names = chosen_runtimes(chosen, runtime)
     out = console()
@@ -44,5 +46,19 @@ def command(
     if bundle is not None:
         build.verify(bundle)
     size = f"program {program_size(build.package) / 1e6:.2f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
+    out.print(f"{os.path.relpath(archive)}: {size}", soft_wrap=True)
+    return 0
+
+
+def build_web(source: Path | None) -> int:
+    """The archive for browsers."""
+    from ..cross.build import source_root
+    from ..cross.web import CORE, WebBuild
+
+    out = console()
+    build = WebBuild(source_root(source), out.print)
+    archive = build.run()
+    core = sum((build.package / name).stat().st_size for name in CORE)
+    size = f"core {core / 1e6:.2f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
     out.print(f"{os.path.relpath(archive)}: {size}", soft_wrap=True)
     return 0

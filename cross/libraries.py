@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..runtimes.core.files import atomic_folder
-from ..runtimes.core.targets import Target
+from ..runtimes.core.targets import WEB, Target
 from .apt import PrivateApt, own_architecture
 from .commands import cmake_build, run_logged
 from .packages import ncnn_source, same_version
@@ -47,6 +47,12 @@ CORE_SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "nlohmann-json3": ("-DJSON_BuildTests=OFF",),
 }
+# WebAssembly has no vectors of libjpeg-turbo's and libpng's; emscripten 3.1.6 measures size_t wrongly.
+WEB_OPTIONS: dict[str, tuple[str, ...]] = {
+    "libjpeg-turbo": ("-DWITH_SIMD=OFF", "-DHAVE_SIZE_T=TRUE", "-DSIZE_T=4"),
+    "libpng1.6": ("-DPNG_HARDWARE_OPTIMIZATIONS=OFF",),
+}
+DOCTEST = "doctest-dev"  # headers alone
 ZLIB = ("zlibstatic", ("libz.a", "zlib.h", "zconf.h"))  # its install wants a shared library too
 
 
@@ -94,18 +100,26 @@ def build_ncnn(target: Target, toolchain: list[str], cache: Path, logs: Path) ->
     return prefix
 
 
+def core_sources(target: Target) -> dict[str, tuple[str, ...]]:
+    """Source packages of what the core links for a target, with CMake's options."""
+    if target != WEB:
+        return CORE_SOURCES
+    return {name: (*options, *WEB_OPTIONS.get(name, ())) for name, options in CORE_SOURCES.items()}
+
+
 def build_core_libraries(
     target: Target, toolchain: list[str], cache: Path, logs: Path, say: Callable[[str], None]
 ) -> Path:
     """All that the core links, static, for a target whose C library is not Debian's; their licences in `licences/`."""
-    mark = hashlib.sha256(repr((target, CORE_SOURCES)).encode()).hexdigest()
+    sources = core_sources(target)
+    mark = hashlib.sha256(repr((target, sources)).encode()).hexdigest()
     prefix = cache / f"core-{target.name}"
     if not marked(prefix, mark):
         with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:
             apt = PrivateApt(Path(work) / "apt", own_architecture(), logs, say)  # sources are the same for all
             apt.update()
             (folder / "licences").mkdir()
-            for name, options in CORE_SOURCES.items():
+            for name, options in sources.items():
                 source = apt.source(name, Path(work) / "sources" / name)
                 if name == "zlib":  # Debian leaves out what only Windows compiles, CMake wants to see it
                     (source / "win32").mkdir(exist_ok=True)
@@ -116,5 +130,8 @@ def build_core_libraries(
                 only = ZLIB if name == "zlib" else ()
                 cmake_library(name, source, options, [*toolchain, *found], folder, logs, *only)
                 shutil.copyfile(source / "debian" / "copyright", folder / "licences" / f"{name}.txt")
+            if target == WEB:
+                apt.unpack([DOCTEST], Path(work) / "tests")
+                shutil.copytree(Path(work) / "tests/usr/include/doctest", folder / "include/doctest")
             (folder / STAMP).write_text(mark)
     return prefix

@@ -51,6 +51,7 @@ FILE_TIERS = {
     "train": "train",
     "train/config": "core",
     "train/data": "core",
+    "web": "core",
 }
 FIXTURE_TIERS = {"lite_ready": "runtime", "real_bundle": "runtime", "trained": "train"}
 
@@ -325,7 +326,7 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
     shared = shared_place(tmp_path_factory)
 
     def build(target: str, runtimes: str) -> Path:
-        archive = ROOT / "dist" / f"edgerecall-device-{target}.tar.gz"
+        archive = ROOT / "dist" / f"edgerecall-{'' if target == 'web' else 'device-'}{target}.tar.gz"
         with (shared / f"cross-{target}").open("a+") as done:
             fcntl.flock(done, fcntl.LOCK_EX)
             done.seek(0)
@@ -342,6 +343,12 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path
         assert result.returncode == 0, result.stderr
 
     return build
+
+
+@pytest.fixture(scope="session")
+def web_archive(cross: Callable[[str, str], Path]) -> Path:
+    """What browsers are served."""
+    return cross("web", "all")
 
 
 @pytest.fixture(scope="session")

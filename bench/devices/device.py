@@ -150,7 +150,8 @@ def open_device(name: str) -> Device:
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise InputError(
-            f"--device: expected {LOCAL}, qemu:aarch64, qemu:armv7l, ssh://USER@HOST or adb[:SERIAL], got '{name}'"
+            f"--device: expected {LOCAL}, qemu:aarch64, qemu:armv7l, ssh://USER@HOST, adb[:SERIAL]"
+            f" or browser[:chromium], got '{name}'"
         )
     module, _, cls = DEVICES[kind].partition(":")
     device: Any = getattr(importlib.import_module(f".{module}", __package__), cls)

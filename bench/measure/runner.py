@@ -20,8 +20,7 @@ from ...runtimes.embed.batches import stream_tensors
 from ...runtimes.embed.verify import cosines, verify_pixels
 from ...runtimes.predictor.registry import tool_versions
 from ...runtimes.preprocess.ops import Preprocess
-from ..devices.device import open_device
-from ..devices.device_bench import DeviceBench
+from ..devices.remote import RemoteBench, remote_bench
 from ..retrieval.label_sense import label_warnings
 from ..schema.group_result import GroupResult
 from ..schema.options import BenchOptions, OnProgress
@@ -71,7 +70,7 @@ class Run:
         self.groups = options.groups(bundle.quantisations)
         self.noise = random_inputs(bundle)
         self.devices = [self._device_bench(index, name) for index, name in enumerate(options.devices)]
-        names = [bench.device.name for bench in self.devices]
+        names = [bench.name for bench in self.devices]
         if len(set(names)) < len(names):
             raise InputError(f"--device: expected each device once, got {', '.join(names)}")
         self._progress, self._done = progress, 0.0
@@ -235,12 +234,12 @@ class Run:
                 self._step("embedding images", begin + (end - begin) * done / len(self.kept))
         _each(runners, lambda c: c.embed_random(self.noise))
 
-    def _device_bench(self, index: int, name: str) -> DeviceBench:
+    def _device_bench(self, index: int, name: str) -> RemoteBench:
         if self.preprocess != self.bundle.spec.preprocess:
             raise InputError("--preprocess is for this machine's rows: a device preprocesses as its bundle says")
         options = self.options
         programs = [Path(path) for path in options.device_programs]
-        made = DeviceBench(open_device(name), self.bundle, options, self.noise, programs, len(self.groups) + index)
+        made = remote_bench(name, self.bundle, options, self.noise, programs, len(self.groups) + index)
         made.prepare()
         return made
 

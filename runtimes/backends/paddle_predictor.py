@@ -24,7 +24,7 @@ from ..predictor.interface import (
     checked_output,
     is_activation,
 )
-from .onednn_log import executed_by, recorded
+from ..predictor.onednn_log import executed_by, recorded
 
 BACKENDS = (
     Backend(

@@ -132,6 +132,9 @@ TARGETS = {
     )
 }
 
+# Not a machine: what browsers run, built by emscripten and put together by npm's packages.
+WEB = Target("web", "wasm32", "", "", (("em++", "emscripten"), ("node", "nodejs"), ("npm", "npm"), DPKG), loads=False)
+
 
 def target_named(name: str) -> Target:
     """InputError for an unknown name."""

@@ -66,6 +66,7 @@ PACKAGES = {
         Package("qdrant_client", "qdrant-client", "qdrant", shown=False),
         Package("ray", "ray", "ray", (3, 15), shown=False),
         Package("prometheus_client", "prometheus-client", "serve", shown=False),
+        Package("segno", "segno", "browser", shown=False),
         Package("starlette", "starlette", "serve", shown=False),
         Package("uvicorn", "uvicorn", "serve", shown=False),
     )

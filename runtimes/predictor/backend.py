@@ -12,6 +12,7 @@ from ..core.versions import Package
 from .precision import TOLERANCE
 
 CPP = "cpp-"  # begins the names of what the C++ core drives
+WEB = "web-"  # and of what a browser does
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edgerecall.bench.devices import remote
 from edgerecall.bench.devices.device import open_device
 from edgerecall.bench.devices.program import find_program
 from edgerecall.bench.devices.qemu import QemuDevice
@@ -116,7 +117,7 @@ def board(fake_bundle: Make, data: Path, tmp_path: Path, monkeypatch: pytest.Mon
             change(told, results)
         (results / "bench.json").write_text(told if isinstance(told, str) else json.dumps(told))
         device = FolderDevice(tmp_path / "board", emulated=emulated)
-        monkeypatch.setattr(runner, "open_device", lambda name: device)
+        monkeypatch.setattr(remote, "open_device", lambda name: device)
         program = archive(tmp_path, results, code, before)
         settings: dict[str, Any] = {"runtimes": ("fake",), "samples": 2, "rounds": 1, **options}
         chosen = BenchOptions(devices=("ssh://board",), device_programs=(str(program),), **settings)
@@ -242,7 +243,7 @@ def test_a_board_that_goes_away_is_a_row(
 ) -> None:
     device = FolderDevice(tmp_path / "board")
     monkeypatch.setattr(device, "command", lambda script: ["sh", "-c", "echo 'Connection closed' >&2; exit 255"])
-    monkeypatch.setattr(runner, "open_device", lambda name: device)
+    monkeypatch.setattr(remote, "open_device", lambda name: device)
     program = archive(tmp_path, tmp_path)
     options = BenchOptions(runtimes=("fake",), samples=2, rounds=1, devices=("x",), device_programs=(str(program),))
     result = run_bench(fake_bundle(), ImageSet.find(data), options, "tests", lambda what, share: None)
@@ -296,7 +297,7 @@ def test_ssh_addresses() -> None:
 
 
 def test_each_device_once(fake_bundle: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "open_device", lambda name: FolderDevice(tmp_path / "board"))
+    monkeypatch.setattr(remote, "open_device", lambda name: FolderDevice(tmp_path / "board"))
     program = archive(tmp_path, tmp_path)
     options = BenchOptions(runtimes=("fake",), devices=("a", "a"), device_programs=(str(program),))
     with pytest.raises(InputError, match="expected each device once"):
@@ -306,7 +307,7 @@ def test_each_device_once(fake_bundle: Make, data: Path, tmp_path: Path, monkeyp
 def test_a_torn_archive_is_refused_before_anything_is_measured(
     fake_bundle: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "open_device", lambda name: FolderDevice(tmp_path / "board"))
+    monkeypatch.setattr(remote, "open_device", lambda name: FolderDevice(tmp_path / "board"))
     program = archive(tmp_path, tmp_path)
     program.write_bytes(program.read_bytes()[:-40])
     options = BenchOptions(runtimes=("fake",), devices=("a",), device_programs=(str(program),))

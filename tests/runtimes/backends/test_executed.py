@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from bf16 import assert_told_truly, run_in_bf16
 
-from edgerecall.runtimes.backends.onednn_log import executed_by
 from edgerecall.runtimes.backends.onnxruntime_predictor import executed_by as executed_by_profile
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import RuntimeFailed, RuntimeUnavailable
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.predictor.interface import RunOptions
+from edgerecall.runtimes.predictor.onednn_log import executed_by
 from edgerecall.runtimes.worker import client
 from edgerecall.runtimes.worker.wire import SharedMemory
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..predictor.interface import ExecutionRecord
-from ..predictor.precision import executed_name
-from ..predictor.prints import redirected
+from .interface import ExecutionRecord
+from .precision import executed_name
+from .prints import redirected
 
 HEAVY = ("convolution", "deconvolution", "inner_product", "matmul")
 

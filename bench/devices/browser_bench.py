@@ -1,0 +1,235 @@
+"""Rows measured in a browser: a page is served its job, measures, and posts what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtimes.bundle.bundle import Bundle
+from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST
+from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.files import unpack_tar
+from ...runtimes.core.versions import needs
+from ...runtimes.predictor.backend import WEB
+from ...runtimes.predictor.registry import backend, found
+from ..schema.group_result import GroupResult
+from ..schema.options import BenchOptions, OnProgress
+from ..schema.rows import SCHEMA, Row
+from .browser import LOOPBACK, Browser, Started, find_browser, parse_browser, started
+from .device import DeviceLost
+from .device_report import Wanted, lost, merge, read_report
+from .page_server import PageJob, PageServer, PageState
+
+ARCHIVE = "edgerecall-web"
+ARCHIVES = Path("dist")
+NPY_BYTES = 256  # of an array's file, before its numbers
+OPEN_S, SILENT_S, LOOK_S = 600.0, 90.0, 0.2
+
+
+@dataclass
+class BrowserBench:
+    """A bundle's rows in a browser. random: inputs beside the images, float32 `(n, 3, H, W)`.
+
+    programs: archives of `edgerecall cross` to choose from. silent_s: for how long a page may say nothing.
+    """
+
+    name: str
+    bundle: Bundle
+    options: BenchOptions
+    random: NDArray[np.float32]
+    programs: Sequence[Path] = ()
+    group: int = 0
+    silent_s: float = SILENT_S
+    browser: Browser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.browser = parse_browser(self.name)
+
+    def prepare(self) -> None:
+        """Looks for the browser and the pages, and hashes what it gets. InputError, BundleError."""
+        if self.browser.program:
+            find_browser(self.browser.program)
+        with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
+            unpack_pages(find_pages(self.programs), Path(scratch) / "pages")
+        own = [one for one in self.bundle.manifest.artifacts if one.runtime in self._artifacts()]
+        self.bundle.check([*(file for artifact in own for file in artifact.files), *self.bundle.manifest.golden])
+
+    def _artifacts(self) -> dict[str, str]:
+        """The runtimes of browsers that are wanted, by the name of their artifacts."""
+        wanted = {one.artifacts for one in map(backend, self.options.runtimes) if "gpu" not in one.devices}
+        return {
+            one.artifacts: one.name
+            for one in found().backends.values()
+            if "browser" in one.devices and one.artifacts in wanted
+        }
+
+    def measure(self, images: Sequence[Path], digests: Sequence[str], progress: OnProgress) -> GroupResult:
+        """Its rows on the images. A browser that fails as a whole is one row with its reason."""
+        del digests  # a page is served files, it keeps none
+        try:
+            rows = self._rows()
+            with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
+                return self._measure(Path(scratch), rows, images, progress)
+        except DeviceLost as error:
+            return lost(self.name, False, self.group, str(error))
+
+    def _rows(self) -> list[Row]:
+        options, artifacts = self.options, self._artifacts()
+        there = {name: tuple(self.bundle.quantisations(name)) for name in artifacts}
+        models = [
+            (artifacts[name], quantisation)
+            for name, have in there.items()
+            for quantisation in (options.quantisation or have)
+            if have
+        ]
+        precisions = [precision for precision in options.precision if precision == "fp32"]
+        if not models or not precisions:
+            raise DeviceLost("browsers run ONNX artifacts as they are: the bundle has none, or none was asked for")
+        axes = product(precisions, options.threads, options.batch)
+        return [
+            options.row(*model, threads, precision, batch) for precision, threads, batch in axes for model in models
+        ]
+
+    def _measure(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], progress: OnProgress) -> GroupResult:
+        work = self._job(scratch, rows, images)
+        browser = self.browser
+        with PageServer(work, browser.host, browser.port, browser.address) as server, contextlib.ExitStack() as stack:
+            running = None
+            if browser.program:
+                running = stack.enter_context(started(browser.program, server.link))
+            else:
+                tell(server.link, browser.host)
+            self._wait(work.state, running, progress, len(rows), len(images))
+        report = read_report(work.results, self.name)
+        for told, row in zip(report.rows, rows, strict=False):  # what was asked is ours to say
+            told |= {
+                "runtime": row.runtime.removeprefix(WEB),
+                "name": row.name.removeprefix(WEB),
+                "quantisation": row.quantisation,
+                "requested_precision": row.requested_precision,
+                "requested_threads": row.requested_threads,
+                "batch": row.batch,
+            }
+        dim = self.bundle.spec.embedding_dim
+        wanted = Wanted(self.name, False, WEB, images, len(self.random), dim, len(rows), self.group)
+        merged = merge(report, work.results, wanted)
+        if work.state.hidden:
+            for row in merged.rows:
+                row.warnings.append("the page was in the background for a while: browsers slow such pages down")
+        return merged
+
+    def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path]) -> PageJob:
+        options, dim = self.options, self.bundle.spec.embedding_dim
+        pages, results = scratch / "pages", scratch / "results"
+        unpack_pages(find_pages(self.programs), pages)
+        results.mkdir()
+        files = {f"images/{index}": path for index, path in enumerate(images)}
+        np.save(scratch / "inputs.npy", self.random)
+        files["inputs.npy"] = scratch / "inputs.npy"
+        files |= {f"bundle/{name}": path for name, path in self._bundle_files(scratch).items()}
+        job: dict[str, Any] = {
+            "schema": SCHEMA,
+            "images": [f"images/{index}" for index in range(len(images))],
+            "rows": [
+                {
+                    "runtime": row.runtime.removeprefix(WEB),
+                    "name": row.name,
+                    "quantisation": row.quantisation,
+                    "precision": row.requested_precision,
+                    "threads": row.requested_threads,
+                    "batch": row.batch,
+                }
+                for row in rows
+            ],
+            "samples": options.samples,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "timeout_s": options.timeout_s,
+        }
+        sizes = {"": len(images), "-inputs": len(self.random)}
+        arrays = {
+            f"row-{index}{kind}.npy": 4 * dim * count + NPY_BYTES
+            for index in range(len(rows))
+            for kind, count in sizes.items()
+        }
+        return PageJob(pages, job, files, arrays, results)
+
+    def _bundle_files(self, scratch: Path) -> dict[str, Path]:
+        """The manifest, the golden files and the artifacts that pages open; in the present format."""
+        manifest = self.bundle.manifest
+        if manifest.format_version != FORMAT_VERSION:
+            changed = upgraded_files(self.bundle, scratch / "upgraded")
+        else:
+            changed = {MANIFEST: self.bundle.root / MANIFEST}
+        own = [one for one in manifest.artifacts if one.runtime in self._artifacts()]
+        names = {file.path for file in manifest.golden} | changed.keys()
+        names |= {file.path for artifact in own for file in artifact.files}
+        return {name: changed.get(name, self.bundle.root / name) for name in sorted(names)}
+
+    def _wait(self, state: PageState, running: Started | None, progress: OnProgress, rows: int, images: int) -> None:
+        """Until the page has posted its result. DeviceLost when it ends, is silent, or takes longer than it may."""
+        options = self.options
+        steps = 8 + options.rounds + images // 8
+        begin, limit = time.monotonic(), OPEN_S + rows * steps * options.timeout_s
+        while not state.done:
+            now = time.monotonic()
+            if state.gone:
+                raise DeviceLost(f"{self.name}: {state.gone}")
+            if running is not None and running.ended is not None:
+                raise DeviceLost(f"{self.name}: the browser ended: {running.ended}")
+            if not state.opened and now - begin > (SILENT_S if running else OPEN_S):
+                raise DeviceLost(f"{self.name}: nobody opened the link within {OPEN_S:g} s")
+            if state.opened and now - state.beat > self.silent_s:
+                raise DeviceLost(
+                    f"{self.name}: the page has said nothing for {self.silent_s:g} s: asleep, closed or offline"
+                    f" while {state.what or 'loading'}"
+                )
+            if now - begin > limit:
+                raise DeviceLost(f"{self.name}: no result within {limit:g} s")
+            progress(f"{self.name}: {state.what or ('loading' if state.opened else 'waiting for it')}", state.share)
+            time.sleep(LOOK_S)
+
+
+def find_pages(given: Sequence[Path]) -> Path:
+    """The archive of 'edgerecall cross web': of those given, else the one in dist/. InputError with the remedy."""
+    name = f"{ARCHIVE}.tar.gz"
+    for archive in [path for path in given if path.name == name] or [ARCHIVES / name]:
+        if archive.is_file():
+            return archive
+    raise InputError(f"no {name}: run 'edgerecall cross web' here, or name the archive with --device-program")
+
+
+def unpack_pages(archive: Path, folder: Path) -> None:
+    """Its files into a new folder. InputError when it is no such archive."""
+    try:
+        with tarfile.open(archive) as packed:
+            unpack_tar(packed, folder.parent)
+        (folder.parent / ARCHIVE).rename(folder)
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise InputError(f"{archive}: expected an archive of 'edgerecall cross web': {error}") from error
+
+
+def tell(link: str, host: str) -> None:
+    """The link, and for other devices its QR code, on the terminal."""
+    sys.stderr.write(f"open this link in the browser that is to be measured:\n  {link}\n")
+    if host == LOOPBACK:
+        sys.stderr.write("(on this machine; for a phone, name an address that it reaches: --device browser@ADDRESS)\n")
+        return
+    try:
+        import segno
+    except ImportError as error:
+        sys.stderr.write(f"(its QR code {needs('segno', error=error)})\n")
+        return
+    segno.make(link).terminal(sys.stderr, compact=True)

@@ -1,0 +1,139 @@
+"""What a device says of its rows: `bench.json` and embeddings in a folder, checked and made into rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ...runtimes.core.config import Frozen
+from ...runtimes.embed.verify import TENSOR_TOLERANCE
+from ..schema.group_result import GroupResult
+from ..schema.rows import SCHEMA, Row
+from .device import DeviceLost
+
+RESULT = "bench.json"
+
+
+class DeviceReport(Frozen):
+    """`bench.json` of the stand-alone program, or of a page. bad_images: index in the list, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    program: str
+    machine: dict[str, Any]
+    pixel_error: float
+    bad_images: tuple[tuple[int, str], ...]
+    thermal_log: tuple[dict[str, Any], ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report has to hold. prefix: of its runtimes' names, as the registry has them. images: that were embedded;
+    inputs: how many other tensors; dim: of the embeddings; rows: how many; group: that they are of.
+    """
+
+    device: str
+    emulated: bool
+    prefix: str
+    images: Sequence[Path]
+    inputs: int
+    dim: int
+    rows: int
+    group: int
+
+
+def read_report(folder: Path, device: str) -> DeviceReport:
+    """The device's result. DeviceLost when it is not what it should be."""
+    path = folder / RESULT
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeviceLost(f"{device}: {RESULT} cannot be read: {error}") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise DeviceLost(f"{device}: expected schema {SCHEMA} in {RESULT}, got {schema!r}: build the program again")
+    try:
+        return DeviceReport.model_validate(data)
+    except ValidationError as error:
+        raise DeviceLost(f"{device}: {RESULT}: {error.errors()[0]['msg']}") from error
+
+
+def merge(report: DeviceReport, folder: Path, wanted: Wanted) -> GroupResult:
+    """The rows with their embeddings, `row-N.npy` and `row-N-inputs.npy` in the folder. DeviceLost for rows that are
+    none, or another number of them; arrays that cannot be used fail their row.
+    """
+    device, rows = wanted.device, []
+    embeddings: dict[str, NDArray[np.float32]] = {}
+    random: dict[str, NDArray[np.float32]] = {}
+    for index, fields in enumerate(report.rows):
+        try:
+            row = TypeAdapter(Row).validate_python(fields)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"]
+            raise DeviceLost(f"{device}: row {index} of {RESULT} is not valid: {told}") from error
+        row.name = f"{wanted.prefix}{row.name} @ {device}"
+        row.runtime, row.group = wanted.prefix + row.runtime, wanted.group
+        row.device, row.emulated = device, wanted.emulated
+        row.detail = {**row.detail, **report.machine, "thermal_log": list(report.thermal_log)}
+        if row.measured:
+            take(row, index, report, folder, wanted, embeddings, random)
+        rows.append(row)
+    if len(rows) != wanted.rows:
+        raise DeviceLost(f"{device}: expected {wanted.rows} rows, got {len(rows)}")
+    return GroupResult(rows, embeddings, random, [])
+
+
+def take(
+    row: Row,
+    index: int,
+    report: DeviceReport,
+    folder: Path,
+    wanted: Wanted,
+    embeddings: dict[str, NDArray[np.float32]],
+    random: dict[str, NDArray[np.float32]],
+) -> None:
+    """A row's arrays, or the reason why they cannot be used."""
+    try:
+        if report.bad_images:
+            number, reason = report.bad_images[0]
+            raise DeviceLost(
+                f"{len(report.bad_images)} images cannot be read there (it reads JPEG and PNG), the first:"
+                f" {wanted.images[number] if 0 <= number < len(wanted.images) else number}: {reason}"
+            )
+        own = read_embeddings(folder / f"row-{index}.npy", (len(wanted.images), wanted.dim))
+        others = read_embeddings(folder / f"row-{index}-inputs.npy", (wanted.inputs, wanted.dim))
+    except DeviceLost as error:
+        row.status, row.reason = "failed", str(error)
+        return
+    embeddings[row.name], random[row.name] = own, others
+    if report.pixel_error > TENSOR_TOLERANCE:
+        row.fail("parity", f"preprocessing differs there from the golden tensors by {report.pixel_error:.1e}")
+
+
+def read_embeddings(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Embeddings that a device wrote. DeviceLost unless they are finite float32 of this shape."""
+    try:
+        with path.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise DeviceLost(f"its embeddings cannot be read: {error}") from error
+    if array.shape != shape or array.dtype != np.float32:
+        raise DeviceLost(f"expected embeddings float32 {shape}, got {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise DeviceLost("its embeddings hold NaN or infinity")
+    return np.asarray(array)
+
+
+def lost(name: str, emulated: bool, group: int, reason: str) -> GroupResult:
+    """The one row of a device that failed as a whole."""
+    row = Row(runtime="device", name=f"@ {name}", device=name, emulated=emulated, group=group)
+    row.fail("failed", reason)
+    return GroupResult([row], {}, {}, [])

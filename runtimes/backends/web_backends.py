@@ -1,0 +1,37 @@
+"""The runtimes that web/ drives in a browser, described; nothing of them runs in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..core.errors import RuntimeUnavailable
+from ..predictor.backend import WEB, Backend
+from ..predictor.interface import ModelIO, Predictor, RunOptions
+
+
+class BrowserOnly(Predictor):
+    """Refuses to open here."""
+
+    def __init__(self, files: dict[str, str], io: ModelIO, options: RunOptions) -> None:
+        raise RuntimeUnavailable("it runs in browsers alone: run 'edgerecall bench BUNDLE --device browser'")
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
+        raise NotImplementedError
+
+
+BACKENDS = (
+    Backend(
+        name=f"{WEB}onnxruntime",
+        predictor=f"{__name__}:BrowserOnly",
+        title="ONNX Runtime Web, in a browser",
+        imports="json",  # nothing: a browser loads it
+        artifacts="onnxruntime",
+        file_format="ONNX",
+        quantisations=("fp32", "fp16", "int8"),
+        devices=("browser",),
+        in_all=False,
+        order=160,
+    ),
+)

@@ -1,0 +1,162 @@
+"""Rows of real browsers beside the host's, and what goes wrong in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from planted import onnx_parameters, seal_again
+
+from edgerecall.bench.devices import browser
+from edgerecall.bench.devices.browser_bench import BrowserBench
+from edgerecall.bench.measure.image_set import ImageSet
+from edgerecall.bench.measure.runner import random_inputs, run_bench
+from edgerecall.bench.schema.options import BenchOptions
+from edgerecall.bench.schema.rows import BenchResult
+from edgerecall.runtimes.bundle.bundle import Bundle
+
+pytestmark = pytest.mark.device
+Rows = Callable[..., BenchResult]
+
+
+@pytest.fixture
+def rows(web_archive: Path, data: Path) -> Rows:
+    """The bench of a bundle here and in a browser."""
+
+    def run(bundle: Path, device: str = "browser:chromium", **given: object) -> BenchResult:
+        settings = {"runtimes": ("onnxruntime",), "samples": 20, "rounds": 4, "devices": (device,), **given}
+        options = BenchOptions(device_programs=(str(web_archive),), **settings)  # type: ignore[arg-type]
+        return run_bench(Bundle.open(bundle), ImageSet.find(data), options, "tests", lambda what, share: None)
+
+    return run
+
+
+def test_chromium_beside_the_host(rows: Rows, real_bundle: Path) -> None:
+    """A trained bundle and labelled images; the page is isolated, so that it has threads and a fine clock."""
+    result = rows(real_bundle, threads=(1, 2))
+    here, _, one, two = result.rows
+    assert [row.name for row in (one, two)] == [f"web-onnxruntime {n}t @ browser:chromium" for n in (1, 2)]
+    for row in (one, two):
+        assert (row.status, row.reason) == ("ok", None)
+        assert row.delta_recall1 == 0.0 and row.recall1 == here.recall1
+        assert row.cosine_min is not None and row.cosine_min >= 0.9999
+        assert row.golden_max_error is not None and row.golden_max_error < 1e-4
+        assert row.latency_p50_ms is not None and len(row.samples_ns) == 20
+        assert row.threads == row.requested_threads
+        assert row.detail["isolated"] is True and row.detail["clock_step_us"] < 50
+        assert set(row.stages_ms) == {"decode", "preprocess", "inference", "normalise", "search"}
+    assert result.exit_code == 0
+    assert result.cross_recall is not None and len(result.cross_recall.names) == 2
+    assert any("browser:chromium" in speed.slow + speed.fast for speed in result.speeds)
+
+
+def test_firefox_too(rows: Rows, real_bundle: Path) -> None:
+    result = rows(real_bundle, "browser:firefox")
+    here, there = result.rows
+    assert (there.status, there.reason) == ("ok", None)
+    assert "Firefox" in there.detail["browser"]
+    assert there.recall1 == here.recall1
+
+
+def test_one_weight_is_caught_on_the_device(rows: Rows, real_bundle: Path, tmp_path: Path) -> None:
+    """Sealed as if it had been exported so."""
+    shutil.copytree(real_bundle, tmp_path / "changed")
+    path = tmp_path / "changed" / Bundle.open(real_bundle).artifact("onnxruntime").files[0].path
+    model = onnx.load(path)
+    weight = max(onnx_parameters(model), key=lambda one: one.values.size)
+    values = weight.values.copy()
+    values.flat[0] += 10 * np.abs(values).max()
+    weight.put(values)
+    onnx.save(model, path)
+    seal_again(tmp_path / "changed")
+    there = rows(tmp_path / "changed").rows[1]
+    assert there.status == "parity"
+    assert re.fullmatch(r"embeddings differ from the reference: max error \S+, allowed \S+", str(there.reason))
+
+
+def test_what_is_served_must_be_what_was_sealed(
+    real_bundle: Path, web_archive: Path, data: Path, tmp_path: Path
+) -> None:
+    """A file that changes after the host has looked at it."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(real_bundle, bundle)
+    opened = Bundle.open(bundle)
+    options = BenchOptions(runtimes=("onnxruntime",), samples=2, rounds=1)
+    bench = BrowserBench("browser:chromium", opened, options, random_inputs(opened), [web_archive])
+    bench.prepare()
+    (model,) = [file for one in opened.manifest.artifacts if one.runtime == "onnxruntime" for file in one.files]
+    content = bytearray((bundle / model.path).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / model.path).write_bytes(content)
+    (row,) = bench.measure(ImageSet.find(data).paths[:4], [], lambda what, share: None).rows
+    assert row.status == "failed"
+    assert f"{model.path}: not the file that was sealed" in str(row.reason)
+
+
+def processes(profile: str) -> list[int]:
+    """Of the browser with a profile; its own first."""
+    found = subprocess.run(["pgrep", "-f", profile], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split()]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "the browser ended: "), (signal.SIGSTOP, "the page has said nothing for 3 s")],
+)
+def test_a_browser_that_dies_or_sleeps(
+    real_bundle: Path, web_archive: Path, data: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    profiles: list[str] = []
+    line = browser.command_line
+
+    def noted(kind: str, program: str, profile: Path, url: str) -> list[str]:
+        profiles.append(str(profile))
+        return line(kind, program, profile, url)
+
+    monkeypatch.setattr(browser, "command_line", noted)
+    opened = Bundle.open(real_bundle)
+    options = BenchOptions(runtimes=("onnxruntime",), samples=100_000, rounds=10, seconds=40.0)
+    bench = BrowserBench("browser:chromium", opened, options, random_inputs(opened), [web_archive], silent_s=3.0)
+    rounds = threading.Event()
+
+    def progress(what: str, share: float) -> None:
+        if "round" in what and not rounds.is_set():
+            rounds.set()
+            for pid in processes(profiles[0]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    begin = time.monotonic()
+    (row,) = bench.measure(ImageSet.find(data).paths[:8], [], progress).rows
+    assert rounds.is_set()
+    assert row.status == "failed"
+    assert reason in str(row.reason)
+    assert time.monotonic() - begin < 60
+    assert processes(profiles[0]) == []
+
+
+def test_the_command(
+    edgerecall: Callable[..., subprocess.CompletedProcess[str]],
+    real_bundle: Path,
+    data: Path,
+    web_archive: Path,
+    tmp_path: Path,
+) -> None:
+    """From the terminal to the report."""
+    result = edgerecall(
+        "bench", real_bundle, "--images", data, "--runtime", "onnxruntime", "--device", "browser:chromium",
+        "--device-program", web_archive, "--samples", 8, "--rounds", 2, "--markdown", "report.md", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "web-onnxruntime @ browser:chromium" in (tmp_path / "report.md").read_text()

@@ -1,0 +1,237 @@
+"""@edgerecall/web in Chromium: the pixels, the embeddings and the neighbours that Python gives, and its refusals."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import re
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from edgerecall.bench.devices.page_server import HEADERS
+from edgerecall.runtimes._native import Gallery
+from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.embed.model import load
+from edgerecall.runtimes.preprocess.pipeline import preprocess_file
+
+pytestmark = pytest.mark.device
+PAGE = """<!doctype html><title>test</title><link rel=icon href="data:,">
+<script type=module>window.web = await import("/web/index.js"); document.title = "ready"</script>"""
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files, under the headers of an isolated page."""
+
+    extensions_map: ClassVar = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            if name != "Content-Security-Policy":
+                self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def site(web_archive: Path, real_bundle: Path, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder with the package and a bundle, and its URL."""
+    with tarfile.open(web_archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (tmp_path / "edgerecall-web").rename(folder / "web")
+    shutil.copytree(real_bundle, folder / "bundle")
+    (folder / "index.html").write_text(PAGE)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def page(site: tuple[Path, str]) -> Iterator[Page]:
+    """A page where the package is `web`."""
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = browser.new_page()
+        opened.goto(site[1])
+        opened.wait_for_function("document.title === 'ready'")
+        yield opened
+        browser.close()
+
+
+def text(image: Path) -> str:
+    return base64.b64encode(image.read_bytes()).decode()
+
+
+BYTES = "const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));"
+
+
+def test_the_same_embeddings_and_neighbours(site: tuple[Path, str], page: Page, data: Path) -> None:
+    images = sorted(data.glob("*_final/*.JPG"))[:24]
+    told = page.evaluate(
+        f"""async (images) => {{
+        {BYTES}
+        const model = await web.load("bundle");
+        const rows = [];
+        for (const one of images) rows.push(await model.embed(bytes(one)));
+        const found = {{}};
+        for (const storage of ["float32", "float16", "int8"]) {{
+            const gallery = model.gallery(storage);
+            for (const row of rows) await gallery.add(row);
+            const {{ rows: places, similarities }} = await gallery.search(rows[3], 10);
+            found[storage] = [Array.from(places), Array.from(similarities)];
+        }}
+        const blob = await model.embed(new Blob([bytes(images[0])]));
+        return {{ info: model.info, rows: rows.map((row) => Array.from(row)), found, blob: Array.from(blob) }};
+    }}""",
+        [text(image) for image in images],
+    )
+    with load(site[0] / "bundle") as model:
+        expected = model.embed_images(images)
+    rows = np.asarray(told["rows"], np.float32)
+    assert np.abs(rows - expected).max() < 1e-5
+    assert told["blob"] == told["rows"][0]
+    assert told["info"]["proof"]["pixelError"] == 0
+    assert told["info"]["runtime"] == "onnxruntime"
+    for storage, (places, similarities) in told["found"].items():
+        gallery = Gallery(rows.shape[1], storage)
+        gallery.add(rows)
+        mine, scores = gallery.search(rows[3:4], 10)
+        assert places == mine[0].tolist()
+        assert np.array_equal(np.asarray(similarities, np.float32), scores[0])
+
+
+def test_pixels_of_a_canvas(site: tuple[Path, str], page: Page, data: Path) -> None:
+    """What a page has drawn itself: Chromium decodes a JPEG to the same pixels, upright ones of sRGB at least."""
+    image = sorted(data.glob("*_final/*.JPG"))[0]
+    canvas, encoded = page.evaluate(
+        f"""async (text) => {{
+        {BYTES}
+        const model = await web.load("bundle");
+        const picture = await createImageBitmap(new Blob([bytes(text)]));
+        const canvas = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+        canvas.drawImage(picture, 0, 0);
+        const pixels = canvas.getImageData(0, 0, picture.width, picture.height);
+        return [Array.from(await model.embed(pixels)), Array.from(await model.embed(bytes(text)))];
+    }}""",
+        text(image),
+    )
+    assert canvas == encoded
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "image is empty|neither JPEG nor PNG|expected"),
+        (b"GIF89a" + bytes(40), "neither JPEG nor PNG|JPEG|PNG"),
+        (b"\xff\xd8\xff\xe0" + bytes(40), "."),
+    ],
+)
+def test_bad_images(page: Page, body: bytes, reason: str) -> None:
+    """Each is refused with the core's own words, and the model goes on."""
+    told = page.evaluate(
+        f"""async (text) => {{
+        {BYTES}
+        const model = await web.load("bundle");
+        let why = "";
+        try {{ await model.embed(bytes(text)); }} catch (error) {{ why = error.message; }}
+        const canvas = new ImageData(200, 200);
+        return [why, (await model.embed(canvas)).length];
+    }}""",
+        base64.b64encode(body).decode(),
+    )
+    assert re.search(reason, told[0]), told
+    assert told[1] > 0
+
+
+LOAD = """async (options) => {
+    try { await web.load("bundle", options); } catch (error) { return [error.name, error.message]; }
+    return ["", ""];
+}"""
+
+
+def test_a_bundle_that_was_changed(site: tuple[Path, str], page: Page) -> None:
+    bundle = site[0] / "bundle"
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    path = next(one["files"][0]["path"] for one in manifest["artifacts"] if one["runtime"] == "onnxruntime")
+    content = bytearray((bundle / path).read_bytes())
+    content[-1] ^= 1
+    (bundle / path).write_bytes(content)
+    assert f"{path}: not the file that was sealed" in page.evaluate(LOAD, {})[1]
+    (bundle / path).unlink()
+    assert f"{path}: the server answered 404" in page.evaluate(LOAD, {})[1]
+
+
+def test_vectors_that_do_not_come_out(site: tuple[Path, str], page: Page) -> None:
+    """Another resize, sealed as if it were the model's: its own tensors do not come out on this device."""
+    path = site[0] / "bundle" / "bundle.json"
+    manifest = json.loads(path.read_text())
+    for op in manifest["spec"]["preprocess"]["ops"]:
+        if "filter" in op:
+            op["filter"] = "bicubic" if op["filter"] != "bicubic" else "bilinear"
+    path.write_text(json.dumps(manifest))
+    name, why = page.evaluate(LOAD, {})
+    assert name == "NotProven"
+    assert why.startswith("preprocessing differs from the sealed tensors: max error ")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("{", "bundle.json: not readable as JSON"), ("[]", "bundle.json: "), ('{"format_version": 99}', "bundle.json: ")],
+)
+def test_manifests_that_are_none(site: tuple[Path, str], page: Page, text: str, reason: str) -> None:
+    (site[0] / "bundle" / "bundle.json").write_text(text)
+    assert reason in page.evaluate(LOAD, {})[1]
+
+
+def test_what_the_bundle_does_not_have(page: Page) -> None:
+    assert "has no int8 artifact for onnxruntime (it has fp32)" in page.evaluate(LOAD, {"quantisation": "int8"})[1]
+    assert "runtime: expected one of onnxruntime, got 'tnn'" in page.evaluate(LOAD, {"runtime": "tnn"})[1]
+
+
+def test_tensors_are_equal_to_the_bit(site: tuple[Path, str], page: Page, data: Path) -> None:
+    """The core alone, in the page, over every picture of the data set."""
+    bundle = Bundle.open(site[0] / "bundle")
+    manifest = json.loads((site[0] / "bundle" / "bundle.json").read_text())
+    images = sorted(data.glob("*_final/*.JPG"))
+    tensors = page.evaluate(
+        f"""async ([images, preprocess]) => {{
+        {BYTES}
+        const module = await (await import("/web/edgerecall.mjs")).default({{ locateFile: (name) => "/web/" + name }});
+        const put = (data) => {{ const at = module._malloc(data.length); module.HEAPU8.set(data, at); return at; }};
+        const handle = module._er_preprocess_open(put(new TextEncoder().encode(preprocess + "\\0")));
+        const size = 3 * 64 * 64, out = module._malloc(4 * size), all = [];
+        for (const one of images) {{
+            const data = bytes(one), at = put(data);
+            if (module._er_preprocess_encoded(handle, at, data.length, 9e7, out)) throw new Error("refused");
+            module._free(at);
+            all.push(btoa(String.fromCharCode(...new Uint8Array(module.HEAPU8.buffer, out, 4 * size))));
+        }}
+        return all;
+    }}""",
+        [
+            [text(image) for image in images],
+            json.dumps(manifest["spec"]["preprocess"]),
+        ],
+    )
+    for image, tensor in zip(images, tensors, strict=True):
+        mine = preprocess_file(image, bundle.spec.preprocess)
+        assert base64.b64decode(tensor) == np.ascontiguousarray(mine).tobytes()

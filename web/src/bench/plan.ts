@@ -1,0 +1,47 @@
+/** What the host asks of a page, and what goes between the page and its rows' workers. */
+
+export interface RowPlan {
+  readonly runtime: string;
+  readonly name: string;
+  readonly quantisation: string;
+  readonly precision: string;
+  readonly threads: number;
+  readonly batch: number;
+}
+
+/** The job as the host gives it. images, inputs: paths below the job's own. contract: as in contract.json. */
+export interface Job {
+  readonly schema: number;
+  readonly images: readonly string[];
+  readonly rows: readonly RowPlan[];
+  readonly samples: number;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly timeout_s: number;
+}
+
+/** Columns of a row, as bench/schema/rows.py names them. */
+export type Columns = Record<string, unknown>;
+
+export type Step =
+  | { readonly do: "load"; readonly plan: RowPlan; readonly base: string; readonly headers: Record<string, string> }
+  | { readonly do: "pixels" }
+  | { readonly do: "warm" }
+  | { readonly do: "round"; readonly count: number; readonly limitS: number }
+  | { readonly do: "golden" }
+  | { readonly do: "embed"; readonly images: readonly string[]; readonly begin: number }
+  | { readonly do: "finish" };
+
+export interface RoundAnswer {
+  readonly samplesNs: number[];
+}
+
+export interface EmbedAnswer {
+  readonly bad: readonly (readonly [number, string])[];
+}
+
+export interface FinishAnswer {
+  readonly columns: Columns;
+  readonly embeddings: ArrayBuffer; // a .npy file
+  readonly inputs: ArrayBuffer;
+}
