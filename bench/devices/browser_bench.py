@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST
+from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact
 from ...runtimes.bundle.upgrade import upgraded_files
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.files import unpack_tar
 from ...runtimes.core.versions import needs
-from ...runtimes.predictor.backend import WEB
+from ...runtimes.predictor.backend import CANVAS, WEB, Backend
 from ...runtimes.predictor.registry import backend, found
 from ..schema.group_result import GroupResult
 from ..schema.options import BenchOptions, OnProgress
@@ -63,17 +63,24 @@ class BrowserBench:
             find_browser(self.browser.program)
         with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
             unpack_pages(find_pages(self.programs), Path(scratch) / "pages")
-        own = [one for one in self.bundle.manifest.artifacts if one.runtime in self._artifacts()]
-        self.bundle.check([*(file for artifact in own for file in artifact.files), *self.bundle.manifest.golden])
+        files = [file for artifact in self._artifacts for file in artifact.files]
+        self.bundle.check([*files, *self.bundle.manifest.golden])
 
-    def _artifacts(self) -> dict[str, str]:
-        """The runtimes of browsers that are wanted, by the name of their artifacts."""
-        wanted = {one.artifacts for one in map(backend, self.options.runtimes) if "gpu" not in one.devices}
-        return {
-            one.artifacts: one.name
+    def _backends(self) -> list[Backend]:
+        """Those of browsers that are wanted: named, or over the artifacts of what is named."""
+        wanted = {one.artifacts for one in map(backend, self.options.runtimes) if "cpu" in one.devices}
+        return [
+            one
             for one in found().backends.values()
-            if "browser" in one.devices and one.artifacts in wanted
-        }
+            if "browser" in one.devices
+            and (one.name in self.options.runtimes or (one.artifacts in wanted and not one.name.endswith(CANVAS)))
+        ]
+
+    @property
+    def _artifacts(self) -> list[Artifact]:
+        """Of the bundle, what they open."""
+        runtimes = {one.artifacts for one in self._backends()}
+        return [one for one in self.bundle.manifest.artifacts if one.runtime in runtimes]
 
     def measure(self, images: Sequence[Path], digests: Sequence[str], progress: OnProgress) -> GroupResult:
         """Its rows on the images. A browser that fails as a whole is one row with its reason."""
@@ -86,13 +93,12 @@ class BrowserBench:
             return lost(self.name, False, self.group, str(error))
 
     def _rows(self) -> list[Row]:
-        options, artifacts = self.options, self._artifacts()
-        there = {name: tuple(self.bundle.quantisations(name)) for name in artifacts}
+        options = self.options
         models = [
-            (artifacts[name], quantisation)
-            for name, have in there.items()
-            for quantisation in (options.quantisation or have)
-            if have
+            (one.name, quantisation)
+            for one in self._backends()
+            if (have := tuple(self.bundle.quantisations(one.artifacts)))
+            for quantisation in options.quantisation or have
         ]
         precisions = [precision for precision in options.precision if precision == "fp32"]
         if not models or not precisions:
@@ -144,7 +150,8 @@ class BrowserBench:
             "images": [f"images/{index}" for index in range(len(images))],
             "rows": [
                 {
-                    "runtime": row.runtime.removeprefix(WEB),
+                    "runtime": backend(row.runtime).artifacts,
+                    "pixels": "canvas" if row.runtime.endswith(CANVAS) else "core",
                     "name": row.name,
                     "quantisation": row.quantisation,
                     "precision": row.requested_precision,
@@ -173,9 +180,8 @@ class BrowserBench:
             changed = upgraded_files(self.bundle, scratch / "upgraded")
         else:
             changed = {MANIFEST: self.bundle.root / MANIFEST}
-        own = [one for one in manifest.artifacts if one.runtime in self._artifacts()]
         names = {file.path for file in manifest.golden} | changed.keys()
-        names |= {file.path for artifact in own for file in artifact.files}
+        names |= {file.path for artifact in self._artifacts for file in artifact.files}
         return {name: changed.get(name, self.bundle.root / name) for name in sorted(names)}
 
     def _wait(self, state: PageState, running: Started | None, progress: OnProgress, rows: int, images: int) -> None:

@@ -21,6 +21,16 @@ CANDIDATES = 6  # tensors of the sound graph that are tried in an operator's pla
 MOST_FAULTS = 8
 DEPTH = 3  # operators that one graph may have for one of the other's
 ADDS, SCALES = {"Add", "BinaryOp", "Sub", "Subtract"}, {"Mul", "Multiply", "Div", "Divide"}
+NOTHING = {"Identity", "Dropout", "Cast", "Convert", "Split", "Noop", "Reshape", "Flatten"}  # of their input
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Convert",
+    "Split",
+    "Noop",
+    "Reshape",
+    "Flatten",
+}  # of the values they are fed
 FLAT = 1e-2  # how far a difference may vary, relative to itself, that a constant makes
 
 
@@ -149,7 +159,11 @@ class _Searcher:
         return new
 
     def blame(self, name: str, index: int, seen: Match) -> None:
-        """Finds the operator of the region that ends in this tensor, and pairs the tensor."""
+        """Finds the operator of the region that ends in this tensor, and pairs the tensor; or, where one before it does
+        nothing at all, finds that one, and leaves the tensor for the next sweep.
+        """
+        if self.blame_idle(name, index):
+            return
         region = self.region(name)
         for before in region[:-1]:  # wrong everywhere, it may have a counterpart all the same
             found = self.counterpart(before.name, index)
@@ -160,6 +174,39 @@ class _Searcher:
         self.pairs[name] = index
         operator, others = responsible(region, plain(self.own[name].values), self.known.values[index], seen)
         self.faults[name] = Fault(operator, self.known.tensors[index], seen, others)
+
+    def blame_idle(self, name: str, index: int) -> bool:
+        """An operator that gives back what it is fed is paired with the sound tensor before its own counterpart,
+        and what comes after it seems wrong: until that is fed the counterpart.
+        """
+        for source in self.own[name].inputs:
+            place = self.pairs.get(source, -1)
+            chain = self.same_as(source, place)
+            idle = [one for one in chain if self.own[one].kind not in NOTHING]
+            if not idle:
+                continue
+            taken, shape = set(self.pairs.values()), self.known.values[place].shape
+            between = [one for one in self.known.of_shape(shape) if place < one < index and one not in taken]
+            for other in between[:CANDIDATES]:
+                made = self._by_name(self.run({**self.given(), source: self.sound_value(source, other)}))
+                if match(plain(made[name].values), self.known.values[index]).agrees:
+                    self.pairs.update(dict.fromkeys(chain[: chain.index(idle[-1]) + 1], other))
+                    seen = match(plain(self.own[idle[-1]].values), self.known.values[other])
+                    others = tuple(self.own[one].operator for one in idle[:-1])
+                    self.faults[idle[-1]] = Fault(self.own[idle[-1]], self.known.tensors[other], seen, others)
+                    return True
+        return False
+
+    def same_as(self, name: str, place: int) -> list[str]:
+        """This tensor and those before it that are paired with one sound tensor, as their inputs are; last first."""
+        chain: list[str] = []
+        while place >= 0 and self.pairs.get(name) == place:
+            inputs = [one for one in self.own[name].inputs if one in self.own]
+            if len(inputs) != 1 or self.pairs.get(inputs[0]) != place:
+                break
+            chain.append(name)
+            name = inputs[0]
+        return chain
 
     def whole(self) -> bool:
         """An operator whose output is wrong everywhere: sound tensors are tried in its place, and that which makes the

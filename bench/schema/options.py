@@ -101,11 +101,13 @@ class BenchOptions:
 
     def models(self, available: Callable[[str], Sequence[str]]) -> list[tuple[str, str]]:
         """Runtimes with the quantisations of their rows. available: those that the bundle has for a runtime; where that
-        is none, the row tells why.
+        is none, the row tells why. What only a browser runs is left to it, where one is among the devices.
         """
+        elsewhere = any(device.startswith("browser") for device in self.devices)
         return [
             (runtime, quantisation)
             for runtime in self.runtimes
+            if not (elsewhere and backend(runtime).devices == ("browser",))
             for quantisation in self.quantisation or tuple(available(runtime)) or ("fp32",)
         ]
 

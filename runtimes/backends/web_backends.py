@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
-from ..predictor.backend import WEB, Backend
+from ..predictor.backend import CANVAS, WEB, Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions
 
 
@@ -21,17 +21,23 @@ class BrowserOnly(Predictor):
         raise NotImplementedError
 
 
-BACKENDS = (
-    Backend(
-        name=f"{WEB}onnxruntime",
+def described(name: str, title: str, order: int) -> Backend:
+    """A runtime over ONNX artifacts."""
+    return Backend(
+        name=f"{WEB}{name}",
         predictor=f"{__name__}:BrowserOnly",
-        title="ONNX Runtime Web, in a browser",
+        title=title,
         imports="json",  # nothing: a browser loads it
         artifacts="onnxruntime",
         file_format="ONNX",
         quantisations=("fp32", "fp16", "int8"),
         devices=("browser",),
         in_all=False,
-        order=160,
-    ),
+        order=order,
+    )
+
+
+BACKENDS = (
+    described("onnxruntime", "ONNX Runtime Web, in a browser", 160),
+    described(f"onnxruntime{CANVAS}", "the same after the browser's own decoding and resizing, to compare with", 161),
 )

@@ -13,6 +13,7 @@ from .precision import TOLERANCE
 
 CPP = "cpp-"  # begins the names of what the C++ core drives
 WEB = "web-"  # and of what a browser does
+CANVAS = "-canvas"  # ends them where the browser makes the pixels too
 
 
 @dataclass(frozen=True)

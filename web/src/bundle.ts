@@ -35,7 +35,7 @@ interface Manifest {
 
 /** Golden images, with the tensors `(n, 3, H, W)` and raw embeddings `(n, dim)` that the training framework made. */
 export interface Golden {
-  readonly images: readonly Uint8Array[];
+  readonly images: readonly Uint8Array<ArrayBuffer>[];
   readonly tensors: Float32Array;
   readonly embeddings: Float32Array;
 }
@@ -92,7 +92,7 @@ export class Bundle {
 
   async golden(): Promise<Golden> {
     const { input_shape: shape, embedding_dim: dim } = this.spec;
-    const images: Uint8Array[] = [];
+    const images: Uint8Array<ArrayBuffer>[] = [];
     const vectors = new Map<string, Float32Array>();
     for (const file of this.manifest.golden) {
       const bytes = await this.file(file);

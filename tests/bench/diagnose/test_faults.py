@@ -6,14 +6,16 @@ EDGERECALL_FAULTS: how many of each network and runtime; EDGERECALL_SEED: which.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import small_networks
-from planted import plant
+from planted import onnx_parameters, plant, seal_again
 
 from edgerecall.bench.diagnose.fault_search import search
 from edgerecall.bench.diagnose.graphs import probe
@@ -198,3 +200,18 @@ def test_a_fault_that_the_embedding_does_not_show(
     assert result.returncode == 0, result.stdout
     last = " ".join(result.stdout.split("no difference")[-1].split())
     assert last.startswith("beyond the tolerance") and f"[1] of '{mean.operator}' is" in last, result.stdout
+
+
+@pytest.mark.runtime
+def test_an_operator_that_does_nothing(network_bundle: Callable[[str], Path], tmp_path: Path) -> None:
+    """A bound of NaN: ONNX Runtime's Clip then gives what it is fed, and the operator after it seems wrong."""
+    shutil.copytree(network_bundle("mobilenet_v2"), tmp_path / "bundle")
+    path = tmp_path / "bundle" / Bundle.open(tmp_path / "bundle").artifact("onnxruntime").files[0].path
+    model = onnx.load(path)
+    bounds = [one for one in onnx_parameters(model) if one.operator.startswith("Clip") and one.role == "min"]
+    chosen = bounds[len(bounds) // 2]
+    chosen.put(np.full_like(chosen.values, np.nan))
+    onnx.save(model, path)
+    answer = why(seal_again(tmp_path / "bundle"), None, SideRequest("paddle"), SideRequest("onnxruntime"))
+    assert f"confirmed: '{chosen.operator}' (Clip) in onnxruntime" in answer.cause
+    assert answer.cause.count("confirmed") == 1, answer.cause

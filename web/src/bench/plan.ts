@@ -2,6 +2,7 @@
 
 export interface RowPlan {
   readonly runtime: string;
+  readonly pixels: "core" | "canvas"; // who makes tensors of images
   readonly name: string;
   readonly quantisation: string;
   readonly precision: string;

@@ -1,6 +1,7 @@
 /** One row: a model in a worker of its own, asked step by step. What it does is what the C++ program's row does. */
 import contract from "../../../runtimes/core/contract.json";
 import type { Golden } from "../bundle.ts";
+import { byCanvas } from "./canvas.ts";
 import { compare, largestDifference, problemOf } from "../check.ts";
 import { filesBelow } from "../files.ts";
 import { EmbeddingModel } from "../model.ts";
@@ -136,7 +137,7 @@ export class Row {
       const encoded = await Promise.all(part.map(read));
       for (const [index, bytes] of encoded.entries()) {
         try {
-          tensors.set(this.model.preprocess.encoded(bytes), index * size);
+          tensors.set(await this.tensor(bytes), index * size);
         } catch (error) {
           bad.push([begin + at + index, error instanceof Error ? error.message : String(error)]);
         }
@@ -146,6 +147,10 @@ export class Row {
       this.embeddings.push(rows);
     }
     return { bad };
+  }
+
+  private async tensor(bytes: Uint8Array<ArrayBuffer>): Promise<Float32Array> {
+    return this.plan.pixels === "core" ? this.model.preprocess.encoded(bytes) : byCanvas(bytes, this.model.bundle.spec);
   }
 
   private async finish(): Promise<FinishAnswer> {
@@ -176,7 +181,8 @@ export class Row {
         times.set(stage, [...(times.get(stage) ?? []), now - last]);
         last = now;
       };
-      const tensor = this.model.preprocess.steps(bytes, lap);
+      const tensor = this.plan.pixels === "core" ? this.model.preprocess.steps(bytes, lap) : await this.tensor(bytes);
+      if (this.plan.pixels === "canvas") lap("preprocess"); // with decoding
       const raw = await this.model.predictor.embed(tensor, 1);
       lap("inference");
       const embedding = this.model.finished(raw);
