@@ -21,16 +21,7 @@ CANDIDATES = 6  # tensors of the sound graph that are tried in an operator's pla
 MOST_FAULTS = 8
 DEPTH = 3  # operators that one graph may have for one of the other's
 ADDS, SCALES = {"Add", "BinaryOp", "Sub", "Subtract"}, {"Mul", "Multiply", "Div", "Divide"}
-NOTHING = {"Identity", "Dropout", "Cast", "Convert", "Split", "Noop", "Reshape", "Flatten"}  # of their input
-    "Identity",
-    "Dropout",
-    "Cast",
-    "Convert",
-    "Split",
-    "Noop",
-    "Reshape",
-    "Flatten",
-}  # of the values they are fed
+NOTHING = {"Identity", "Dropout", "Cast", "Convert", "Split", "Noop", "Reshape", "Flatten"}  # to their input
 FLAT = 1e-2  # how far a difference may vary, relative to itself, that a constant makes
 
 
