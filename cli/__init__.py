@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": ("predict", "Images to embeddings, predict_rec style."),
     "gallery": ("serving.gallery", "Embeddings with ids and labels on disk: build, add, remove, search."),
     "embed": ("serving.embed", "Many images to Parquet files, on this machine or a Ray cluster, resumable."),
+    "web": ("serving.web", "A static page that embeds and searches in the browser, offline too."),
     "serve": ("serving.serve", "Images in, embeddings or neighbours out, by the Open Inference Protocol."),
     "bench": ("bench", "Latency, memory, size and recall parity of every runtime."),
     "why": ("why", "Why two runtimes embed an image differently: the first stage where they part."),

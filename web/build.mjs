@@ -6,20 +6,19 @@ import { build } from "esbuild";
 const ORT = "node_modules/onnxruntime-web/dist";
 
 await rm("dist", { recursive: true, force: true });
+const options = { outdir: "dist", bundle: true, target: "es2022", minify: true, legalComments: "none" };
 await build({
+  ...options,
   entryPoints: {
     index: "src/index.ts",
     worker: "src/worker.ts",
     bench: "src/bench/page.ts",
     row_worker: "src/bench/row_worker.ts",
+    source: "src/app/source.ts",
   },
-  outdir: "dist",
-  bundle: true,
   format: "esm",
-  target: "es2022",
-  minify: true,
-  legalComments: "none",
 });
+await build({ ...options, entryPoints: { sw: "src/app/sw.ts" }, format: "iife" }); // no module: Firefox takes none
 await cp("pages", "dist", { recursive: true });
 await mkdir("dist/ort");
 for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {

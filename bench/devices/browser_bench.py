@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact
 from ...runtimes.bundle.upgrade import upgraded_files
-from ...runtimes.core.errors import InputError
-from ...runtimes.core.files import unpack_tar
 from ...runtimes.core.versions import needs
+from ...runtimes.core.web_pages import find_pages, unpack_pages
 from ...runtimes.predictor.backend import CANVAS, WEB, Backend
 from ...runtimes.predictor.registry import backend, found
 from ..schema.group_result import GroupResult
@@ -32,8 +30,6 @@ from .device import DeviceLost
 from .device_report import Wanted, lost, merge, read_report
 from .page_server import PageJob, PageServer, PageState
 
-ARCHIVE = "edgerecall-web"
-ARCHIVES = Path("dist")
 NPY_BYTES = 256  # of an array's file, before its numbers
 OPEN_S, SILENT_S, LOOK_S = 600.0, 90.0, 0.2
 
@@ -206,25 +202,6 @@ class BrowserBench:
                 raise DeviceLost(f"{self.name}: no result within {limit:g} s")
             progress(f"{self.name}: {state.what or ('loading' if state.opened else 'waiting for it')}", state.share)
             time.sleep(LOOK_S)
-
-
-def find_pages(given: Sequence[Path]) -> Path:
-    """The archive of 'edgerecall cross web': of those given, else the one in dist/. InputError with the remedy."""
-    name = f"{ARCHIVE}.tar.gz"
-    for archive in [path for path in given if path.name == name] or [ARCHIVES / name]:
-        if archive.is_file():
-            return archive
-    raise InputError(f"no {name}: run 'edgerecall cross web' here, or name the archive with --device-program")
-
-
-def unpack_pages(archive: Path, folder: Path) -> None:
-    """Its files into a new folder. InputError when it is no such archive."""
-    try:
-        with tarfile.open(archive) as packed:
-            unpack_tar(packed, folder.parent)
-        (folder.parent / ARCHIVE).rename(folder)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise InputError(f"{archive}: expected an archive of 'edgerecall cross web': {error}") from error
 
 
 def tell(link: str, host: str) -> None:

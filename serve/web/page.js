@@ -1,54 +1,27 @@
-// Sends a picture to the server that this page comes from, by the Open Inference Protocol, and shows what it finds.
+// A picture in, the nearest of the gallery out: by source.js, which asks a server, or the model that runs in this page.
 
-const model = document.body.dataset.model;
-const url = `v2/models/${encodeURIComponent(model)}`;
+import { about, ask, pictureOf, setToken } from "./source.js";
+
 const at = (id) => document.getElementById(id);
 let last = null; // the picture that was asked about
 let turn = 0; // of the newest question: answers to those before it come too late
-
-function headers() {
-  const token = sessionStorage.getItem("edgerecall-token");
-  return token ? { authorization: `Bearer ${token}` } : {};
-}
 
 function say(text, wrong = false) {
   at("status").textContent = text;
   at("status").classList.toggle("wrong", wrong);
 }
 
-async function asked(path, options = {}, more = {}) {
-  const answer = await fetch(path, { ...options, headers: { ...headers(), ...more } }).catch(() => {
-    throw new Error("the server does not answer");
-  });
-  at("access").hidden = answer.status !== 401;
-  if (answer.status === 401) throw new Error("this server asks for its token");
-  return answer;
+// What goes wrong, in words; where a token is missing, the form that takes one.
+function failed(error) {
+  at("access").hidden = !error.token;
+  say(error.message, true);
 }
 
-// What an answer says; one that says nothing in JSON has at least a status.
-async function read(answer) {
-  const told = await answer.json().catch(() => null);
-  if (!answer.ok || told === null) throw new Error(told?.error ?? `status ${answer.status} ${answer.statusText}`);
+async function tell() {
+  const told = await about();
+  at("access").hidden = true;
+  at("about").textContent = told.text;
   return told;
-}
-
-async function about() {
-  const told = await read(await asked(url));
-  const dim = told.outputs.find((one) => one.name === "embedding").shape[1];
-  const gallery = told.outputs.some((one) => one.name === "ids");
-  at("about").textContent = `${told.platform.replace("edgerecall_", "").replaceAll("_", " ")}, embeddings of ${dim} numbers${gallery ? "" : ", no gallery"}`;
-  return { gallery };
-}
-
-// The request: JSON, then the picture as the bytes of a tensor of one element, with its length before it.
-function request(bytes, outputs, k) {
-  const input = { name: "image", datatype: "BYTES", shape: [1], parameters: { binary_data_size: bytes.length + 4 } };
-  const text = new TextEncoder().encode(
-    JSON.stringify({ inputs: [input], outputs: outputs.map((name) => ({ name })), parameters: { k } }),
-  );
-  const length = new Uint8Array(4);
-  new DataView(length.buffer).setUint32(0, bytes.length, true);
-  return { body: new Blob([text, length, bytes]), size: text.length };
 }
 
 async function search(picture) {
@@ -61,22 +34,18 @@ async function search(picture) {
   at("hint").hidden = true;
   say("…");
   try {
-    const { gallery } = await about();
-    const bytes = new Uint8Array(await picture.arrayBuffer());
-    const { body, size } = request(bytes, gallery ? ["ids", "labels", "scores"] : ["embedding"], Number(at("count").value));
+    const { gallery } = await tell();
     const began = performance.now();
-    const more = { "inference-header-content-length": String(size), "content-type": "application/octet-stream" };
-    const told = await read(await asked(`${url}/infer`, { method: "POST", body }, more));
+    const found = await ask(picture, gallery, Number(at("count").value));
     if (mine !== turn) return;
     const milliseconds = Math.round(performance.now() - began);
-    const data = Object.fromEntries(told.outputs.map((one) => [one.name, one.data]));
-    if (gallery) show(data, mine);
+    if (gallery) show(found, mine);
     else at("found").replaceChildren();
-    say(gallery ? `${data.ids.length} nearest, in ${milliseconds} ms` : `an embedding, in ${milliseconds} ms: [${data.embedding.slice(0, 8).map((one) => one.toFixed(4)).join(", ")}, …]`);
+    say(gallery ? `${found.ids.length} nearest, in ${milliseconds} ms` : `an embedding, in ${milliseconds} ms: [${found.embedding.slice(0, 8).map((one) => one.toFixed(4)).join(", ")}, …]`);
   } catch (error) {
     if (mine !== turn) return;
     at("found").replaceChildren();
-    say(error.message, true);
+    failed(error);
   }
 }
 
@@ -105,17 +74,14 @@ function show({ ids, labels, scores }, mine) {
   at("found").replaceChildren(...cards);
 }
 
-// A result's picture, where the server has it; a press then asks about that one.
+// A result's picture, where there is one; a press then asks about that one.
 async function fill(button, place, id, mine) {
-  const path = `pictures/${id.split("/").map(encodeURIComponent).join("/")}`;
-  const answer = await fetch(path, { headers: headers() }).catch(() => null);
+  const blob = await pictureOf(id);
   if (mine !== turn) return;
-  if (!answer || !answer.ok) {
+  if (blob === null) {
     place.textContent = "no picture";
     return;
   }
-  const blob = await answer.blob().catch(() => null);
-  if (blob === null || mine !== turn) return;
   const image = place.appendChild(document.createElement("img"));
   image.alt = id;
   image.onload = () => URL.revokeObjectURL(image.src);
@@ -150,7 +116,7 @@ document.onpaste = (event) => first(event.clipboardData.files);
 at("count").onchange = () => last && search(last);
 at("access").onsubmit = (event) => {
   event.preventDefault();
-  sessionStorage.setItem("edgerecall-token", at("token").value);
-  about().then(() => (last ? search(last) : say("")), (error) => say(error.message, true));
+  setToken(at("token").value);
+  tell().then(() => (last ? search(last) : say("")), failed);
 };
-about().catch((error) => say(error.message, true));
+tell().catch(failed);

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import re
 import shutil
-import tarfile
-import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from edgerecall.bench.devices.page_server import HEADERS
 from edgerecall.runtimes._native import Gallery
 from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.web_pages import unpack_pages
 from edgerecall.runtimes.embed.model import load
 from edgerecall.runtimes.preprocess.pipeline import preprocess_file
 
@@ -29,52 +25,26 @@ PAGE = """<!doctype html><title>test</title><link rel=icon href="data:,">
 <script type=module>window.web = await import("/web/index.js"); document.title = "ready"</script>"""
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files, under the headers of an isolated page."""
-
-    extensions_map: ClassVar = {
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-    }
-
-    def end_headers(self) -> None:
-        for name, value in HEADERS.items():
-            if name != "Content-Security-Policy":
-                self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, *_: Any) -> None: ...
-
-
 @pytest.fixture
-def site(web_archive: Path, real_bundle: Path, tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder with the package and a bundle, and its URL."""
-    with tarfile.open(web_archive) as packed:
-        packed.extractall(tmp_path, filter="data")
+def site(
+    web_archive: Path, real_bundle: Path, tmp_path: Path, serve_folder: Callable[..., tuple[str, object]]
+) -> tuple[Path, str]:
+    """A folder with the package and a bundle, and its URL; the page is isolated."""
+    unpack_pages(web_archive, tmp_path / "site" / "web")
     folder = tmp_path / "site"
-    folder.mkdir()
-    (tmp_path / "edgerecall-web").rename(folder / "web")
     shutil.copytree(real_bundle, folder / "bundle")
     (folder / "index.html").write_text(PAGE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
+    headers = {name: value for name, value in HEADERS.items() if name != "Content-Security-Policy"}
+    return folder, serve_folder(folder, headers)[0]
 
 
 @pytest.fixture
-def page(site: tuple[Path, str]) -> Iterator[Page]:
+def page(site: tuple[Path, str], chromium: Browser) -> Page:
     """A page where the package is `web`."""
-    with sync_playwright() as playwright:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        opened = browser.new_page()
-        opened.goto(site[1])
-        opened.wait_for_function("document.title === 'ready'")
-        yield opened
-        browser.close()
+    opened = chromium.new_page()
+    opened.goto(site[1])
+    opened.wait_for_function("document.title === 'ready'")
+    return opened
 
 
 def text(image: Path) -> str:
