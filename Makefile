@@ -38,6 +38,12 @@ demo/gallery/gallery.json: demo/report.md
 serve: demo/gallery/gallery.json
 	$(EDGERECALL) serve demo/bundle --gallery demo/gallery --pictures demo/data
 
+# A page with model and gallery that needs no server but one of files.
+.PHONY: site
+site: demo/gallery/gallery.json dist/edgerecall-web.tar.gz
+	$(EDGERECALL) web demo/bundle demo/site --gallery demo/gallery --pictures demo/data --title "EdgeRecall demo"
+	$(BIN)/python -m http.server -b 127.0.0.1 -d demo/site 8000
+
 # The same on photographs: DATA is the folder `dataset` of a clone of github.com/marcusklasson/GroceryStoreDataset.
 PHOTOS := demo/photos
 photos: setup

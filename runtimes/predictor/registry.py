@@ -79,7 +79,8 @@ def markdown_table() -> str:
     lines = ["| runtime | what | package | artifact | quantisations | executes |", "|---|---|---|---|---|---|"]
     for name in names():
         one = backend(name)
-        package = one.package.distribution if one.package else "the C++ core's own build"
+        own = "`edgerecall cross web`" if "browser" in one.devices else "the C++ core's own build"
+        package = one.package.distribution if one.package else own
         cells = (f"`{name}`", one.title, package, one.file_format)
         lines.append(f"| {' | '.join((*cells, ', '.join(one.quantisations), ', '.join(one.executions)))} |")
     return "\n".join(lines) + "\n"
