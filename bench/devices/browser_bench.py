@@ -80,11 +80,11 @@ class BrowserBench:
 
     def measure(self, images: Sequence[Path], digests: Sequence[str], progress: OnProgress) -> GroupResult:
         """Its rows on the images. A browser that fails as a whole is one row with its reason."""
-        del digests  # a page is served files, it keeps none
         try:
             rows = self._rows()
             with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
-                return self._measure(Path(scratch), rows, images, progress)
+                work = self._job(Path(scratch), rows, images, digests)
+                return self._measure(work, rows, images, progress)
         except DeviceLost as error:
             return lost(self.name, False, self.group, str(error))
 
@@ -104,8 +104,7 @@ class BrowserBench:
             options.row(*model, threads, precision, batch) for precision, threads, batch in axes for model in models
         ]
 
-    def _measure(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], progress: OnProgress) -> GroupResult:
-        work = self._job(scratch, rows, images)
+    def _measure(self, work: PageJob, rows: Sequence[Row], images: Sequence[Path], progress: OnProgress) -> GroupResult:
         browser = self.browser
         with PageServer(work, browser.host, browser.port, browser.address) as server, contextlib.ExitStack() as stack:
             running = None
@@ -132,7 +131,7 @@ class BrowserBench:
                 row.warnings.append("the page was in the background for a while: browsers slow such pages down")
         return merged
 
-    def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path]) -> PageJob:
+    def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], digests: Sequence[str]) -> PageJob:
         options, dim = self.options, self.bundle.spec.embedding_dim
         pages, results = scratch / "pages", scratch / "results"
         unpack_pages(find_pages(self.programs), pages)
@@ -143,7 +142,7 @@ class BrowserBench:
         files |= {f"bundle/{name}": path for name, path in self._bundle_files(scratch).items()}
         job: dict[str, Any] = {
             "schema": SCHEMA,
-            "images": [f"images/{index}" for index in range(len(images))],
+            "images": [{"path": f"images/{i}", "sha256": digest} for i, digest in enumerate(digests)],
             "rows": [
                 {
                     "runtime": backend(row.runtime).artifacts,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
 import re
 import shutil
@@ -11,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from edgerecall.bench.devices.page_server import HEADERS
 from edgerecall.runtimes._native import Gallery
-from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.web_pages import unpack_pages
 from edgerecall.runtimes.embed.model import load
-from edgerecall.runtimes.preprocess.pipeline import preprocess_file
+from edgerecall.runtimes.preprocess.ops import FILTERS, Preprocess
+from edgerecall.runtimes.preprocess.pipeline import preprocess_bytes
 
 pytestmark = pytest.mark.device
 PAGE = """<!doctype html><title>test</title><link rel=icon href="data:,">
@@ -177,31 +180,66 @@ def test_what_the_bundle_does_not_have(page: Page) -> None:
     assert "runtime: expected one of onnxruntime, got 'tnn'" in page.evaluate(LOAD, {"runtime": "tnn"})[1]
 
 
-def test_tensors_are_equal_to_the_bit(site: tuple[Path, str], page: Page, data: Path) -> None:
-    """The core alone, in the page, over every picture of the data set."""
-    bundle = Bundle.open(site[0] / "bundle")
-    manifest = json.loads((site[0] / "bundle" / "bundle.json").read_text())
-    images = sorted(data.glob("*_final/*.JPG"))
-    tensors = page.evaluate(
-        f"""async ([images, preprocess]) => {{
-        {BYTES}
-        const module = await (await import("/web/edgerecall.mjs")).default({{ locateFile: (name) => "/web/" + name }});
-        const put = (data) => {{ const at = module._malloc(data.length); module.HEAPU8.set(data, at); return at; }};
-        const handle = module._er_preprocess_open(put(new TextEncoder().encode(preprocess + "\\0")));
-        const size = 3 * 64 * 64, out = module._malloc(4 * size), all = [];
-        for (const one of images) {{
-            const data = bytes(one), at = put(data);
-            if (module._er_preprocess_encoded(handle, at, data.length, 9e7, out)) throw new Error("refused");
-            module._free(at);
-            all.push(btoa(String.fromCharCode(...new Uint8Array(module.HEAPU8.buffer, out, 4 * size))));
-        }}
-        return all;
-    }}""",
-        [
-            [text(image) for image in images],
-            json.dumps(manifest["spec"]["preprocess"]),
-        ],
-    )
-    for image, tensor in zip(images, tensors, strict=True):
-        mine = preprocess_file(image, bundle.spec.preprocess)
-        assert base64.b64decode(tensor) == np.ascontiguousarray(mine).tobytes()
+HASHES = """async ([images, cases]) => {
+    const module = await (await import("/web/edgerecall.mjs")).default({ locateFile: (name) => "/web/" + name });
+    const put = (data) => { const at = module._malloc(data.length); module.HEAPU8.set(data, at); return at; };
+    const bytes = images.map((text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0)));
+    const hashes = [];
+    for (const [image, preprocess, size] of cases) {
+        const text = put(new TextEncoder().encode(preprocess + "\\0")), data = put(bytes[image]);
+        const handle = module._er_preprocess_open(text), out = module._malloc(4 * size);
+        const code = handle && module._er_preprocess_encoded(handle, data, bytes[image].length, 9e7, out);
+        if (handle === 0 || code < 0) throw new Error(module.UTF8ToString(module._er_error()));
+        module._er_sha256(out, 4 * size);
+        hashes.push(module.UTF8ToString(module._er_error()));
+        module._er_preprocess_close(handle);
+        for (const one of [text, data, out]) module._free(one);
+    }
+    return hashes;
+}"""
+
+
+def test_tensors_are_equal_to_the_bit(page: Page, data: Path) -> None:
+    """Over 4,000 cases: photographs and noise, every filter, sizes and crops drawn."""
+    rng = np.random.default_rng(7)
+    images = [image.read_bytes() for image in sorted(data.glob("*_final/*.JPG"))[:40]]
+    for _ in range(80):
+        stream = io.BytesIO()
+        noise = rng.integers(0, 256, (*rng.integers(1, 200, 2), 3), dtype=np.uint8)
+        Image.fromarray(noise).save(stream, "PNG")
+        images.append(stream.getvalue())
+    cases = []
+    for backend, names in FILTERS.items():
+        for name in names:
+            for _ in range(240):
+                how = {"backend": backend, "filter": name}
+                height, width = (int(side) for side in rng.integers(1, 120, 2))
+                crop = {
+                    "op": "center_crop",
+                    "height": max(height // 2, 1),
+                    "width": max(width // 3, 1),
+                    "margin": "floor",
+                }
+                ops = [{"op": "resize", "height": height, "width": width, **how}, crop]
+                if rng.integers(2):
+                    side = int(rng.integers(1, 100))
+                    ops = [
+                        {"op": "resize_short", "size": side, "rounding": str(rng.choice(["round", "truncate"])), **how},
+                        {
+                            "op": "center_crop",
+                            "height": side,
+                            "width": side,
+                            "margin": str(rng.choice(["round", "floor"])),
+                        },
+                    ]
+                order = str(rng.choice(["rgb", "bgr"]))
+                whole = [{"op": "decode", "exif": "apply"}, *ops, {"op": "normalize", "order": order}]
+                cases.append((int(rng.integers(len(images))), Preprocess.model_validate({"ops": whole})))
+    assert len(cases) > 4000
+    given = [[image, spec.model_dump_json(), int(np.prod(spec.output_shape))] for image, spec in cases]
+    hashes = page.evaluate(HASHES, [[base64.b64encode(one).decode() for one in images], given])
+    for (image, spec), found in zip(cases, hashes, strict=True):
+        assert found == hashlib.sha256(preprocess_bytes(images[image], spec, "image").tobytes()).hexdigest(), (
+            image,
+            spec,
+        )

@@ -30,6 +30,7 @@ from edgerecall.bench.schema.options import BenchOptions
 from edgerecall.bench.schema.rows import SCHEMA, Row
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError, RuntimeUnavailable
+from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.predictor.interface import RunOptions
 from edgerecall.runtimes.predictor.registry import open_files
 
@@ -212,7 +213,8 @@ def measure(root: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         bench.prepare()
         rows: list[Row] = []
         working = threading.Thread(
-            target=lambda: rows.extend(bench.measure(images, [], lambda what, share: None).rows), daemon=True
+            target=lambda: rows.extend(bench.measure(images, list(map(sha256, images)), lambda what, share: None).rows),
+            daemon=True,
         )
         working.start()
         origin, _, token = links.get(timeout=30).partition("/#")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from planted import onnx_parameters, seal_again
 
 from edgerecall.bench.devices import browser
@@ -25,6 +26,7 @@ from edgerecall.bench.measure.runner import random_inputs, run_bench
 from edgerecall.bench.schema.options import BenchOptions
 from edgerecall.bench.schema.rows import BenchResult
 from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.files import sha256
 
 pytestmark = pytest.mark.device
 Rows = Callable[..., BenchResult]
@@ -99,9 +101,36 @@ def test_what_is_served_must_be_what_was_sealed(
     content = bytearray((bundle / model.path).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / model.path).write_bytes(content)
-    (row,) = bench.measure(ImageSet.find(data).paths[:4], [], lambda what, share: None).rows
+    (row,) = bench.measure(*images(data, 4), lambda what, share: None).rows
     assert row.status == "failed"
     assert f"{model.path}: not the file that was sealed" in str(row.reason)
+
+
+def images(data: Path, count: int) -> tuple[list[Path], list[str]]:
+    """With their hashes."""
+    paths = ImageSet.find(data).paths[:count]
+    return list(paths), [sha256(path) for path in paths]
+
+
+def test_other_images_than_the_hosts(real_bundle: Path, web_archive: Path, data: Path, tmp_path: Path) -> None:
+    """Encoded again, they look the same; the page knows them by their hash."""
+    paths, digests = images(data, 4)
+    Image.open(paths[2]).save(tmp_path / "again.jpg", quality=75)
+    opened = Bundle.open(real_bundle)
+    options = BenchOptions(runtimes=("onnxruntime",), samples=2, rounds=1)
+    bench = BrowserBench("browser:chromium", opened, options, random_inputs(opened), [web_archive])
+    (row,) = bench.measure([*paths[:2], tmp_path / "again.jpg", paths[3]], digests, lambda what, share: None).rows
+    assert row.status == "failed"
+    assert "1 images cannot be read there" in str(row.reason) and "not the bytes that the host has" in str(row.reason)
+
+
+def test_the_browsers_own_pixels_are_no_models(rows: Rows, real_bundle: Path) -> None:
+    """What pages do without a core: told by its cosine, and never shipped."""
+    sound, canvas = rows(real_bundle, runtimes=("onnxruntime", "web-onnxruntime-canvas")).rows[1:]
+    assert (sound.runtime, sound.status) == ("web-onnxruntime", "ok")
+    assert (canvas.runtime, canvas.status) == ("web-onnxruntime-canvas", "parity")
+    assert canvas.cosine_min is not None and canvas.cosine_min < 0.999
+    assert canvas.golden_max_error is not None and canvas.golden_max_error < 1e-4  # the model itself is sound
 
 
 def processes(profile: str) -> list[int]:
@@ -138,7 +167,7 @@ def test_a_browser_that_dies_or_sleeps(
                     os.kill(pid, number)
 
     begin = time.monotonic()
-    (row,) = bench.measure(ImageSet.find(data).paths[:8], [], progress).rows
+    (row,) = bench.measure(*images(data, 8), progress).rows
     assert rounds.is_set()
     assert row.status == "failed"
     assert reason in str(row.reason)

@@ -10,10 +10,16 @@ export interface RowPlan {
   readonly batch: number;
 }
 
-/** The job as the host gives it. images, inputs: paths below the job's own. contract: as in contract.json. */
+/** An image by its path below the job's; its hash as the host's rows have seen it. */
+export interface JobImage {
+  readonly path: string;
+  readonly sha256: string;
+}
+
+/** The job as the host gives it. */
 export interface Job {
   readonly schema: number;
-  readonly images: readonly string[];
+  readonly images: readonly JobImage[];
   readonly rows: readonly RowPlan[];
   readonly samples: number;
   readonly rounds: number;
@@ -30,7 +36,7 @@ export type Step =
   | { readonly do: "warm" }
   | { readonly do: "round"; readonly count: number; readonly limitS: number }
   | { readonly do: "golden" }
-  | { readonly do: "embed"; readonly images: readonly string[]; readonly begin: number }
+  | { readonly do: "embed"; readonly images: readonly JobImage[]; readonly begin: number }
   | { readonly do: "finish" };
 
 export interface RoundAnswer {

@@ -6,7 +6,7 @@ import { compare, largestDifference, problemOf } from "../check.ts";
 import { filesBelow } from "../files.ts";
 import { EmbeddingModel } from "../model.ts";
 import { readNpy, writeNpy } from "../npy.ts";
-import type { Columns, EmbedAnswer, FinishAnswer, RoundAnswer, RowPlan, Step } from "./plan.ts";
+import type { Columns, EmbedAnswer, FinishAnswer, JobImage, RoundAnswer, RowPlan, Step } from "./plan.ts";
 import { clockStepNs, median } from "./statistics.ts";
 
 const STEPS_IN_A_SAMPLE = 50; // of the clock: its step is then 2 % of a sample
@@ -126,17 +126,18 @@ export class Row {
     return this.model.bundle.spec.embedding_dim;
   }
 
-  /** Images by their paths below the job's; in batches. */
-  private async embed(images: readonly string[], begin: number): Promise<EmbedAnswer> {
+  /** In batches. */
+  private async embed(images: readonly JobImage[], begin: number): Promise<EmbedAnswer> {
     const bad: [number, string][] = [];
     const read = filesBelow(this.base, this.headers);
     const size = this.model.preprocess.size;
     for (let at = 0; at < images.length; at += this.plan.batch) {
       const part = images.slice(at, at + this.plan.batch);
       const tensors = new Float32Array(part.length * size);
-      const encoded = await Promise.all(part.map(read));
+      const encoded = await Promise.all(part.map((image) => read(image.path)));
       for (const [index, bytes] of encoded.entries()) {
         try {
+          if (this.model.core.sha256(bytes) !== part[index]!.sha256) throw new Error("not the bytes that the host has");
           tensors.set(await this.tensor(bytes), index * size);
         } catch (error) {
           bad.push([begin + at + index, error instanceof Error ? error.message : String(error)]);
