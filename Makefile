@@ -80,8 +80,9 @@ demo/bundle/bundle.json: demo/run/.done
 	$(EDGERECALL) export demo/bundle -c $(CONFIG) --checkpoint demo/run/best_model --force
 
 # A row of Chromium where there is one, and what builds its page: the pages and the core as WebAssembly.
-WEB := $(if $(and $(shell command -v em++),$(shell command -v npm),$(shell command -v chromium)),dist/edgerecall-web.tar.gz)
-dist/edgerecall-web.tar.gz: | setup
+WEB := $(if $(strip $(foreach one,em++ npm chromium dpkg-source,$(if $(shell command -v $(one)),,lacks))),,dist/edgerecall-web.tar.gz)
+WEB_SOURCES := $(shell find web cpp cmake cross CMakeLists.txt runtimes/core/contract.json -type f -not -path '*/node_modules/*' -not -name '*.pyc')
+dist/edgerecall-web.tar.gz: $(WEB_SOURCES) | setup
 	$(EDGERECALL) cross web
 
 demo/report.md: demo/bundle/bundle.json $(WEB)

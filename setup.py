@@ -89,8 +89,10 @@ class PackedBuild(build_py):
         for name in SOURCES:
             target = package / "cross" / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-            copy(ROOT / name, target)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("node_modules", "dist"))
+            else:
+                shutil.copy2(ROOT / name, target)
         program, licences = (os.environ.get(f"EDGERECALL_{name}") for name in ("DEVICE_PROGRAM", "LICENCES"))
         if program:
             (package / "bin").mkdir(parents=True, exist_ok=True)

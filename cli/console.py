@@ -92,7 +92,7 @@ def share_bar(width: int) -> Iterator[Callable[[str, float], None]]:
     width: of the words.
     """
     target = console(stderr=True)
-    columns = (TextColumn(f"{{task.description:<{width}}}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn(f"{{task.description:<{width}}}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=target, disable=not target.is_terminal, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda what, share: bar.update(task, description=what, completed=share)

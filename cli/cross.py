@@ -58,7 +58,7 @@ def build_web(source: Path | None) -> int:
     out = console()
     build = WebBuild(source_root(source), out.print)
     archive = build.run()
-    core = sum((build.package / name).stat().st_size for name in CORE)
+    core = sum((build.package / name).stat().st_size for name in CORE.values())
     size = f"core {core / 1e6:.2f} MB, archive {archive.stat().st_size / 1e6:.1f} MB"
     out.print(f"{os.path.relpath(archive)}: {size}", soft_wrap=True)
     return 0

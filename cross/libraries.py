@@ -108,11 +108,14 @@ def core_sources(target: Target) -> dict[str, tuple[str, ...]]:
 
 
 def build_core_libraries(
-    target: Target, toolchain: list[str], cache: Path, logs: Path, say: Callable[[str], None]
+    target: Target, toolchain: list[str], cache: Path, logs: Path, say: Callable[[str], None], compiler: str = ""
 ) -> Path:
-    """All that the core links, static, for a target whose C library is not Debian's; their licences in `licences/`."""
+    """All that the core links, static, for a target whose C library is not Debian's; their licences in `licences/`.
+
+    compiler: another makes them anew.
+    """
     sources = core_sources(target)
-    mark = hashlib.sha256(repr((target, sources)).encode()).hexdigest()
+    mark = hashlib.sha256(repr((target, sources, compiler)).encode()).hexdigest()
     prefix = cache / f"core-{target.name}"
     if not marked(prefix, mark):
         with atomic_folder(prefix, STAMP) as folder, tempfile.TemporaryDirectory(prefix="edgerecall-src-") as work:

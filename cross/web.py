@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.files import atomic_file, sha256
 from ..runtimes.core.targets import WEB, cache_dir, find_program
+from ..runtimes.core.web_pages import ARCHIVE, VERSION
 from .build import PACKED
 from .commands import cmake_build, require_tools, run_logged
 from .libraries import build_core_libraries
 
-ARCHIVE = "edgerecall-web"
-CORE = ("edgerecall.mjs", "edgerecall.wasm")
+CORE = {"edgerecall.mjs": "edgerecall.js", "edgerecall.wasm": "edgerecall.wasm"}  # as built, as served
 CONTRACT = Path("runtimes/core/contract.json")  # the modules import it
 INSTALLED = ".edgerecall-lock"
+OTHERS = ("node_modules", "dist")  # what npm made where the sources are
 
 
 class WebBuild:
@@ -36,11 +38,15 @@ class WebBuild:
         modules = self._modules()
         shutil.rmtree(self.package, ignore_errors=True)
         shutil.copytree(modules / "dist", self.package)
-        for name in CORE:
-            shutil.copyfile(core / name, self.package / name)
+        for name, served in CORE.items():
+            shutil.copyfile(core / name, self.package / served)
+        mine = version("edgerecall")
+        (self.package / VERSION).write_text(mine + "\n")
+        page = self.package / "index.html"
+        page.write_text(page.read_text().replace('data-version=""', f'data-version="{mine}"'))
         shutil.copyfile(self.source / "LICENSE", self.package / "LICENSE")
-        shutil.copytree(self.cache / f"core-{WEB.name}" / "licences", self.package / "licences")
-        shutil.copyfile(modules / "node_modules/onnxruntime-web/README.md", self.package / "ort" / "README.md")
+        licences = self.cache / f"core-{WEB.name}" / "licences"
+        shutil.copytree(licences, self.package / "licences", dirs_exist_ok=True)
         archive = self.dist / f"{ARCHIVE}.tar.gz"
         with atomic_file(archive) as temporary, tarfile.open(temporary, "w:gz") as packed:
             packed.add(self.package, arcname=ARCHIVE)
@@ -56,9 +62,13 @@ class WebBuild:
             f"-DEDGERECALL_EMSCRIPTEN={Path(compiler).resolve().parent}",
         ]
         self.say("the core's libraries from their sources (minutes, the first time)")
-        libraries = build_core_libraries(WEB, toolchain, self.cache, self.logs, self.say)
+        run_logged("em++", [compiler, "--version"], self.logs / "compiler.log")
+        flags = (self.source / "cmake" / "toolchains" / "web.cmake").read_text()
+        made_by = (self.logs / "compiler.log").read_text() + flags
+        libraries = build_core_libraries(WEB, toolchain, self.cache, self.logs, self.say, made_by)
         self.say("the core")
         place = self.build / "cmake"
+        (place / "CMakeCache.txt").unlink(missing_ok=True)  # it would keep an earlier compiler's flags
         command = ["cmake", "--preset", "web", "-S", self.source, "-B", place, *toolchain]
         command.append(f"-DCMAKE_FIND_ROOT_PATH={libraries}")
         run_logged("configuring", command, self.logs / "configure.log", self.source)
@@ -73,7 +83,7 @@ class WebBuild:
         place = self.build / "modules"
         copy = place / "web"
         shutil.rmtree(copy / "src", ignore_errors=True)
-        shutil.copytree(self.source / "web", copy, dirs_exist_ok=True)
+        shutil.copytree(self.source / "web", copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OTHERS))
         (place / CONTRACT).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.source / CONTRACT, place / CONTRACT)
         lock, mark = sha256(copy / "package-lock.json"), copy / "node_modules" / INSTALLED

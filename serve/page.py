@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
@@ -15,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..runtimes.core.errors import ImageError, InputError, RuntimeFailed
-from ..runtimes.preprocess.images import decode_rgb
 from .host import Host, Refused
 from .service import Unavailable
+from .site.thumbnails import thumbnail
 
-SIDE = 320  # pixels of a picture's longer side, as it is shown
 KEPT = 512  # pictures
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:;"
@@ -83,14 +81,3 @@ class Page:
             return self._thumbnail(path, path.stat().st_mtime_ns)
         except (OSError, ValueError, ImageError, InputError):
             raise missing from None
-
-
-def thumbnail(path: Path, written: int) -> bytes:
-    """An image file, upright, as a small JPEG. written: when, which tells it from one of the same name before."""
-    from PIL import Image
-
-    image = Image.fromarray(decode_rgb(path.read_bytes(), "apply", path.name))
-    image.thumbnail((SIDE, SIDE))
-    found = io.BytesIO()
-    image.save(found, "JPEG", quality=85)
-    return found.getvalue()

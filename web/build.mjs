@@ -1,4 +1,4 @@
-// dist/: the modules, the pages, and ONNX Runtime Web's files. The core (edgerecall.mjs, edgerecall.wasm) goes beside
+// dist/: the modules, the pages, and ONNX Runtime Web's files. The core (edgerecall.js, edgerecall.wasm) goes beside
 // them: 'edgerecall cross web' builds it, and puts all of it together.
 import { cp, mkdir, rm } from "node:fs/promises";
 import { build } from "esbuild";
@@ -21,6 +21,10 @@ await build({
 await build({ ...options, entryPoints: { sw: "src/app/sw.ts" }, format: "iife" }); // no module: Firefox takes none
 await cp("pages", "dist", { recursive: true });
 await mkdir("dist/ort");
-for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
-  await cp(`${ORT}/${name}`, `dist/ort/${name}`);
-}
+const names = {
+  "ort.wasm.min.mjs": "ort.js",
+  "ort-wasm-simd-threaded.mjs": "ort-wasm.js",
+  "ort-wasm-simd-threaded.wasm": "ort-wasm.wasm",
+};
+for (const [name, served] of Object.entries(names)) await cp(`${ORT}/${name}`, `dist/ort/${served}`);
+await cp("licences", "dist/licences", { recursive: true });

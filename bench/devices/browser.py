@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -23,6 +25,7 @@ PROGRAMS = {
 }
 NAME = re.compile(r"browser(?::(?P<program>[a-z]+))?(?:@(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?)?")
 LOOPBACK = "127.0.0.1"
+DOOR = "<!doctype html><title>EdgeRecall</title><script>location.replace({})</script>"
 TAIL = 4096
 
 
@@ -100,12 +103,13 @@ def started(kind: str, url: str) -> Iterator[Started]:
     """A headless browser at a page, ended with all its processes when the block ends."""
     program = find_browser(kind)
     with tempfile.TemporaryDirectory(prefix="edgerecall-browser-", ignore_cleanup_errors=True) as folder:
-        profile, log = Path(folder) / "profile", Path(folder) / "log"
+        profile, log, door = Path(folder) / "profile", Path(folder) / "log", Path(folder) / "door.html"
         profile.mkdir()
+        door.write_text(DOOR.format(json.dumps(url)))  # command lines are everybody's to read, this folder is not
         environment = {**os.environ, "HOME": folder, "MOZ_HEADLESS": "1"}
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command_line(kind, program, profile, url),
+                command_line(kind, program, profile, door.as_uri()),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -115,4 +119,6 @@ def started(kind: str, url: str) -> Iterator[Started]:
         try:
             yield Started(process, log)
         finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what outlives the first process too
             end(process)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact
 from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.core.errors import InputError
 from ...runtimes.core.versions import needs
 from ...runtimes.core.web_pages import find_pages, unpack_pages
 from ...runtimes.predictor.backend import CANVAS, WEB, Backend
@@ -28,7 +29,7 @@ from ..schema.rows import SCHEMA, Row
 from .browser import LOOPBACK, Browser, Started, find_browser, parse_browser, started
 from .device import DeviceLost
 from .device_report import Wanted, lost, merge, read_report
-from .page_server import PageJob, PageServer, PageState
+from .page_server import PageJob, PageServer, PageState, bound, require_server
 
 NPY_BYTES = 256  # of an array's file, before its numbers
 OPEN_S, SILENT_S, LOOK_S = 600.0, 90.0, 0.2
@@ -55,10 +56,12 @@ class BrowserBench:
 
     def prepare(self) -> None:
         """Looks for the browser and the pages, and hashes what it gets. InputError, BundleError."""
+        require_server()
+        bound(self.browser.host, self.browser.port).close()
         if self.browser.program:
             find_browser(self.browser.program)
         with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
-            unpack_pages(find_pages(self.programs), Path(scratch) / "pages")
+            unpack_pages(find_pages(self.programs, "--device-program"), Path(scratch) / "pages")
         files = [file for artifact in self._artifacts for file in artifact.files]
         self.bundle.check([*files, *self.bundle.manifest.golden])
 
@@ -85,7 +88,7 @@ class BrowserBench:
             with tempfile.TemporaryDirectory(prefix="edgerecall-browser-") as scratch:
                 work = self._job(Path(scratch), rows, images, digests)
                 return self._measure(work, rows, images, progress)
-        except DeviceLost as error:
+        except (DeviceLost, InputError) as error:  # what held when it was prepared may hold no longer
             return lost(self.name, False, self.group, str(error))
 
     def _rows(self) -> list[Row]:
@@ -96,10 +99,9 @@ class BrowserBench:
             if (have := tuple(self.bundle.quantisations(one.artifacts)))
             for quantisation in options.quantisation or have
         ]
-        precisions = [precision for precision in options.precision if precision == "fp32"]
-        if not models or not precisions:
-            raise DeviceLost("browsers run ONNX artifacts as they are: the bundle has none, or none was asked for")
-        axes = product(precisions, options.threads, options.batch)
+        if not models:
+            raise DeviceLost("browsers run ONNX artifacts: the bundle has none, or none was asked for")
+        axes = product(options.precision, options.threads, options.batch)
         return [
             options.row(*model, threads, precision, batch) for precision, threads, batch in axes for model in models
         ]
@@ -134,7 +136,7 @@ class BrowserBench:
     def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], digests: Sequence[str]) -> PageJob:
         options, dim = self.options, self.bundle.spec.embedding_dim
         pages, results = scratch / "pages", scratch / "results"
-        unpack_pages(find_pages(self.programs), pages)
+        unpack_pages(find_pages(self.programs, "--device-program"), pages)
         results.mkdir()
         files = {f"images/{index}": path for index, path in enumerate(images)}
         np.save(scratch / "inputs.npy", self.random)
@@ -159,6 +161,7 @@ class BrowserBench:
             "rounds": options.rounds,
             "seconds": options.seconds,
             "timeout_s": options.timeout_s,
+            "together": options.together,
         }
         sizes = {"": len(images), "-inputs": len(self.random)}
         arrays = {
@@ -191,7 +194,8 @@ class BrowserBench:
             if running is not None and running.ended is not None:
                 raise DeviceLost(f"{self.name}: the browser ended: {running.ended}")
             if not state.opened and now - begin > (SILENT_S if running else OPEN_S):
-                raise DeviceLost(f"{self.name}: nobody opened the link within {OPEN_S:g} s")
+                who, most = ("the browser that was started", SILENT_S) if running else ("nobody", OPEN_S)
+                raise DeviceLost(f"{self.name}: {who} has opened the page within {most:g} s")
             if state.opened and now - state.beat > self.silent_s:
                 raise DeviceLost(
                     f"{self.name}: the page has said nothing for {self.silent_s:g} s: asleep, closed or offline"

@@ -13,12 +13,24 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ...runtimes.core.config import Frozen
+from ...runtimes.core.text import readable
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
 from ..schema.group_result import GroupResult
-from ..schema.rows import SCHEMA, Row
+from ..schema.rows import ROUNDING, SCHEMA, Row
+from ..schema.statistics import median_absolute_deviation
 from .device import DeviceLost
 
 RESULT = "bench.json"
+# What a device says of a row; times follow from the samples, recall from the embeddings.
+TOLD = frozenset(
+    [
+        *("runtime", "name", "quantisation", "requested_precision", "requested_threads", "batch"),
+        *("status", "reason", "warnings", "artifact", "version", "model_sha256", "detail"),
+        *("precision", "precision_source", "threads", "cpus", "operators", "size_mb", "load_ms", "first_ms"),
+        *("warmup_runs", "samples_ns", "round_medians_ns", "cores_used", "peak_rss_mb", "stages_ms"),
+        *("golden_cosine_min", "golden_max_error", "batch_max_error", "repeat_max_error"),
+    ]
+)
 
 
 class DeviceReport(Frozen):
@@ -28,7 +40,7 @@ class DeviceReport(Frozen):
 
     program: str
     machine: dict[str, Any]
-    pixel_error: float
+    pixel_error: float | None  # None: no row there could tell
     bad_images: tuple[tuple[int, str], ...]
     thermal_log: tuple[dict[str, Any], ...]
     rows: tuple[dict[str, Any], ...]
@@ -55,7 +67,7 @@ def read_report(folder: Path, device: str) -> DeviceReport:
     path = folder / RESULT
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DeviceLost(f"{device}: {RESULT} cannot be read: {error}") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
@@ -74,11 +86,7 @@ def merge(report: DeviceReport, folder: Path, wanted: Wanted) -> GroupResult:
     embeddings: dict[str, NDArray[np.float32]] = {}
     random: dict[str, NDArray[np.float32]] = {}
     for index, fields in enumerate(report.rows):
-        try:
-            row = TypeAdapter(Row).validate_python(fields)
-        except ValidationError as error:
-            told = error.errors()[0]["msg"]
-            raise DeviceLost(f"{device}: row {index} of {RESULT} is not valid: {told}") from error
+        row = told_row(fields, f"{device}: row {index} of {RESULT}")
         row.name = f"{wanted.prefix}{row.name} @ {device}"
         row.runtime, row.group = wanted.prefix + row.runtime, wanted.group
         row.device, row.emulated = device, wanted.emulated
@@ -89,6 +97,31 @@ def merge(report: DeviceReport, folder: Path, wanted: Wanted) -> GroupResult:
     if len(rows) != wanted.rows:
         raise DeviceLost(f"{device}: expected {wanted.rows} rows, got {len(rows)}")
     return GroupResult(rows, embeddings, random, [])
+
+
+def told_row(fields: dict[str, Any], where: str) -> Row:
+    """A row with what a device has to say of it, and nothing else. DeviceLost for figures that are none."""
+    try:
+        row = TypeAdapter(Row).validate_python({name: fields[name] for name in TOLD & fields.keys()})
+    except ValidationError as error:
+        raise DeviceLost(f"{where} is not valid: {error.errors()[0]['msg']}") from error
+    for name, value in vars(row).items():
+        least = -1.0 if "cosine" in name else 0.0
+        if isinstance(value, int | float) and not least - ROUNDING <= value < float("inf"):
+            raise DeviceLost(f"{where} is not valid: {name}: expected a figure, got {value}")
+    times = np.array([*row.samples_ns, *row.round_medians_ns], dtype=np.float64)
+    if not np.isfinite(times).all() or (times <= 0).any() or bool(row.samples_ns) != bool(row.round_medians_ns):
+        raise DeviceLost(f"{where} is not valid: expected times of rounds, in nanoseconds")
+    if row.samples_ns:
+        samples = np.array(row.samples_ns, dtype=np.int64)
+        p50, p90, p99 = (float(value) for value in np.percentile(samples, [50, 90, 99]) / 1e6)
+        row.latency_p50_ms, row.latency_p90_ms, row.latency_p99_ms = p50, p90, p99
+        row.latency_mad_ms = median_absolute_deviation(samples) / 1e6
+        row.images_per_s = float(row.batch * len(samples) / (samples.sum() / 1e9))
+    row.reason = row.reason and readable(row.reason)
+    row.version = row.version and readable(row.version, 100)
+    row.warnings = [readable(warning) for warning in row.warnings[:100]]
+    return row
 
 
 def take(
@@ -114,7 +147,9 @@ def take(
         row.status, row.reason = "failed", str(error)
         return
     embeddings[row.name], random[row.name] = own, others
-    if report.pixel_error > TENSOR_TOLERANCE:
+    if report.pixel_error is None:
+        row.fail("failed", "nothing there could tell whether its preprocessing gives the golden tensors")
+    elif not report.pixel_error <= TENSOR_TOLERANCE:
         row.fail("parity", f"preprocessing differs there from the golden tensors by {report.pixel_error:.1e}")
 
 

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...runtimes.core.errors import InputError
-from ...runtimes.core.text import one_line
+from ...runtimes.core.text import readable
 from ...runtimes.core.versions import needs
 from .device import DeviceLost
 from .device_report import RESULT
@@ -34,6 +35,37 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".m
 TYPES[".wasm"] = "application/wasm"
 PROGRESS_BYTES, RESULT_BYTES = 4096, 1 << 26
 START_S = 10.0
+
+
+def require_server() -> None:
+    """InputError, with the extra, where the packages are not there that serve a page."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        name = "uvicorn" if "uvicorn" in str(error) else "starlette"
+        raise InputError(f"--device browser {needs(name, 'browser', error=error)}") from error
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at the address. InputError where it cannot be had."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise InputError(f"--device browser: cannot listen on {host}:{port}: {error.strerror}") from error
+    return made
+
+
+def place_of(url: str) -> tuple[str | None, int | None]:
+    """Host and port as browsers write them in an origin, whatever they were typed as."""
+    try:
+        found = urlsplit(url)
+        return found.hostname, found.port or {"https": 443}.get(found.scheme, 80)
+    except ValueError:
+        return None, None
 
 
 @dataclass
@@ -67,19 +99,10 @@ class PageServer:
     """Serves while it is open, in a thread of its own. address: what the page's link names."""
 
     def __init__(self, work: PageJob, host: str, port: int, address: str) -> None:
-        try:
-            import uvicorn
-        except ImportError as error:
-            raise InputError(f"--device browser {needs('uvicorn', 'browser', error=error)}") from error
+        import uvicorn
+
         self.work, self.token = work, secrets.token_urlsafe(18)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((host, port))
-        except OSError as error:
-            self._socket.close()
-            raise InputError(f"--device browser: cannot listen on {host}:{port}: {error.strerror}") from error
+        self._socket = bound(host, port)
         shown = f"[{address}]" if ":" in address else address
         self.origin = f"http://{shown}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -130,8 +153,9 @@ class PageServer:
                 given = request.headers.get("authorization", "").encode()
                 if not secrets.compare_digest(given, f"Bearer {self.token}".encode()):
                     return refused(401, "expected the token of the link")
-                if request.headers.get("origin", self.origin) != self.origin:
-                    return refused(403, f"expected the origin {self.origin}")
+                origin = request.headers.get("origin")
+                if origin is not None and place_of(origin) != place_of(f"//{request.headers.get('host', '')}"):
+                    return refused(403, "expected to be asked by the page that this server gave")
                 state.beat = time.monotonic()
                 return await answer(request)
 
@@ -160,17 +184,19 @@ class PageServer:
             content = await body(request, PROGRESS_BYTES)
             try:
                 told = json.loads(content or b"")
-                what, share, hidden = str(told["what"]), float(told["share"]), told["hidden"] is True
-            except (ValueError, KeyError, TypeError):
+                what, share, hidden = told["what"], float(told["share"]), told["hidden"] is True
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 return refused(400, "expected what, share and hidden")
-            state.what, state.share = one_line(what, 200), min(max(share, 0.0), 1.0)  # NaN compares false: 0
+            if not isinstance(what, str) or not 0 <= share <= 1:
+                return refused(400, "expected what goes on, and a share of 0 to 1")
+            state.what, state.share = readable(what)[:200], share
             state.hidden |= hidden
             return Response(status_code=204, headers=HEADERS)
 
         async def gone(request: Request) -> Response:
             content = await body(request, PROGRESS_BYTES)
             if not state.done:
-                state.gone = one_line((content or b"no reason given").decode(errors="replace"))
+                state.gone = readable((content or b"no reason given").decode(errors="replace").strip())[:300]
             return Response(status_code=204, headers=HEADERS)
 
         async def array(request: Request) -> Response:

@@ -40,7 +40,7 @@ def command(
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"--pictures {pictures}: expected a folder")
     opened = Bundle.open(bundle)
-    archive = pages or find_pages([])
+    archive = pages or find_pages([], "--pages")
     with DiskGallery(gallery) as rows, share_bar(20) as progress:
         name = title or opened.root.resolve().name
         made = make_site(

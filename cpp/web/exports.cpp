@@ -31,6 +31,11 @@ std::string& text() {
   return kept;
 }
 
+Sha256& hash() {
+  static Sha256 begun;
+  return begun;
+}
+
 /// 0, or what went wrong, its message kept for `er_error`.
 template <typename Work>
 int caught(const Work& work) {
@@ -71,12 +76,16 @@ ER_EXPORT int er_check_manifest(const char* manifest, const char* where) {
   return caught([&] { Manifest::parse(manifest, where); });
 }
 
-/// SHA-256 of bytes, hexadecimal, as `er_error` gives it: pages without a secure context have no SubtleCrypto.
-ER_EXPORT int er_sha256(const std::uint8_t* data, std::size_t size) {
+/// SHA-256 of bytes that come part by part: pages without a secure context have no SubtleCrypto.
+ER_EXPORT int er_sha256_add(const std::uint8_t* data, std::size_t size) {
+  return caught([&] { hash().add(data, size); });
+}
+
+/// The hash of what was added since the last one, hexadecimal, as `er_error` gives it.
+ER_EXPORT int er_sha256_finish() {
   return caught([&] {
-    Sha256 hash;
-    hash.add(data, size);
-    text() = hash.finish();
+    text() = hash().finish();
+    hash() = Sha256();
   });
 }
 
@@ -123,7 +132,10 @@ ER_EXPORT void er_normalize(float* rows, std::size_t count, std::size_t dim) { l
 
 /// storage: 0 float32, 1 float16, 2 int8.
 ER_EXPORT Gallery* er_gallery_open(std::size_t dim, int storage) {
-  return made<Gallery>([&] { return new Gallery(dim, static_cast<Storage>(storage)); });
+  return made<Gallery>([&] {
+    if (storage < 0 || storage > static_cast<int>(Storage::int8)) throw InputError("no such storage");
+    return new Gallery(dim, static_cast<Storage>(storage));
+  });
 }
 
 ER_EXPORT void er_gallery_close(Gallery* gallery) { delete gallery; }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,10 @@ from ...runtimes.core.errors import ImageError, InputError
 from ...runtimes.core.files import atomic_folder, sha256
 from ...runtimes.core.web_pages import unpack_pages
 from ...runtimes.gallery.disk_gallery import DiskGallery
-from ..page import thumbnail
+from .thumbnails import thumbnail
 
 RUNTIME = "onnxruntime"  # of the artifacts that browsers run
-FILES = "files.json"  # what is kept for offline use; marks the folder as one of ours
+FILES = "edgerecall-site.json"  # what is kept for offline use; marks the folder as one of ours
 BENCH = ("index.html", "bench.js", "bench.css", "row_worker.js", "types", "index.js")  # pages not needed here
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">
 <rect width="64" height="64" rx="14" fill="#3949ab"/>
@@ -38,7 +39,7 @@ HEAD = """<link rel="icon" href="icon.svg">
 
 @dataclass(frozen=True)
 class Site:
-    """What was made. bytes: that a visitor downloads, without pictures. missing: ids that have none."""
+    """What was made. bytes: of all files but the pictures. missing: ids that have none."""
 
     rows: int
     bytes: int
@@ -66,6 +67,7 @@ def make_site(
         raise InputError(f"{gallery.root}: the gallery is empty: add to it first")
     artifact = bundle.artifact(RUNTIME, quantisation=quantisation)
     bundle.check([*artifact.files, *bundle.manifest.golden])
+    refuse_others(out)
     with atomic_folder(out, FILES) as folder:
         unpack_pages(pages, folder / "page")
         for name in BENCH:
@@ -77,11 +79,24 @@ def make_site(
             (folder / "page" / name).write_bytes((web / name).read_bytes())
         write_page(folder, (web / "index.html").read_text(encoding="utf-8"), title)
         write_bundle(bundle, [file.path for file in artifact.files], folder)
-        ids = write_gallery(gallery, folder / "gallery", pictures is not None)
+        ids = write_gallery(gallery, folder / "gallery", pictures is not None, artifact.quantisation)
         missing = [] if pictures is None else write_pictures(ids, pictures, folder / "pictures", progress)
         sizes = write_list(folder)
     shown = sum(size for name, size in sizes.items() if name.startswith("pictures/"))
     return Site(len(ids), sum(sizes.values()) - shown, shown, tuple(missing))
+
+
+def refuse_others(out: Path) -> None:
+    """InputError where the folder, made here before, holds what was not made here: it would be lost."""
+    try:
+        listed = json.loads((out / FILES).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # then it is not replaced
+    made = {*listed, FILES, "sw.js"}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and name not in made:
+            raise InputError(f"{out} holds {name}, which would be lost: move it away, or name another folder")
 
 
 def write_page(folder: Path, page: str, title: str) -> None:
@@ -115,13 +130,14 @@ def write_bundle(bundle: Bundle, model: list[str], folder: Path) -> None:
     shutil.rmtree(folder / "upgraded", ignore_errors=True)
 
 
-def write_gallery(gallery: DiskGallery, folder: Path, pictures: bool) -> list[str]:
+def write_gallery(gallery: DiskGallery, folder: Path, pictures: bool, quantisation: str) -> list[str]:
     """Embeddings, float32 `(n, dim)`, and names; the ids."""
     folder.mkdir()
     matches, rows = zip(*gallery.stored_rows(), strict=True)
     np.save(folder / "rows.npy", np.stack(rows).astype("<f4"))
     ids = [match.id for match in matches]
-    names = {"ids": ids, "labels": [match.label or "" for match in matches], "pictures": pictures}
+    names: dict[str, Any] = {"ids": ids, "labels": [match.label or "" for match in matches], "pictures": pictures}
+    names["quantisation"] = quantisation  # of the model that lies beside it
     (folder / "rows.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
     return ids
 
@@ -149,6 +165,8 @@ def write_list(folder: Path) -> dict[str, int]:
     digest = hashlib.sha256()
     for name, path in zip(names, files, strict=True):
         digest.update(f"{name} {sha256(path)}\n".encode())
-    listed = {"version": digest.hexdigest()[:20], "files": ["", *names]}
-    (folder / FILES).write_text(json.dumps(listed, indent=1), encoding="utf-8")
+    version = digest.hexdigest()[:20]
+    (folder / FILES).write_text(json.dumps({"version": version, "files": ["", *names]}, indent=1), encoding="utf-8")
+    with (folder / "sw.js").open("a", encoding="utf-8") as worker:  # browsers install it again where it differs
+        worker.write(f"// {version}\n")
     return {name: path.stat().st_size for name, path in zip(names, files, strict=True)}

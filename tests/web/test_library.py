@@ -175,13 +175,34 @@ def test_manifests_that_are_none(site: tuple[Path, str], page: Page, text: str, 
     assert reason in page.evaluate(LOAD, {})[1]
 
 
+def test_what_a_gallery_is_not_asked(page: Page) -> None:
+    """Several queries at once, no k, another length, an unknown storage: refused, nothing is written past anything."""
+    told = page.evaluate("""async () => {
+        const model = await web.load("bundle");
+        const dim = model.info.dim, row = new Float32Array(dim).fill(1);
+        const refused = [];
+        const attempt = (work) => work.then(() => refused.push(""), (error) => refused.push(error.message));
+        const gallery = model.gallery();
+        const empty = await gallery.search(row, 5);
+        await gallery.add(row);
+        await attempt(gallery.search(new Float32Array(4 * dim), 10));
+        await attempt(gallery.search(new Float32Array(0), 1));
+        for (const k of [0, -1, 1.5, NaN]) await attempt(gallery.search(row, k));
+        await attempt(gallery.add(new Float32Array(dim + 1)));
+        await attempt(model.gallery("float8").add(row));
+        return [empty.rows.length, refused, (await gallery.search(row, 10)).rows.length];
+    }""")
+    assert told[0] == 0 and told[2] == 1
+    assert all("expected" in one for one in told[1]), told[1]
+
+
 def test_what_the_bundle_does_not_have(page: Page) -> None:
     assert "has no int8 artifact for onnxruntime (it has fp32)" in page.evaluate(LOAD, {"quantisation": "int8"})[1]
     assert "runtime: expected one of onnxruntime, got 'tnn'" in page.evaluate(LOAD, {"runtime": "tnn"})[1]
 
 
 HASHES = """async ([images, cases]) => {
-    const module = await (await import("/web/edgerecall.mjs")).default({ locateFile: (name) => "/web/" + name });
+    const module = await (await import("/web/edgerecall.js")).default({ locateFile: (name) => "/web/" + name });
     const put = (data) => { const at = module._malloc(data.length); module.HEAPU8.set(data, at); return at; };
     const bytes = images.map((text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0)));
     const hashes = [];
@@ -190,7 +211,8 @@ HASHES = """async ([images, cases]) => {
         const handle = module._er_preprocess_open(text), out = module._malloc(4 * size);
         const code = handle && module._er_preprocess_encoded(handle, data, bytes[image].length, 9e7, out);
         if (handle === 0 || code < 0) throw new Error(module.UTF8ToString(module._er_error()));
-        module._er_sha256(out, 4 * size);
+        module._er_sha256_add(out, 4 * size);
+        module._er_sha256_finish();
         hashes.push(module.UTF8ToString(module._er_error()));
         module._er_preprocess_close(handle);
         for (const one of [text, data, out]) module._free(one);

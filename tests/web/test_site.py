@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,15 @@ NAMES = [*BENCH, "sw.js", "source.js", "worker.js"]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def fake_pages(folder: Path) -> Path:
+def fake_pages(folder: Path, made_by: str = version("edgerecall")) -> Path:
     """An archive with the names that are wanted of one."""
     path = folder / "pages.tar.gz"
     with tarfile.open(path, "w:gz") as packed:
-        for name in NAMES:
+        for name in (*NAMES, "version.txt"):
+            content = made_by.encode() if name == "version.txt" else b"ok\n"
             member = tarfile.TarInfo(f"edgerecall-web/{name}")
-            member.size = 2
-            packed.addfile(member, io.BytesIO(b"ok"))
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
     return path
 
 
@@ -68,16 +71,33 @@ def test_what_is_written(root: Path, tmp_path: Path, golden: Path, edgerecall: R
     assert [path.name for path in (out / "pictures").iterdir()] == ["0.jpg"]
     page = (out / "index.html").read_text()
     assert EVIL not in page and 'rel="manifest"' in page
-    listed = json.loads((out / "files.json").read_text())
+    listed = json.loads((out / "edgerecall-site.json").read_text())
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert set(listed["files"]) == {"", *there} - {"files.json", "sw.js"}
+    assert set(listed["files"]) == {"", *there} - {"edgerecall-site.json", "sw.js"}
     assert not {f"page/{name}" for name in BENCH} & there
     for name in ("bundle.json", "onnx/model.onnx", "golden/tensors.npy"):
         assert (out / "bundle" / name).read_bytes() == (root / "tests/golden/bundle" / name).read_bytes()
 
+    assert (out / "sw.js").read_text() == f"ok\n// {listed['version']}\n"
     (tmp_path / "pictures/a/rgb420.jpg").unlink()  # a changed file is another version
     assert edgerecall(*line, *more, cwd=tmp_path).returncode == 0
-    assert json.loads((out / "files.json").read_text())["version"] != listed["version"]
+    assert json.loads((out / "edgerecall-site.json").read_text())["version"] != listed["version"]
+    (out / "CNAME").write_text("shop.example")
+    result = edgerecall(*line, *more, cwd=tmp_path)
+    assert result.returncode == 2 and "holds CNAME, which would be lost" in result.stderr
+    assert (out / "CNAME").is_file()
+
+
+def test_pages_of_another_version(root: Path, tmp_path: Path, golden: Path, edgerecall: Run) -> None:
+    pages = fake_pages(tmp_path, "0.0.1")
+    result = edgerecall("web", root / "tests/golden/bundle", "out", "--gallery", golden, "--pages", pages, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "made by edgerecall 0.0.1, this is" in result.stderr and "run 'edgerecall cross web' again" in result.stderr
+    content = pages.read_bytes()
+    pages.write_bytes(content[:40] + b"damaged" + content[47:])
+    result = edgerecall("web", root / "tests/golden/bundle", "out", "--gallery", golden, "--pages", pages, cwd=tmp_path)
+    assert result.returncode == 2 and "expected an archive" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +154,13 @@ def find(page: Page, picture: Path) -> list[str]:
     return page.locator("#found .id").all_inner_texts()
 
 
+KEPT = """async (count) => {
+    let kept = 0;
+    for (const name of await caches.keys()) kept += (await (await caches.open(name)).keys()).length;
+    return kept > count;
+}"""
+
+
 @pytest.mark.device
 def test_offline_after_the_first_visit(
     shop: Path, real_bundle: Path, data: Path, chromium: Browser, serve_folder: Serve
@@ -145,9 +172,10 @@ def test_offline_after_the_first_visit(
     complaints: list[Any] = []
     page.on("pageerror", lambda error: complaints.append(error))
     page.goto(url)
-    page.wait_for_function("navigator.serviceWorker.controller !== null")
+    page.wait_for_function("crossOriginIsolated")  # it has been opened again by the worker
     expect(page.locator("#about")).to_contain_text("pixels equal")
     online = find(page, picture)
+    page.wait_for_function(KEPT, arg=len(json.loads((shop / "edgerecall-site.json").read_text())["files"]))
     end()
     page.reload()
     page.wait_for_function("crossOriginIsolated")
@@ -175,6 +203,71 @@ def test_accessible(
     found = page.evaluate("async () => (await axe.run()).violations")
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.device
+def test_a_new_folder_reaches_who_was_there(
+    shop: Path,
+    real_bundle: Path,
+    web_archive: Path,
+    data: Path,
+    chromium: Browser,
+    serve_folder: Serve,
+    edgerecall: Run,
+) -> None:
+    """The worker is another one: the next visit but one has the new gallery, and nothing of the old is kept."""
+    url, _ = serve_folder(shop, {})
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(url)
+    expect(page.locator("#about")).to_contain_text(" rows")
+    before = page.locator("#about").inner_text()
+    one = shop.parent / "one.txt"
+    one.write_text((data / "test_list.txt").read_text().splitlines()[0] + "\n")
+    assert (
+        edgerecall("gallery", "build", "g2", real_bundle, "--images", data, "--list", one, cwd=shop.parent).returncode
+        == 0
+    )
+    fresh = shop.parent / "fresh"
+    options = ("--gallery", "g2", "--pages", web_archive, "--title", "shop")
+    assert edgerecall("web", real_bundle, fresh, *options, cwd=shop.parent).returncode == 0
+    shutil.rmtree(shop)
+    fresh.rename(shop)
+    page.goto(url)
+    page.wait_for_function("async () => (await navigator.serviceWorker.getRegistration()).waiting !== null")
+    for _ in range(5):  # the new worker takes over some time after the last page of the old one has gone
+        page.close()
+        time.sleep(0.5)
+        page = context.new_page()
+        page.goto(url)
+        expect(page.locator("#about")).to_contain_text(" rows")
+        if page.locator("#about").inner_text() != before:
+            break
+    expect(page.locator("#about")).to_contain_text("; 1 rows")
+    assert len(page.evaluate("caches.keys()")) == 1
+
+
+@pytest.mark.device
+def test_an_artifact_of_less_precision(
+    web_archive: Path,
+    real_bundle: Path,
+    data: Path,
+    tmp_path: Path,
+    chromium: Browser,
+    serve_folder: Serve,
+    edgerecall: Run,
+) -> None:
+    """The page opens what was chosen, not the fp32 one that is not there."""
+    shutil.copytree(real_bundle, tmp_path / "bundle")
+    lists = ("--images", data, "--list", data / "test_list.txt")
+    assert edgerecall("quantize", "bundle", "--artifacts", "onnx-fp16", cwd=tmp_path).returncode == 0
+    assert edgerecall("gallery", "build", "g", "bundle", *lists, cwd=tmp_path).returncode == 0
+    options = ("--gallery", "g", "--pages", web_archive, "--quantisation", "fp16")
+    result = edgerecall("web", "bundle", "out", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    page = chromium.new_page()
+    page.goto(serve_folder(tmp_path / "out", {})[0])
+    expect(page.locator("#about")).to_contain_text("pixels equal")
 
 
 @pytest.mark.device

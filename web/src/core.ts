@@ -1,6 +1,8 @@
 /** The C++ core as WebAssembly (cpp/web/exports.cpp): images to tensors, exact search, SHA-256, the manifest's check. */
 
 export const MAX_PIXELS = 89_478_485; // as everywhere else in EdgeRecall
+const HASHED = 1 << 20; // bytes at a time
+const STORAGES = ["float32", "float16", "int8"] as const;
 const FAILURES: Record<number, string> = { [-2]: "unsupported", [-3]: "memory", [-4]: "failed" };
 
 /** What the core refuses. kind: "input" damaged or senseless, "unsupported" neither JPEG nor PNG, "memory", "failed". */
@@ -21,7 +23,8 @@ interface Module {
   _free(address: number): void;
   _er_error(): number;
   _er_check_manifest(text: number, where: number): number;
-  _er_sha256(data: number, size: number): number;
+  _er_sha256_add(data: number, size: number): number;
+  _er_sha256_finish(): number;
   _er_preprocess_open(json: number): number;
   _er_preprocess_close(preprocess: number): void;
   _er_preprocess_encoded(preprocess: number, data: number, size: number, most: number, out: number): number;
@@ -37,15 +40,18 @@ interface Module {
   _er_gallery_search(g: number, queries: number, count: number, k: number, rows: number, scores: number): number;
 }
 
+/** How a gallery keeps its embeddings. */
+export type Storage = (typeof STORAGES)[number];
+
 type Given = Uint8Array | Uint8ClampedArray | Float32Array;
 
 /** One instance of the core. It has one thread and one memory: whoever shares it waits for its turn. */
 export class Core {
   private constructor(private readonly module: Module) {}
 
-  /** folder: where `edgerecall.mjs` and `edgerecall.wasm` are. */
+  /** folder: where `edgerecall.js` and `edgerecall.wasm` are. */
   static async load(folder: URL): Promise<Core> {
-    const made = (await import(/* @vite-ignore */ new URL("edgerecall.mjs", folder).href)) as {
+    const made = (await import(/* @vite-ignore */ new URL("edgerecall.js", folder).href)) as {
       default(settings: object): Promise<Module>;
     };
     return new Core(await made.default({ locateFile: (name: string) => new URL(name, folder).href }));
@@ -65,7 +71,11 @@ export class Core {
 
   /** SHA-256, hexadecimal; in every context, also where pages have no SubtleCrypto. */
   sha256(bytes: Uint8Array): string {
-    this.lent([bytes], (data) => this.checked(this.module._er_sha256(data!, bytes.length)));
+    for (let at = 0; at < bytes.length; at += HASHED) {
+      const part = bytes.subarray(at, at + HASHED); // the core's memory never shrinks
+      this.lent([part], (data) => this.checked(this.module._er_sha256_add(data!, part.length)));
+    }
+    this.checked(this.module._er_sha256_finish());
     return this.module.UTF8ToString(this.module._er_error());
   }
 
@@ -84,8 +94,10 @@ export class Core {
   }
 
   /** A gallery in memory, searched exactly. */
-  gallery(dim: number, storage: "float32" | "float16" | "int8" = "float32"): Gallery {
-    const handle = this.opened(this.module._er_gallery_open(dim, ["float32", "float16", "int8"].indexOf(storage)));
+  gallery(dim: number, storage: Storage = "float32"): Gallery {
+    const number = STORAGES.indexOf(storage);
+    if (number < 0) throw new CoreError(`storage: expected one of ${STORAGES.join(", ")}, got '${storage}'`, "input");
+    const handle = this.opened(this.module._er_gallery_open(dim, number));
     return new Gallery(this, this.module, handle, dim);
   }
 
@@ -207,14 +219,14 @@ export class Gallery {
 
   /** The best k rows for one query, fewer where the gallery has fewer. */
   search(query: Float32Array, k: number): Hits {
-    this.require(query);
+    if (query.length !== this.dim) throw new CoreError(`expected a query of ${this.dim} numbers, got ${query.length}`, "input");
+    if (!Number.isInteger(k) || k < 1) throw new CoreError(`expected a k of 1 or more, got ${k}`, "input");
     const most = Math.min(k, this.size);
+    if (most === 0) return { rows: new Int32Array(), similarities: new Float32Array() };
     return this.core.lent([query], (data) =>
-      this.core.room(8 * Math.max(most, 1), (out) => {
+      this.core.room(8 * most, (out) => {
         const scores = out + 4 * most;
-        this.core.checked(
-          this.module._er_gallery_search(this.handle, data!, query.length / this.dim, most, out, scores),
-        );
+        this.core.checked(this.module._er_gallery_search(this.handle, data!, 1, most, out, scores));
         const rows = new Int32Array(this.module.HEAPU8.buffer, out, most).slice();
         return { rows, similarities: this.core.floats(scores, most).slice() };
       }),

@@ -7,8 +7,8 @@
  *     await gallery.add(rows);
  *     const { rows, similarities } = await gallery.search(embedding, 10);
  */
-import type { Hits } from "./core.ts";
-import type { Answer, Opened, Request, Storage } from "./messages.ts";
+import type { Hits, Storage } from "./core.ts";
+import type { Answer, Opened, Request } from "./messages.ts";
 import { NotProven, type ModelOptions, type Proof } from "./model.ts";
 
 export { NotProven, type Hits, type ModelOptions, type Proof, type Storage };

@@ -1,4 +1,5 @@
 /** What goes between a page and the worker that holds its model. */
+import type { Storage } from "./core.ts";
 import type { Proof, ModelOptions } from "./model.ts";
 
 export type Request =
@@ -6,8 +7,6 @@ export type Request =
   | { readonly do: "embed"; readonly image: Uint8Array | ImageData }
   | { readonly do: "add"; readonly gallery: number; readonly rows: Float32Array; readonly storage: Storage }
   | { readonly do: "search"; readonly gallery: number; readonly query: Float32Array; readonly k: number };
-
-export type Storage = "float32" | "float16" | "int8";
 
 /** Of a model that is open. */
 export interface Opened {

@@ -7,8 +7,9 @@ import type { OpenPredictor, Predictor } from "./predictor.ts";
 export const openOnnxRuntime: OpenPredictor = async (model, artifact, spec, options, folder) => {
   if (options.precision !== "fp32") throw new Error("onnxruntime runs the graph's own types: ask for fp32");
   const files = new URL("ort/", folder);
-  const ort = (await import(/* @vite-ignore */ new URL("ort.wasm.min.mjs", files).href)) as typeof Ort;
-  ort.env.wasm.wasmPaths = files.href;
+  const ort = (await import(/* @vite-ignore */ new URL("ort.js", files).href)) as typeof Ort;
+  // Under names that every server of files knows the type of.
+  ort.env.wasm.wasmPaths = { mjs: new URL("ort-wasm.js", files).href, wasm: new URL("ort-wasm.wasm", files).href };
   ort.env.wasm.numThreads = options.threads;
   ort.env.logLevel = "fatal";
   const session = await ort.InferenceSession.create(model, {

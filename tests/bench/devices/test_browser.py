@@ -11,12 +11,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgerecall.bench.devices import browser_bench
@@ -53,10 +54,11 @@ def archive(folder: Path) -> Path:
     """Pages like those of `edgerecall cross web`."""
     path = folder / "edgerecall-web.tar.gz"
     with tarfile.open(path, "w:gz") as packed:
-        for name in ("index.html", "row_worker.js", "edgerecall.wasm"):
+        for name in ("index.html", "row_worker.js", "edgerecall.wasm", "version.txt"):
+            content = version("edgerecall").encode() if name == "version.txt" else b"ok"
             member = tarfile.TarInfo(f"edgerecall-web/{name}")
-            member.size = 2
-            packed.addfile(member, io.BytesIO(b"ok"))
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
     return path
 
 
@@ -78,7 +80,8 @@ def test_only_who_has_the_link(served: tuple[PageServer, PageJob]) -> None:
     for path in ("job/job.json", "job/images/0"):
         assert ask(f"{server.origin}/{path}")[0] == 401
         assert ask(f"{server.origin}/{path}", "wrong")[0] == 401
-        assert ask(f"{server.origin}/{path}", server.token, Origin="http://evil.example")[0] == 403
+        for origin in ("http://evil.example", "null", "http://[", server.origin.replace("127.0.0.1", "127.0.0.2")):
+            assert ask(f"{server.origin}/{path}", server.token, Origin=origin)[0] == 403
     for path in ("job/result", "job/progress", "job/gone", "job/arrays/row-0.npy"):
         assert ask(f"{server.origin}/{path}", "wrong", b"{}")[0] == 401
     assert not work.state.opened
@@ -90,6 +93,17 @@ def test_only_who_has_the_link(served: tuple[PageServer, PageJob]) -> None:
     status, why, _ = ask(f"{server.origin}/job/job.json", server.token)
     assert status == 409
     assert b"opened before" in why
+
+
+def test_the_page_however_its_address_was_typed(served: tuple[PageServer, PageJob]) -> None:
+    server, _ = served
+    port = server.origin.rpartition(":")[2]
+    for host, origin in (
+        (f"Laptop.local:{port}", f"http://laptop.local:{port}"),
+        ("a.example", "https://a.example:80"),
+    ):
+        answer = ask(f"{server.origin}/job/progress", server.token, b"{}", Origin=origin, Host=host)
+        assert answer[0] == 400  # let in, and its message refused
 
 
 def test_other_origins_reach_nothing(served: tuple[PageServer, PageJob]) -> None:
@@ -129,6 +143,13 @@ def test_bodies_are_bounded_and_named(served: tuple[PageServer, PageJob]) -> Non
     assert (work.results / "row-0.npy").read_bytes() == bytes(10)
 
 
+MESSAGES = st.fixed_dictionaries(
+    {
+        "what": st.text() | st.none() | st.sampled_from(["[/x]", "\x1b[2J"]),
+        "share": st.floats() | st.sampled_from([10**400, "1", None, -1, float("nan")]),
+        "hidden": st.booleans() | st.none(),
+    }
+)
 WORDS = st.sampled_from(["what", "share", "hidden", "x"])
 VALUES = st.recursive(
     st.none() | st.floats() | st.text(), lambda one: st.lists(one) | st.dictionaries(WORDS, one), max_leaves=8
@@ -136,7 +157,9 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
+@given(st.binary(max_size=200) | (MESSAGES | VALUES).map(lambda value: json.dumps(value).encode()))
+@example(b"[" * 4000)
+@example(b'{"what": "[/x] \\u001b[2J", "share": 0.5, "hidden": false}')
 def test_progress_is_never_believed(served: tuple[PageServer, PageJob], body: bytes) -> None:
     server, work = served
     assert ask(f"{server.origin}/job/progress", server.token, body)[0] in (204, 400)
@@ -293,7 +316,15 @@ def test_what_was_asked_is_not_the_pages_to_say(measure: Callable[..., list[Row]
         ({"schema": 1}, "expected schema"),
         ({"pixel_error": "none"}, "bench.json: "),
         ({"rows": []}, "expected 1 rows, got 0"),
-        ({"row": {"latency_p50_ms": "fast"}}, "row 0 of bench.json is not valid"),
+        ({"row": {"samples_ns": "fast"}}, "row 0 of bench.json is not valid"),
+        ({"row": {"samples_ns": []}}, "expected times of rounds"),
+        ({"row": {"samples_ns": [0, 1]}}, "expected times of rounds"),
+        ({"row": {"round_medians_ns": [float("nan")]}}, "expected times of rounds"),
+        ({"row": {"load_ms": float("inf")}}, "load_ms: expected a figure, got inf"),
+        ({"row": {"size_mb": -1}}, "size_mb: expected a figure, got -1"),
+        ({"body": b"[" * 100_000}, "bench.json cannot be read"),
+        ({"pixel_error": None}, "nothing there could tell"),
+        ({"pixel_error": float("nan")}, "Input should be a finite number"),
         ({"row-0.npy": None}, "its embeddings cannot be read"),
         ({"row-0.npy": b"junk"}, "its embeddings cannot be read"),
         ({"row-0-inputs.npy": b""}, "its embeddings cannot be read"),
@@ -305,6 +336,33 @@ def test_results_that_cannot_be_used(measure: Callable[..., list[Row]], changes:
     (row,) = measure(lambda *link: honest(*link, **changes))
     assert row.status in ("failed", "parity")
     assert reason in str(row.reason)
+
+
+def test_figures_are_the_hosts_to_work_out(measure: Callable[..., list[Row]]) -> None:
+    claims = {
+        "latency_p50_ms": 1e-9,
+        "images_per_s": 1e9,
+        "recall1": 1.0,
+        "hits": "111",
+        "reason": None,
+        "warnings": ["\x1b[2J"],
+    }
+    (row,) = measure(lambda *link: honest(*link, row={**claims, "samples_ns": [2_000_000] * 4}))
+    assert (row.latency_p50_ms, row.images_per_s, row.recall1, row.hits) == (2.0, 500.0, None, "")
+    assert row.warnings == ["\\x1b[2J"]
+
+
+def test_addresses_that_cannot_be_had(root: Path, tmp_path: Path) -> None:
+    """Before anything is measured; and a row where it is taken later."""
+    bundle = Bundle.open(root / "tests/golden/bundle")
+    options = BenchOptions(runtimes=("onnxruntime",))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for place in (f"127.0.0.1:{taken.getsockname()[1]}", "no-such-host.invalid"):
+            bench = BrowserBench(f"browser@{place}", bundle, options, random_inputs(bundle), [archive(tmp_path)])
+            with pytest.raises(InputError, match="cannot listen on"):
+                bench.prepare()
+            (row,) = bench.measure([], [], lambda what, share: None).rows
+            assert "cannot listen on" in str(row.reason)
 
 
 def test_a_page_that_leaves(measure: Callable[..., list[Row]]) -> None:

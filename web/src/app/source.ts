@@ -7,6 +7,7 @@ interface Rows {
   readonly ids: readonly string[];
   readonly labels: readonly string[];
   readonly pictures: boolean;
+  readonly quantisation: string; // of the model that lies here
 }
 
 interface Open {
@@ -27,8 +28,9 @@ let opening: Promise<Open> | undefined;
 async function open(): Promise<Open> {
   const threads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
   const read = filesBelow(new URL("gallery/", here));
-  const [model, text, file] = await Promise.all([load(new URL("bundle/", here), { threads }), read("rows.json"), read("rows.npy")]);
-  const rows = JSON.parse(new TextDecoder().decode(text)) as Rows;
+  const rows = JSON.parse(new TextDecoder().decode(await read("rows.json"))) as Rows;
+  const options = { threads, quantisation: rows.quantisation };
+  const [model, file] = await Promise.all([load(new URL("bundle/", here), options), read("rows.npy")]);
   const { values } = readNpy(file, "rows.npy");
   if (values.length !== rows.ids.length * model.info.dim) throw new Error("the gallery's rows and names do not fit together");
   const gallery = model.gallery("float32");
@@ -85,5 +87,5 @@ if ("serviceWorker" in navigator) {
   worker.addEventListener("controllerchange", () => {
     if (first && !asked && !globalThis.crossOriginIsolated) location.reload();
   });
-  void worker.register(new URL("sw.js", here));
+  void worker.register(new URL("sw.js", here), { updateViaCache: "none" });
 }

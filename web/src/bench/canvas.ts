@@ -5,6 +5,7 @@ interface Op {
   readonly op: string;
   readonly size?: number;
   readonly rounding?: string;
+  readonly margin?: string;
   readonly height?: number;
   readonly width?: number;
   readonly scale?: number;
@@ -22,19 +23,27 @@ export async function byCanvas(bytes: Uint8Array<ArrayBuffer>, spec: Spec): Prom
   for (const op of ops) {
     const { width, height } = picture;
     if (op.op === "resize_short") {
-      const factor = op.size! / Math.min(width, height);
-      const side = (length: number): number => (op.rounding === "round" ? Math.round(length * factor) : Math.floor(length * factor));
+      const [short, size] = [Math.min(width, height), op.size!];
+      const side = (length: number): number =>
+        op.rounding === "round" ? halfEven(length * (size / short)) : length === short ? size : Math.trunc((size * length) / short);
       picture = drawn(picture, side(width), side(height), 0, 0, width, height);
     } else if (op.op === "resize") {
       picture = drawn(picture, op.width!, op.height!, 0, 0, width, height);
     } else if (op.op === "center_crop") {
-      const [left, top] = [(width - op.width!) / 2, (height - op.height!) / 2].map(Math.floor) as [number, number];
+      const start = (margin: number): number => (op.margin === "round" ? halfEven(margin / 2) : Math.floor(margin / 2));
+      const [left, top] = [start(width - op.width!), start(height - op.height!)];
       picture = drawn(picture, op.width!, op.height!, left, top, op.width!, op.height!);
     } else if (op.op === "normalize") {
       return normalized(pixelsOf(picture), op);
     }
   }
   throw new Error("the preprocessing has no normalisation");
+}
+
+/** Halves to the even neighbour, as Python and the core round. */
+function halfEven(value: number): number {
+  const down = Math.floor(value);
+  return value - down === 0.5 ? down + (down % 2) : Math.round(value);
 }
 
 function drawn(from: Picture, width: number, height: number, left: number, top: number, w: number, h: number): OffscreenCanvas {

@@ -21,6 +21,7 @@ export interface Job {
   readonly schema: number;
   readonly images: readonly JobImage[];
   readonly rows: readonly RowPlan[];
+  readonly together: number; // rows that are open, and timed in turns, at a time
   readonly samples: number;
   readonly rounds: number;
   readonly seconds: number;

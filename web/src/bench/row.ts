@@ -28,8 +28,9 @@ export class Row {
   /** The first step: opens the model and runs it once. */
   static async load({ plan, base, headers }: Extract<Step, { do: "load" }>, folder: URL): Promise<[Row, Columns]> {
     const root = new URL(base);
-    const { runtime, quantisation, threads } = plan;
-    const model = await EmbeddingModel.open(new URL("bundle/", root), folder, { runtime, quantisation, threads, headers });
+    const { runtime, quantisation, threads, precision } = plan;
+    const options = { runtime, quantisation, threads, precision, headers };
+    const model = await EmbeddingModel.open(new URL("bundle/", root), folder, options);
     const golden = await model.bundle.golden();
     const batch = new Float32Array(model.preprocess.size * plan.batch).map((_, at) => golden.tensors[at % golden.tensors.length]!);
     const row = new Row(plan, model, golden, batch, root, headers);

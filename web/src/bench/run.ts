@@ -9,8 +9,7 @@ const SLOWED = 1.15; // the last round's median against the fastest's: throttled
 export type Say = (what: string, share: number) => void;
 
 export interface Outcome {
-  readonly pixelError: number;
-  readonly bad: readonly (readonly [number, string])[];
+  readonly pixelError: number | null; // null where no row could tell
   readonly rows: readonly Columns[];
   readonly arrays: ReadonlyMap<string, ArrayBuffer>;
 }
@@ -112,7 +111,7 @@ class RowRunner {
     if (this.columns["status"] === "ok") Object.assign(this.columns, { status: "parity", reason: text });
   }
 
-  private end(status: string, reason: string): void {
+  end(status: string, reason: string): void {
     Object.assign(this.columns, { status, reason });
     this.worker?.terminate();
     this.worker = undefined;
@@ -136,45 +135,80 @@ function ask<Answer>(worker: Worker, step: Step, timeoutS: number): Promise<Answ
 
 /** base: URL of the job's folder, with which every request goes along with `headers`. */
 export async function run(job: Job, base: URL, headers: Record<string, string>, say: Say): Promise<Outcome> {
-  const script = new URL("row_worker.js", import.meta.url);
-  const runners = job.rows.map((plan) => new RowRunner(plan, script, job.timeout_s));
-  const each = async (what: string, share: number, work: (runner: RowRunner) => Promise<unknown>): Promise<void> => {
-    for (const runner of runners) {
-      say(`${what} ${runner.plan.name}`, share);
+  const outcome = { rows: [] as Columns[], arrays: new Map<string, ArrayBuffer>() };
+  let pixelError: number | null = null;
+  for (let begin = 0; begin < job.rows.length; begin += job.together) {
+    const plans = job.rows.slice(begin, begin + job.together);
+    const part = (what: string, share: number): void => say(what, (begin + share * plans.length) / job.rows.length);
+    const group = new Group(job, plans, base, headers, part);
+    pixelError = (await group.measure()) ?? pixelError;
+    for (const { columns, arrays } of group.runners) {
+      const index = outcome.rows.push(columns) - 1;
+      if (!arrays) continue;
+      outcome.arrays.set(`row-${index}.npy`, arrays.embeddings);
+      outcome.arrays.set(`row-${index}-inputs.npy`, arrays.inputs);
+    }
+  }
+  return { ...outcome, pixelError };
+}
+
+/** Rows that are timed in turns. */
+class Group {
+  readonly runners: readonly RowRunner[];
+
+  constructor(
+    private readonly job: Job,
+    plans: readonly RowPlan[],
+    private readonly base: URL,
+    private readonly headers: Record<string, string>,
+    private readonly say: Say,
+  ) {
+    const script = new URL("row_worker.js", import.meta.url);
+    this.runners = plans.map((plan) => new RowRunner(plan, script, job.timeout_s));
+  }
+
+  /** All steps; how far the pixels are off, null where no row could tell. */
+  async measure(): Promise<number | null> {
+    const { rounds, samples, seconds } = this.job;
+    const [base, headers] = [this.base.href, this.headers];
+    await this.each("loading", 0, (runner) => runner.fill({ do: "load", plan: runner.plan, base, headers }));
+    await this.each("warming up", 0.1, (runner) => runner.fill({ do: "warm" }));
+    for (let round = 0; round < rounds; ++round) {
+      const count = Math.floor((samples * (round + 1)) / rounds) - Math.floor((samples * round) / rounds);
+      await this.each(`round ${round + 1} of ${rounds},`, 0.2 + (0.3 * round) / rounds, (runner) =>
+        runner.time(count, seconds / rounds),
+      );
+    }
+    await this.each("golden images,", 0.5, (runner) => runner.fill({ do: "golden" }));
+    let pixelError: number | null = null;
+    for (const runner of this.runners) {
+      pixelError ??= (await runner.step<{ pixel_error: number }>({ do: "pixels" }))?.pixel_error ?? null;
+    }
+    for (const [index, runner] of this.runners.entries()) await this.embed(index, runner);
+    await this.each("finishing", 0.9, (runner) => runner.finish());
+    return pixelError;
+  }
+
+  private async each(what: string, share: number, work: (runner: RowRunner) => Promise<unknown>): Promise<void> {
+    for (const runner of this.runners) {
+      this.say(`${what} ${runner.plan.name}`, share);
       await work(runner);
     }
-  };
-  await each("loading", 0, (runner) => runner.fill({ do: "load", plan: runner.plan, base: base.href, headers }));
-  await each("warming up", 0.1, (runner) => runner.fill({ do: "warm" }));
-  for (let round = 0; round < job.rounds; ++round) {
-    const share = Math.floor((job.samples * (round + 1)) / job.rounds) - Math.floor((job.samples * round) / job.rounds);
-    await each(`round ${round + 1} of ${job.rounds},`, 0.2 + (0.3 * round) / job.rounds, (runner) =>
-      runner.time(share, job.seconds / job.rounds),
-    );
   }
-  await each("golden images,", 0.5, (runner) => runner.fill({ do: "golden" }));
-  let pixelError = 0; // where no row could tell, each says why
-  let bad: EmbedAnswer["bad"] = [];
-  const first = runners.find((runner) => runner.alive);
-  if (first) pixelError = (await first.step<{ pixel_error: number }>({ do: "pixels" }))?.pixel_error ?? 0;
-  for (const [index, runner] of runners.entries()) {
+
+  /** A row that cannot read an image fails: what the image is in its gallery would be nothing. */
+  private async embed(index: number, runner: RowRunner): Promise<void> {
+    const { images } = this.job;
     const part = PART * runner.plan.batch;
-    const found: EmbedAnswer["bad"][number][] = [];
-    for (let begin = 0; begin < job.images.length && runner.alive; begin += part) {
-      say(`embedding images, ${runner.plan.name}`, 0.5 + (0.4 * (index + begin / job.images.length)) / runners.length);
-      const answer = await runner.step<EmbedAnswer>({ do: "embed", begin, images: job.images.slice(begin, begin + part) });
-      found.push(...(answer?.bad ?? []));
+    const bad: EmbedAnswer["bad"][number][] = [];
+    for (let begin = 0; begin < images.length && runner.alive; begin += part) {
+      this.say(`embedding images, ${runner.plan.name}`, 0.5 + (0.4 * (index + begin / images.length)) / this.runners.length);
+      const answer = await runner.step<EmbedAnswer>({ do: "embed", begin, images: images.slice(begin, begin + part) });
+      bad.push(...(answer?.bad ?? []));
     }
-    if (runner.alive) bad = found; // the same for every row
+    const [first] = bad;
+    if (first) runner.end("failed", `${bad.length} images cannot be read there, the first: number ${first[0]}: ${first[1]}`);
   }
-  await each("finishing", 0.9, (runner) => runner.finish());
-  const arrays = new Map<string, ArrayBuffer>();
-  for (const [index, { arrays: made }] of runners.entries()) {
-    if (!made) continue;
-    arrays.set(`row-${index}.npy`, made.embeddings);
-    arrays.set(`row-${index}-inputs.npy`, made.inputs);
-  }
-  return { pixelError, bad, rows: runners.map((runner) => runner.columns), arrays };
 }
 
 export const SCHEMA = contract.row_schema;
