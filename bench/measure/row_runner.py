@@ -13,7 +13,8 @@ from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.spec import Spec
 from ...runtimes.core.contract import CONTRACT
 from ...runtimes.core.cpus import usable_cpus
-from ...runtimes.core.errors import BundleError, EdgeRecallError, RuntimeFailed, RuntimeUnavailable
+from ...runtimes.core.errors import BundleError, EdgeRecallError, RuntimeFailed, RuntimeUnavailable, UnsoundModel
+from ...runtimes.core.soundness import require_finite
 from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.replicas import open_predictor
 from ...runtimes.embed.verify import check_problem, compare, cosines
@@ -96,6 +97,10 @@ class RowRunner:
         After the timing: other batch sizes than the row's own would count in its memory.
         """
         assert self.worker is not None
+        try:
+            require_finite(self.worker.parameters() or {}, self.row.artifact or self.row.runtime)
+        except UnsoundModel as error:  # which the embeddings need not show: a ReLU may hide it
+            self.row.fail("parity", str(error))
         self.golden = self._one_by_one(tensors)
         check = compare(self.golden, reference, self.row.runtime, self.row.precision or "fp32", self.row.quantisation)
         self.row.golden_cosine_min, self.row.golden_max_error = check.min_cosine, check.max_abs_error

@@ -425,5 +425,7 @@ def be_strict(result: BenchResult) -> None:
     for row in result.rows:
         if row.warnings:
             row.fail("request", row.warnings[0])
+        if row.meaningless is not None:
+            row.fail("parity", row.meaningless)
     if result.problem is None and result.warnings:
         result.problem = f"--strict: {result.warnings[0]}"

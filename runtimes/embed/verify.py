@@ -12,6 +12,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.manifest import Check
 from ..core.contract import CONTRACT
 from ..core.errors import EdgeRecallError
+from ..core.soundness import require_finite
 from ..predictor.interface import RunOptions, RuntimeInfo
 from ..predictor.precision import precision_problem, tolerance
 from ..predictor.registry import backend
@@ -88,6 +89,7 @@ def verify_runtime(
     try:
         artifact = bundle.artifact(runtime, quantisation=quantisation)
         with open_predictor(bundle, runtime, options, worker=worker, artifact=artifact.name) as predictor:
+            require_finite(predictor.parameters() or {}, artifact.name)  # a ReLU may hide what is none
             output = np.concatenate([predictor.embed(tensors[i : i + 1]) for i in range(len(tensors))])
             info = predictor.executed_info(tensors[:1])
         check = compare(output, reference, runtime, info.precision, artifact.quantisation)

@@ -240,8 +240,9 @@ def test_manifests_that_make_no_sense(
     change(data)
     (bundle / MANIFEST).write_text(json.dumps(data))
     one_line(program("verify", bundle), 2, text)
-    (bundle / MANIFEST).write_text("{")
-    one_line(program("verify", bundle), 2, "not readable as JSON")
+    for broken in ("{", ""):
+        (bundle / MANIFEST).write_text(broken)
+        one_line(program("verify", bundle), 2, "not readable as JSON")
 
 
 def test_predict_equals_python(program: Program, device_bundle: Path, tmp_path: Path) -> None:

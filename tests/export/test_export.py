@@ -88,6 +88,8 @@ def test_a_users_model_reaches_lite(
     assert {"mobilenet_v2": "relu6", "flatten": "flatten_contiguous_range"}[name] in operations
     result = export(edgerecall, tmp_path, data, model)
     assert result.returncode == 0, result.stdout + result.stderr
+    told = result.stdout + result.stderr
+    assert "lite-armv8: made, unchecked: " in told and "lite-armv8: made, matches" not in told
     bundle = Bundle.open(tmp_path / "bundle")
     made = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
     assert set(made) == {"paddle-pdmodel", "onnx", "openvino", "lite-x86", "lite-armv8", "lite-armv7", "mnn", "litert"}

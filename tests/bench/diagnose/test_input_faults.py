@@ -18,7 +18,7 @@ from edgerecall.runtimes.bundle.bundle import Bundle
 
 Make = Callable[..., Bundle]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-PAIRS = int(os.environ.get("EDGERECALL_PAIRS", "4"))
+PAIRS = int(os.environ.get("EDGERECALL_PAIRS", "20"))
 SIDE, SHORT = 64, 72
 
 

@@ -23,8 +23,9 @@ from edgerecall.bench.measure.runner import run_bench
 from edgerecall.bench.schema.options import BenchOptions
 from edgerecall.bench.schema.rows import BenchResult
 from edgerecall.runtimes.bundle.bundle import Bundle
-from edgerecall.runtimes.bundle.manifest import MANIFEST
+from edgerecall.runtimes.bundle.manifest import EMBEDDINGS, MANIFEST
 from edgerecall.runtimes.core.errors import InputError, RuntimeFailed
+from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.preprocess.ops import CenterCrop, Decode, Normalize, Preprocess, ResizeExact, ResizeShort
 from edgerecall.runtimes.preprocess.transform_ops import read_preprocess
@@ -317,3 +318,19 @@ def test_a_runtime_of_the_core_is_a_side(device_bundle: Path, edgerecall: Callab
     """With and without a precision behind its name."""
     result = edgerecall("why", device_bundle, "--b", side)
     assert result.returncode == 0 and side in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_an_output_that_is_doubled(fake_bundle: Callable[..., Bundle], unit: bool) -> None:
+    """Its direction is right and `verify` refuses it: so does this, also where embeddings have unit length."""
+    bundle = fake_bundle()
+    vectors, path = bundle.root / EMBEDDINGS, bundle.root / MANIFEST
+    np.save(vectors, np.load(vectors) / 2)
+    manifest = json.loads(path.read_text())
+    manifest["spec"]["normalize_embedding"] = unit
+    for file in manifest["golden"]:
+        if file["path"] == EMBEDDINGS:
+            file |= {"bytes": vectors.stat().st_size, "sha256": sha256(vectors)}
+    path.write_text(json.dumps(manifest))
+    answer = ask(Bundle.open(bundle.root), "sealed", "fake")
+    assert answer.differs, answer.cause

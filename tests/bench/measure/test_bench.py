@@ -616,3 +616,37 @@ def test_labels_that_make_no_sense_are_told(
         assert any(told in warning and "such as" in warning for warning in result.warnings)
         assert result.exit_code == (1 if strict else 0)
     assert bench(fake_bundle("sound"), data).warnings == []
+
+
+def test_labels_at_chance_fail_where_it_is_strict(fake_bundle: Make, data: Path, tmp_path: Path) -> None:
+    """Shuffled, they say nothing of any row: none is shipped, and strictly that is a failure."""
+    lines = [line.rsplit(" ", 1) for line in (data / "test_list.txt").read_text().splitlines()]
+    labels = np.random.default_rng(1).permutation([label for _, label in lines])
+    text = "".join(f"{path} {label}\n" for (path, _), label in zip(lines, labels, strict=True))
+    (tmp_path / "list.txt").write_text(text)
+    images = ImageSet.find(data, tmp_path / "list.txt")
+    for strict in (False, True):
+        options = BenchOptions(runtimes=("fake",), samples=4, rounds=2, strict=strict)
+        result = run_bench(fake_bundle(f"b{strict}"), images, options, "tests", lambda what, share: None)
+        assert result.rows[0].meaningless is not None
+        assert result.exit_code == (1 if strict else 0)
+
+
+def test_weights_that_are_none_fail_though_the_embeddings_hold(
+    fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN that a ReLU hides: verify and bench name it."""
+    from edgerecall.runtimes.backends.fake_predictor import FakePredictor
+    from edgerecall.runtimes.embed.verify import verify_runtime
+    from edgerecall.runtimes.predictor.interface import RunOptions
+    from edgerecall.runtimes.worker.client import WorkerPredictor
+
+    bundle = fake_bundle()
+    assert verify_runtime(bundle, "fake", RunOptions(), worker=False).problem is None
+    for kind in (FakePredictor, WorkerPredictor):
+        monkeypatch.setattr(kind, "parameters", lambda self: {"conv.w": np.array([1.0, np.nan], np.float32)})
+    for worker in (False, True):
+        problem = verify_runtime(bundle, "fake", RunOptions(), worker=worker).problem
+        assert problem is not None and "'conv.w' holds NaN or infinity: 1 of 2 values" in problem
+    (row,) = bench(bundle, data).rows
+    assert row.status == "parity" and "'conv.w' holds NaN or infinity" in str(row.reason)
