@@ -12,7 +12,6 @@ CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
 FUZZ_SECONDS := 30
 JOBS := $(shell nproc)
-WORKERS := $(shell expr 2 '*' $(JOBS)) # most tests wait for processes, the half of their time
 # What the core is built with, where the system has no compiler or libraries of its own. zig has no address sanitizer.
 CORE = $(shell cat $(VENV)/edgerecall-cmake 2>/dev/null)
 SANITIZED = --preset sanitized $(CORE) $(if $(findstring EDGERECALL_ZIG,$(CORE)),-DEDGERECALL_SANITIZE=)
@@ -106,7 +105,7 @@ cpp-test: setup
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel $(JOBS) --output-on-failure
 
 pytest: setup $(TORCH)/installed $(CLIENTS)/installed
-	$(BIN)/pytest -m "not device and not alone" -n $(WORKERS) --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m alone
 
 # What needs neither PaddlePaddle nor a real runtime.
@@ -147,7 +146,7 @@ cpp-fuzz: cpp-clang
 # The stand-alone program: packed, sanitized, over ssh, and for ARM under QEMU with the core's tests. Needs the
 # cross-compiler, QEMU and sshd; the web page in Chromium.
 devices: setup
-	$(BIN)/pytest -m device -n 3 --dist loadfile --no-loadscope-reorder tests/cross tests/bench tests/cpp tests/web tests/serve # the longest first
+	$(BIN)/pytest -m device -n 2 --dist loadfile --no-loadscope-reorder tests/cross tests/bench tests/cpp tests/web tests/serve # the longest first
 
 # manylinux_2_28 wheels, for x86-64 and 64-bit ARM, of every CPython here that has headers, and the sdist: dist/.
 wheel: setup

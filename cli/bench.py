@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import command_line, console, kept_for_resume, share_bar
+from .console import command_line, console, kept_for_resume, share_bar, tell_passed_over
 
 FILE = click.Path(path_type=Path)
 
@@ -108,6 +108,8 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     opened = Bundle.open(bundle)
     options = read_options(given, opened.runtimes())
     images = ImageSet.find(folder, list_file)
+    if images.labels is None:  # no list says which
+        tell_passed_over(folder)
     images = images.limited(limit) if limit else images
     preprocess = read_preprocess(given["preprocess_file"]) if given["preprocess_file"] else None
     state = None

@@ -119,3 +119,11 @@ def progress_bar(title: str, total: int | None, target: Console | None = None) -
     with Progress(*columns, console=target, disable=not target.is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+def tell_passed_over(folder: Path) -> None:
+    """Says on standard error what below a folder of images is none."""
+    from ..runtimes.preprocess.images import passed_over
+
+    if told := passed_over(folder):
+        console(stderr=True).print(f"warning: {told}", markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..export.sources import FORMS
-from .console import command_line, console, progress_bar, setup_logging
+from .console import command_line, console, progress_bar, setup_logging, tell_passed_over
 
 
 @click.command()
@@ -105,6 +105,8 @@ def command(
             logger.info("%s", title)
             advance(1)
 
+        if images is not None:
+            tell_passed_over(images)
         source: Any
         if config is not None:
             from ..export.sources.paddle_source import from_checkpoint

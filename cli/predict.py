@@ -29,10 +29,9 @@ def command(
         raise click.UsageError(f"--output needs --format {', '.join(OUTPUTS[1:])}")
     from ..runtimes.core.config import apply_overrides, read_yaml, validate
     from ..runtimes.core.errors import ImageError, InputError
-    from ..runtimes.core.text import readable
     from ..runtimes.embed.predict_config import RecConfig, binarize, ignored_preprocess, open_rec_model
     from ..runtimes.embed.writers import WRITERS, TextWriter, Writer
-    from ..runtimes.preprocess.images import SUFFIXES, find_images, other_files
+    from ..runtimes.preprocess.images import find_images, passed_over
 
     raw = apply_overrides(read_yaml(config_path), overrides)
     if "IndexProcess" in raw:
@@ -48,14 +47,8 @@ def command(
     if ignored := ignored_preprocess(config):
         logger.warning("%s", ignored)
     paths = find_images(config.Global.infer_imgs)
-    if others := other_files(config.Global.infer_imgs):
-        kinds = sorted(
-            {path.suffix.lower() or path.name if path.is_file() else f"{path.name} (no file)" for path in others}
-        )
-        shown = ", ".join(kinds[:8] + ["..."] * (len(kinds) > 8))
-        logger.warning(
-            "%d files passed over that are no %s: %s", len(others), "/".join(sorted(SUFFIXES)), readable(shown)
-        )
+    if told := passed_over(config.Global.infer_imgs):
+        logger.warning("%s", told)
     writer: Writer = TextWriter() if output is None else WRITERS[kind](output, command_line())
     writer.check(paths)
     bad: list[ImageError] = []

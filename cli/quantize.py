@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .console import command_line, console, kept_for_resume, progress_bar, setup_logging, share_bar
+from .console import command_line, console, kept_for_resume, progress_bar, setup_logging, share_bar, tell_passed_over
 
 PATH = click.Path(path_type=Path)
 
@@ -91,10 +91,12 @@ def reader(
     bundle: Any, folder: Path | None, listed: Path | None, count: int, logger: logging.Logger
 ) -> Callable[[], Any]:
     """Reads the calibration's images when it is called; whether they are there is looked at before."""
-    from ..export.quantize.calibration import Calibration, calibration_files, read_calibration
+    from ..export.quantize.calibration import TRAIN_LIST, Calibration, calibration_files, read_calibration
 
     assert folder is not None
     files = calibration_files(folder, listed)
+    if listed is None and not (folder / TRAIN_LIST).is_file():
+        tell_passed_over(folder)
 
     def read() -> Calibration:
         told = lambda error: logger.warning("bad image, left out: %s", error)  # noqa: E731

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from ..runtimes.bundle.web_pages import ARCHIVE, VERSION
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.files import atomic_file, sha256
 from ..runtimes.core.targets import WEB, cache_dir, find_program
-from ..runtimes.core.web_pages import ARCHIVE, VERSION
 from .build import PACKED
 from .commands import cmake_build, require_tools, run_logged
 from .libraries import build_core_libraries

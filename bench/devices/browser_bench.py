@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact
 from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.bundle.web_pages import find_pages, unpack_pages
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.versions import needs
-from ...runtimes.core.web_pages import find_pages, unpack_pages
 from ...runtimes.predictor.backend import CANVAS, WEB, Backend
 from ...runtimes.predictor.registry import backend, found
 from ..schema.group_result import GroupResult

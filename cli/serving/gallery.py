@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..console import command_line, console, options_of, progress_bar, setup_logging, share_bar
+from ..console import command_line, console, options_of, progress_bar, setup_logging, share_bar, tell_passed_over
 
 if TYPE_CHECKING:
     from ...runtimes.embed.model import EmbeddingModel
@@ -209,6 +209,8 @@ def search(gallery: Path | str, bundle: Path, images: tuple[Path, ...], **given:
 
     logger = setup_logging(console(stderr=True))
     paths = [path for given_path in images for path in find_images(given_path)]
+    for given_path in images:
+        tell_passed_over(given_path)
     bad: list[ImageError] = []
 
     def on_bad(path: Path, error: ImageError) -> None:
@@ -351,7 +353,9 @@ def entries_given(given: dict[str, Any]) -> list[Entry]:
     if given["listed"] is None:
         if given["delimiter"] is not None:
             raise click.UsageError("--delimiter is of a list: give --list FILE")
-        return entries_of_folder(given["images"], given["label_by_folder"])
+        found = entries_of_folder(given["images"], given["label_by_folder"])
+        tell_passed_over(given["images"])
+        return found
     if given["label_by_folder"]:
         raise click.UsageError("--label-by-folder: a list brings its own labels")
     return entries_of_list(given["listed"], given["images"], given["delimiter"])

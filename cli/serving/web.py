@@ -32,8 +32,8 @@ def command(
 
     Any server of files does, by https or on localhost: 'python -m http.server -d OUT'."""
     from ...runtimes.bundle.bundle import Bundle
+    from ...runtimes.bundle.web_pages import find_pages
     from ...runtimes.core.errors import InputError
-    from ...runtimes.core.web_pages import find_pages
     from ...runtimes.gallery.disk_gallery import DiskGallery
     from ...serve.site.site import make_site
 

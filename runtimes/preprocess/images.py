@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .. import _native
 from ..core.errors import ImageError, InputError, UnsupportedImage
-from ..core.text import one_line
+from ..core.text import one_line, readable
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 PILLOW_FORMATS = ("BMP", "WEBP", "TIFF")
@@ -97,6 +97,16 @@ def other_files(folder: Path) -> list[Path]:
     """
     found = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
     return sorted(path for path in found if path.suffix.lower() not in SUFFIXES or not path.is_file())
+
+
+def passed_over(folder: Path) -> str | None:
+    """One line on the files below a folder that are no images, counted by kind; None where there are none."""
+    others = other_files(folder)
+    if not others:
+        return None
+    kinds = sorted({one.suffix.lower() or one.name if one.is_file() else f"{one.name} (no file)" for one in others})
+    shown = readable(", ".join(kinds[:8] + ["..."] * (len(kinds) > 8)))
+    return f"{len(others)} files passed over that are no {'/'.join(sorted(SUFFIXES))}: {shown}"
 
 
 def find_images(path: Path) -> list[Path]:

@@ -18,9 +18,9 @@ import numpy as np
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST
 from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.bundle.web_pages import unpack_pages
 from ...runtimes.core.errors import ImageError, InputError
 from ...runtimes.core.files import atomic_folder, sha256
-from ...runtimes.core.web_pages import unpack_pages
 from ...runtimes.gallery.disk_gallery import DiskGallery
 from .thumbnails import thumbnail
 

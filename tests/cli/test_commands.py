@@ -179,6 +179,8 @@ def odd_images(tmp_path: Path, data: Path) -> Path:
     (folder / "bad_cut.jpg").write_bytes(good[0].read_bytes()[:900])
     (folder / "bad_text.jpg").write_text("no image")
     (folder / "other.HEIC").write_bytes(b"x")
+    (folder / "other_gone.jpg").symlink_to("nowhere")
+    os.mkfifo(folder / "other_pipe.png")
     (folder / "bad_empty.jpg").write_bytes(b"")
     Image.new("L", (12000, 9000)).save(folder / "bad_huge.png")
     return folder
@@ -191,6 +193,25 @@ def predict(
     return edgerecall("predict", "-c", config, *where, *more)
 
 
+PASSED_OVER = "3 files passed over that are no .bmp/.jpeg/.jpg/.png/.tif/.tiff/.webp: .heic, other_gone.jpg (no file), "
+
+
+def test_what_is_no_image_is_told_by_whoever_reads_a_folder(
+    edgerecall: Run, fake_bundle: Make, odd_images: Path, tmp_path: Path
+) -> None:
+    """Links to nothing and pipes too, and none is waited for."""
+    root = fake_bundle().root
+    for line in (
+        ("bench", root, "--images", odd_images, "--samples", 2, "--rounds", 1, "--runtime", "fake"),
+        ("gallery", "build", tmp_path / "g", root, "--images", odd_images, "--runtime", "fake"),
+        ("gallery", "search", tmp_path / "g", root, odd_images, "--runtime", "fake"),
+        ("embed", root, tmp_path / "out", "--images", odd_images, "--runtime", "fake"),
+        ("export", tmp_path / "new", "--model", "model.onnx", "--preprocess", "imagenet", "--images", odd_images),
+    ):
+        told = edgerecall(*line, cwd=tmp_path).stderr
+        assert PASSED_OVER + "other_pipe.png (no file)" in told, (line[0], told)
+
+
 def test_predict_skips_bad_images_and_names_them(
     edgerecall: Run, fake_bundle: Make, rec_config: Path, odd_images: Path, one_line: OneLine, tmp_path: Path
 ) -> None:
@@ -201,7 +222,7 @@ def test_predict_skips_bad_images_and_names_them(
     assert names == sorted(path.name for path in odd_images.iterdir() if not path.name.startswith(("bad", "other")))
     assert all(line.split(":\t")[1].startswith("[") and line.endswith("]") for line in result.stdout.splitlines())
     warnings = [line for line in result.stderr.splitlines() if "skipped" in line]
-    assert "1 files passed over" in result.stderr and ".heic" in result.stderr
+    assert PASSED_OVER in result.stderr
     assert len(warnings) == 4 and "108 million pixels" in result.stderr and "Traceback" not in result.stderr
     one_line(predict(edgerecall, rec_config, odd_images, root, "--strict"), 2, "bad_cut.jpg")
     one_line(predict(edgerecall, rec_config, odd_images / "bad_text.jpg", root), 2, "none of the 1 images")

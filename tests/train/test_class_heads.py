@@ -62,7 +62,7 @@ WITHOUT_GRADIENTS: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("name", WITHOUT_GRADIENTS)
 def test_a_resumed_training_is_the_same_to_the_bit(config_file: Path, tmp_path: Path, name: str) -> None:
-    path = headed(config_file, iter_per_epoch=4, epochs=2)
+    path = headed(config_file, iter_per_epoch=2, epochs=2)
     data = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(apply_overrides(data, WITHOUT_GRADIENTS[name])))
     whole, parts = f"Global.output_dir={tmp_path / 'whole'}", f"Global.output_dir={tmp_path / 'parts'}"

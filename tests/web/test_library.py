@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page
 
 from edgerecall.bench.devices.page_server import HEADERS
 from edgerecall.runtimes._native import Gallery
-from edgerecall.runtimes.core.web_pages import unpack_pages
+from edgerecall.runtimes.bundle.web_pages import unpack_pages
 from edgerecall.runtimes.embed.model import load
 from edgerecall.runtimes.preprocess.ops import FILTERS, Preprocess
 from edgerecall.runtimes.preprocess.pipeline import preprocess_bytes

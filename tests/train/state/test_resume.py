@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,24 @@ def full_config(config_file: Path) -> Path:
     config["DataLoader"]["Train"]["sampler"]["num_instances"] = 2
     config_file.write_text(yaml.safe_dump(config))
     return config_file
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `one_epoch` keeps its training."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def one_epoch(full_config: Path, tmp_path: Path, kept: Path) -> list[str]:
+    """The changes of a training of one epoch, whose folder is there; the first test that asks has trained it."""
+    change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
+    if kept.is_dir():
+        shutil.copytree(kept, tmp_path / "run")
+    else:
+        run(load_config(full_config, change))
+        shutil.copytree(tmp_path / "run", kept)
+    return change
 
 
 def start(config: Path, output: Path, *more: str) -> subprocess.Popen[str]:
@@ -174,35 +193,28 @@ def test_paddleclas_savepoint_without_our_state(full_config: Path, tmp_path: Pat
         ("Global.checkpoints=nowhere", "nothing to resume from: nowhere.pdparams does not exist"),
     ],
 )
-def test_what_cannot_be_resumed(full_config: Path, tmp_path: Path, override: str, message: str) -> None:
-    change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
-    run(load_config(full_config, change))
+def test_what_cannot_be_resumed(full_config: Path, one_epoch: list[str], override: str, message: str) -> None:
     if not message:
-        Trainer(load_config(full_config, [*change, override]), resume=True)  # the same moments
+        Trainer(load_config(full_config, [*one_epoch, override]), resume=True)  # the same moments
         return
     with pytest.raises(InputError) as caught:
-        Trainer(load_config(full_config, [*change, override]), resume="checkpoints" not in override)
+        Trainer(load_config(full_config, [*one_epoch, override]), resume="checkpoints" not in override)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_changed_setting_is_told(full_config: Path, tmp_path: Path, caplog: Any) -> None:
-    change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
-    run(load_config(full_config, change))
-    Trainer(load_config(full_config, change), resume=True)
+def test_a_changed_setting_is_told(full_config: Path, one_epoch: list[str], caplog: Any) -> None:
+    Trainer(load_config(full_config, one_epoch), resume=True)
     assert "stays as saved" not in caplog.text
     for _ in range(2):  # what was told once is told again, until it is trained with
         caplog.clear()
-        Trainer(load_config(full_config, [*change, "Optimizer.lr.learning_rate=0.03"]), resume=True)
+        Trainer(load_config(full_config, [*one_epoch, "Optimizer.lr.learning_rate=0.03"]), resume=True)
         assert "latest.pdstates: Optimizer.lr.learning_rate was 0.003 and is 0.03 now" in caplog.text
 
 
 @pytest.fixture
-def stopped(full_config: Path, tmp_path: Path) -> tuple[TrainConfig, Path]:
+def stopped(full_config: Path, one_epoch: list[str], tmp_path: Path) -> tuple[TrainConfig, Path]:
     """The config of a training that is done, and its `latest`."""
-    change = ["Global.epochs=1", "Global.iter_per_epoch=4", f"Global.output_dir={tmp_path / 'run'}"]
-    config = load_config(full_config, change)
-    run(config)
-    return config, tmp_path / "run" / "latest"
+    return load_config(full_config, one_epoch), tmp_path / "run" / "latest"
 
 
 def refused(config: TrainConfig, message: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from .errors import InputError
-from .files import unpack_tar
+from ..core.errors import InputError
+from ..core.files import unpack_tar
 
 ARCHIVE = "edgerecall-web"
 ARCHIVES = Path("dist")
