@@ -68,7 +68,12 @@ def browse() -> Iterator[Callable[..., Page]]:
 def shown(page: Page, count: int) -> list[str]:
     """The labels found, when their pictures are there."""
     expect(page.locator("#found li img")).to_have_count(count)
-    page.wait_for_function("[...document.querySelectorAll('#found img')].every((one) => one.naturalWidth > 0)")
+    for _ in range(100):  # wait_for_function would evaluate text in the page, which its policy forbids
+        if page.evaluate("[...document.querySelectorAll('#found img')].every((one) => one.naturalWidth > 0)"):
+            break
+        page.wait_for_timeout(50)
+    else:
+        pytest.fail("pictures are missing")
     return page.locator("#found .id").all_inner_texts()
 
 
