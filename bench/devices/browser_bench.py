@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST, Artifact
-from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.bundle.manifest import Artifact
+from ...runtimes.bundle.upgrade import present_files
 from ...runtimes.bundle.web_pages import find_pages, unpack_pages
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.versions import needs
@@ -141,7 +141,8 @@ class BrowserBench:
         files = {f"images/{index}": path for index, path in enumerate(images)}
         np.save(scratch / "inputs.npy", self.random)
         files["inputs.npy"] = scratch / "inputs.npy"
-        files |= {f"bundle/{name}": path for name, path in self._bundle_files(scratch).items()}
+        sealed = present_files(self.bundle, self._artifacts, scratch)
+        files |= {f"bundle/{name}": path for name, path in sealed.items()}
         job: dict[str, Any] = {
             "schema": SCHEMA,
             "images": [{"path": f"images/{i}", "sha256": digest} for i, digest in enumerate(digests)],
@@ -170,17 +171,6 @@ class BrowserBench:
             for kind, count in sizes.items()
         }
         return PageJob(pages, job, files, arrays, results)
-
-    def _bundle_files(self, scratch: Path) -> dict[str, Path]:
-        """The manifest, the golden files and the artifacts that pages open; in the present format."""
-        manifest = self.bundle.manifest
-        if manifest.format_version != FORMAT_VERSION:
-            changed = upgraded_files(self.bundle, scratch / "upgraded")
-        else:
-            changed = {MANIFEST: self.bundle.root / MANIFEST}
-        names = {file.path for file in manifest.golden} | changed.keys()
-        names |= {file.path for artifact in self._artifacts for file in artifact.files}
-        return {name: changed.get(name, self.bundle.root / name) for name in sorted(names)}
 
     def _wait(self, state: PageState, running: Started | None, progress: OnProgress, rows: int, images: int) -> None:
         """Until the page has posted its result. DeviceLost when it ends, is silent, or takes longer than it may."""

@@ -17,7 +17,6 @@ from ...runtimes.core.text import readable
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
 from ..schema.group_result import GroupResult
 from ..schema.rows import ROUNDING, SCHEMA, Row
-from ..schema.statistics import median_absolute_deviation
 from .device import DeviceLost
 
 RESULT = "bench.json"
@@ -31,6 +30,7 @@ TOLD = frozenset(
         *("golden_cosine_min", "golden_max_error", "batch_max_error", "repeat_max_error"),
     ]
 )
+LONGEST_NS = 1e18  # thirty years: of what int64 holds
 
 
 class DeviceReport(Frozen):
@@ -110,14 +110,10 @@ def told_row(fields: dict[str, Any], where: str) -> Row:
         if isinstance(value, int | float) and not least - ROUNDING <= value < float("inf"):
             raise DeviceLost(f"{where} is not valid: {name}: expected a figure, got {value}")
     times = np.array([*row.samples_ns, *row.round_medians_ns], dtype=np.float64)
-    if not np.isfinite(times).all() or (times <= 0).any() or bool(row.samples_ns) != bool(row.round_medians_ns):
+    if not ((times > 0) & (times < LONGEST_NS)).all() or bool(row.samples_ns) != bool(row.round_medians_ns):
         raise DeviceLost(f"{where} is not valid: expected times of rounds, in nanoseconds")
     if row.samples_ns:
-        samples = np.array(row.samples_ns, dtype=np.int64)
-        p50, p90, p99 = (float(value) for value in np.percentile(samples, [50, 90, 99]) / 1e6)
-        row.latency_p50_ms, row.latency_p90_ms, row.latency_p99_ms = p50, p90, p99
-        row.latency_mad_ms = median_absolute_deviation(samples) / 1e6
-        row.images_per_s = float(row.batch * len(samples) / (samples.sum() / 1e9))
+        row.set_samples(np.array(row.samples_ns, dtype=np.int64))
     row.reason = row.reason and readable(row.reason)
     row.version = row.version and readable(row.version, 100)
     row.warnings = [readable(warning) for warning in row.warnings[:100]]

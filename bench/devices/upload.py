@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST
-from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.bundle.manifest import MANIFEST
+from ...runtimes.bundle.upgrade import present_files
 from .device import QUICK_S, Device, quoted
 from .program import PROGRAM, DeviceProgram
 
@@ -46,15 +46,9 @@ class UploadSet:
                 self.files[f"{self.program_name}/{file.relative_to(unpacked).as_posix()}"] = file
         self.artifacts = [a for a in bundle.manifest.artifacts if a.runs_on(machine)]
         bundle.check([*(file for artifact in self.artifacts for file in artifact.files), *bundle.manifest.golden])
-        if bundle.manifest.format_version != FORMAT_VERSION:  # the program reads vectors of the present format alone
-            changed = upgraded_files(bundle, scratch / "upgraded")
-        else:
-            changed = {MANIFEST: bundle.root / MANIFEST}
-        names = {file.path for file in bundle.manifest.golden} | changed.keys()
-        names |= {file.path for artifact in self.artifacts for file in artifact.files}
-        self.bundle_name = f"bundle-{digest(changed[MANIFEST].read_bytes())}"
-        for name in sorted(names):
-            self.files[f"{self.bundle_name}/{name}"] = changed.get(name, bundle.root / name)
+        sealed = present_files(bundle, self.artifacts, scratch)
+        self.bundle_name = f"bundle-{digest(sealed[MANIFEST].read_bytes())}"
+        self.files |= {f"{self.bundle_name}/{name}": path for name, path in sealed.items()}
         listed = []
         for image, content in zip(images, digests, strict=True):
             listed.append(f"images/{content[:DIGITS]}{image.suffix.lower()}")

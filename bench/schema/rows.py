@@ -168,9 +168,12 @@ class Row:
 
     def set_rounds(self, rounds: list[NDArray[np.int64]]) -> None:
         """Fills the latency columns from each round's nanoseconds."""
-        samples = np.concatenate(rounds)
-        self.samples_ns = samples.tolist()
         self.round_medians_ns = [float(np.median(part)) for part in rounds]
+        self.set_samples(np.concatenate(rounds))
+
+    def set_samples(self, samples: NDArray[np.int64]) -> None:
+        """Fills the columns that follow from all latencies, in nanoseconds."""
+        self.samples_ns = samples.tolist()
         p50, p90, p99 = np.percentile(samples, [50, 90, 99]) / 1e6
         self.latency_p50_ms, self.latency_p90_ms, self.latency_p99_ms = float(p50), float(p90), float(p99)
         self.latency_mad_ms = median_absolute_deviation(samples) / 1e6

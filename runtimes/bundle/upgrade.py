@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.files import write_text
 from .bundle import Bundle, write_vectors
-from .manifest import FORMAT_VERSION, GOLDEN, MANIFEST, OLD_VECTORS, describe_file
+from .manifest import FORMAT_VERSION, GOLDEN, MANIFEST, OLD_VECTORS, Artifact, describe_file
+
+
+def present_files(bundle: Bundle, artifacts: Iterable[Artifact], scratch: Path) -> dict[str, Path]:
+    """What a reader of the present format alone needs of a bundle: the manifest, the golden files and some artifacts,
+    by their names in it. scratch: where what has to be written anew goes.
+    """
+    manifest = bundle.manifest
+    if manifest.format_version != FORMAT_VERSION:
+        changed = upgraded_files(bundle, scratch / "upgraded")
+    else:
+        changed = {MANIFEST: bundle.root / MANIFEST}
+    names = {file.path for file in manifest.golden} | changed.keys()
+    names |= {file.path for artifact in artifacts for file in artifact.files}
+    return {name: changed.get(name, bundle.root / name) for name in sorted(names)}
 
 
 def upgraded_files(bundle: Bundle, folder: Path) -> dict[str, Path]:

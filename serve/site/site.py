@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ...runtimes.bundle.bundle import Bundle
-from ...runtimes.bundle.manifest import FORMAT_VERSION, MANIFEST
-from ...runtimes.bundle.upgrade import upgraded_files
+from ...runtimes.bundle.manifest import Artifact
+from ...runtimes.bundle.upgrade import present_files
 from ...runtimes.bundle.web_pages import unpack_pages
 from ...runtimes.core.errors import ImageError, InputError
 from ...runtimes.core.files import atomic_folder, sha256
@@ -78,7 +79,7 @@ def make_site(
         for name in ("page.js", "page.css"):
             (folder / "page" / name).write_bytes((web / name).read_bytes())
         write_page(folder, (web / "index.html").read_text(encoding="utf-8"), title)
-        write_bundle(bundle, [file.path for file in artifact.files], folder)
+        write_bundle(bundle, artifact, folder)
         ids = write_gallery(gallery, folder / "gallery", pictures is not None, artifact.quantisation)
         missing = [] if pictures is None else write_pictures(ids, pictures, folder / "pictures", progress)
         sizes = write_list(folder)
@@ -116,18 +117,13 @@ def write_page(folder: Path, page: str, title: str) -> None:
     (folder / "site.webmanifest").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
-def write_bundle(bundle: Bundle, model: list[str], folder: Path) -> None:
+def write_bundle(bundle: Bundle, artifact: Artifact, folder: Path) -> None:
     """The manifest, the golden files and one artifact, in the present format."""
-    manifest = bundle.manifest
-    if manifest.format_version != FORMAT_VERSION:
-        changed = upgraded_files(bundle, folder / "upgraded")
-    else:
-        changed = {MANIFEST: bundle.root / MANIFEST}
-    for name in sorted({*model, *(file.path for file in manifest.golden), *changed}):
-        target = folder / "bundle" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(changed.get(name, bundle.root / name), target)
-    shutil.rmtree(folder / "upgraded", ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="edgerecall-site-") as scratch:
+        for name, path in present_files(bundle, [artifact], Path(scratch)).items():
+            target = folder / "bundle" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def write_gallery(gallery: DiskGallery, folder: Path, pictures: bool, quantisation: str) -> list[str]:
