@@ -24,6 +24,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 EVIL = "<img src=x onerror=alert(1)>"
 
+expect.set_options(timeout=60_000)  # a page's first time compiles megabytes, on a busy machine
+
 
 @pytest.fixture
 def shop(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run) -> list[tuple[str, str]]:

@@ -29,6 +29,8 @@ BENCH = ["bench.js", "bench.css", "row_worker.js", "index.js", "index.html", "ty
 NAMES = [*BENCH, "sw.js", "source.js", "worker.js"]
 EVIL = "<img src=x onerror=alert(1)>"
 
+expect.set_options(timeout=60_000)  # a page's first time compiles megabytes, on a busy machine
+
 
 def fake_pages(folder: Path, made_by: str = version("edgerecall")) -> Path:
     """An archive with the names that are wanted of one."""
