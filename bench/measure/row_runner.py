@@ -18,7 +18,7 @@ from ...runtimes.core.soundness import require_finite
 from ...runtimes.embed.model import l2_normalize
 from ...runtimes.embed.replicas import open_predictor
 from ...runtimes.embed.verify import check_problem, compare, cosines
-from ...runtimes.predictor.interface import RunOptions
+from ...runtimes.predictor.interface import NOT_FINITE, RunOptions
 from ...runtimes.predictor.precision import precision_problem
 from ...runtimes.worker.client import Timing, WorkerPredictor
 from ..schema.options import BenchOptions
@@ -83,7 +83,18 @@ class RowRunner:
         except EdgeRecallError as error:
             # A dead worker outranks an earlier complaint about its row.
             self.row.status, self.row.reason = "failed", str(error)
+            if self.row.reason.endswith(NOT_FINITE) and (problem := self.unsound_weights()):
+                self.row.reason += f": {problem}"
             self.close()
+
+    def unsound_weights(self) -> str | None:
+        """The first weight that is NaN or infinite, in words; None where all are finite or not shown."""
+        assert self.worker is not None
+        try:
+            require_finite(self.worker.parameters() or {}, self.row.artifact or self.row.runtime)
+        except EdgeRecallError as error:
+            return str(error) if isinstance(error, UnsoundModel) else None
+        return None
 
     def first_inference(self, batch: Tensors) -> None:
         """The first one, timed, and what it gives."""
@@ -97,10 +108,8 @@ class RowRunner:
         After the timing: other batch sizes than the row's own would count in its memory.
         """
         assert self.worker is not None
-        try:
-            require_finite(self.worker.parameters() or {}, self.row.artifact or self.row.runtime)
-        except UnsoundModel as error:  # which the embeddings need not show: a ReLU may hide it
-            self.row.fail("parity", str(error))
+        if problem := self.unsound_weights():  # which the embeddings need not show: a ReLU may hide it
+            self.row.fail("parity", problem)
         self.golden = self._one_by_one(tensors)
         check = compare(self.golden, reference, self.row.runtime, self.row.precision or "fp32", self.row.quantisation)
         self.row.golden_cosine_min, self.row.golden_max_error = check.min_cosine, check.max_abs_error

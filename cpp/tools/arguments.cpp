@@ -5,15 +5,19 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "edgerecall_contract.h"
+
 namespace edgerecall::device {
 namespace {
 
 int whole(const std::string& name, const std::string& text) {
   constexpr long kMost = 1'000'000;
+  const long most = name == "threads" ? contract::kMostThreads : name == "batch" ? contract::kMostBatch : kMost;
   char* end = nullptr;
   const long value = std::strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end != '\0' || value < 1 || value > kMost)
-    throw UsageError("--" + name + ": expected a whole number from 1 to 1000000, got '" + text + "'");
+  if (text.empty() || *end != '\0' || value < 1 || value > most)
+    throw UsageError("--" + name + ": expected a whole number from 1 to " + std::to_string(most) + ", got '" + text +
+                     "'");
   return static_cast<int>(value);
 }
 

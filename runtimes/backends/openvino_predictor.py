@@ -142,5 +142,10 @@ class OpenVinoPredictor(Predictor):
 
         return inner_tensors(self._core, self._path, batch, given or {})
 
+    def parameters(self) -> dict[str, NDArray[Any]] | None:
+        from ..graphs.openvino_inner import parameters
+
+        return parameters(self._model)
+
     def close(self) -> None:
         self._requests.clear()

@@ -43,6 +43,16 @@ def tensor_name(output: Any) -> str:
     return name if node.get_output_size() == 1 else f"{name}:{output.get_index()}"
 
 
+def parameters(model: Any) -> dict[str, NDArray[Any]]:
+    """Its float32 constants by the layers' names."""
+    constants = (node for node in model.get_ordered_ops() if node.get_type_name() == "Constant")
+    return {
+        node.get_friendly_name(): np.array(node.data)
+        for node in constants
+        if node.get_element_type().get_type_name() == "f32"
+    }
+
+
 def inner_tensors(core: Any, path: str, batch: NDArray[Any], given: Mapping[str, NDArray[Any]]) -> list[InnerTensor]:
     """Every activation with its values."""
     import openvino

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.contract import CONTRACT
 from ..core.errors import InputError, RuntimeFailed, RuntimeUnavailable
 from ..core.text import one_line
 from .backend import Backend
 from .precision import EXECUTIONS
 
-MOST_THREADS, MOST_BATCH = 1024, 4096
+MOST_THREADS: int = CONTRACT["most_threads"]
+MOST_BATCH: int = CONTRACT["most_batch"]
 NOT_FINITE = "the output holds NaN or infinity"  # as the C++ core says it too
 COMPILED_SIZES = 4  # batch sizes that a predictor which compiles for each keeps ready
 

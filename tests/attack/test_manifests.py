@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from manifest_cases import cases, every_value, smaller
 
 from edgerecall.runtimes import _native
+from edgerecall.runtimes.bundle.bundle import MANIFEST_BYTES
 from edgerecall.runtimes.bundle.manifest import File, Manifest
 from edgerecall.runtimes.core.errors import BundleError, InputError
 
@@ -114,6 +116,39 @@ def test_what_is_no_manifest_at_all(text: bytes) -> None:
     assert by_python(text) is None and by_core(text) is None
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"", b"\xef\xbb\xbf"),  # a byte order mark
+        (b"", b"\xff\xfe"),
+        (b'"format_version": 2', b'"format_version": true'),
+        (b'"format_version": 2', b'"format_version": 2.0'),
+        (b'"embedding_dim": DIM', b'"embedding_dim": DIM.0'),
+        (b'"embedding_dim": DIM', b'"embedding_dim": "DIM"'),
+        (b'"embedding_dim": DIM', b'"embedding_dim": ' + b"9" * 100_000),
+        (b'"input_name": "x"', b'"input_name": ["x"]'),
+        (b'"runtime": "', b'"runtime": ["' + b"a" * 100_000 + b'"], "x": "'),
+        (b'"format_version": 2', b'"' + b"k" * 100_000 + b'": 1, "format_version": 2'),
+    ],
+)
+def test_where_readers_of_json_differ(sound: list[bytes], old: bytes, new: bytes) -> None:
+    """Refused by both, in a short line whatever stands in the file."""
+    dim = str(json.loads(sound[0])["spec"]["embedding_dim"]).encode()
+    old, new = old.replace(b"DIM", dim), new.replace(b"DIM", dim)
+    assert old in sound[0]
+    text = sound[0].replace(old, new, 1)
+    assert by_python(text) is None and by_core(text) is None
+    with pytest.raises(BundleError) as told:
+        Manifest.parse(text, "WHERE")
+    assert len(str(told.value)) < 1200
+
+
+def test_a_zero_byte_behind(sound: list[bytes]) -> None:
+    for end in (b"\0", b" \0", b"\0\0\n", b"\xef\xbb\xbf"):
+        assert by_python(sound[0] + end) is None and by_core(sound[0] + end) is None
+    assert by_python(sound[0] + b" \n\t") == by_core(sound[0] + b" \n\t") == by_python(sound[0])
+
+
 def test_every_value_in_every_place(sound: list[bytes]) -> None:
     taken = 0
     for text in every_value(json.loads(sound[2])):
@@ -132,12 +167,16 @@ def test_levels(sound: list[bytes]) -> None:
 
 @pytest.mark.parametrize("fault", [{}, {"x": 1}])
 def test_many_entries(sound: list[bytes], fault: dict[str, int]) -> None:
-    """Of half a million, the first reader in C++ was quadratic: 90 s."""
+    """Of half a million, the first reader in C++ was quadratic: 90 s. As many as a file may hold."""
     data = json.loads(sound[0])
-    data["skipped"] = [{"name": "x", "runtime": "y", "reason": "z", **fault}] * 200_000
+    entry = {"name": "x", "runtime": "y", "reason": "z"}
+    data["skipped"] = [{**entry, **fault}] * int(MANIFEST_BYTES / (len(json.dumps({**entry, **fault})) + 2) * 0.99)
     text = json.dumps(data).encode()
-    found = by_python(text)
-    assert found == by_core(text) and (found is None) == bool(fault)
+    assert len(data["skipped"]) > 290_000 and len(text) < MANIFEST_BYTES
+    begin = time.process_time()
+    found = by_core(text)
+    assert time.process_time() - begin < 15  # linear: a second or so; quadratic: from 30 on
+    assert found == by_python(text) and (found is None) == bool(fault)
 
 
 @pytest.mark.parametrize(

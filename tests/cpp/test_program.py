@@ -425,7 +425,10 @@ def test_a_row_that_cannot_run_is_a_row(program: Program, device_bundle: Path, t
     [
         (["frobnicate"], "there is no verb 'frobnicate'"),
         (["verify"], "expected the folder of a bundle"),
-        (["verify", "BUNDLE", "--threads", "0"], "--threads: expected a whole number from 1 to 1000000"),
+        (["verify", "BUNDLE", "--threads", "0"], "--threads: expected a whole number from 1 to 1024"),
+        (["predict", "BUNDLE", "BUNDLE", "--threads", "1025"], "--threads: expected a whole number from 1 to 1024"),
+        (["bench", "BUNDLE", "--threads", "1,2000", "--out", "O"], "--threads: expected a whole number from 1 to 1024"),
+        (["bench", "BUNDLE", "--batch", "5000", "--out", "O"], "--batch: expected a whole number from 1 to 4096"),
         (["verify", "BUNDLE", "--precision", "fp8"], "expected one of fp32, fp16, bf16"),
         (["verify", "BUNDLE", "--cpus", "9999"], "cpus: expected all, big, little or a list"),
         (["verify", "BUNDLE", "--nothing"], "there is no option --nothing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted import seal_again
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,7 +54,9 @@ def test_a_checkpoint(
         shutil.rmtree(tmp_path / name)
 
 
-def test_a_paddle_model(trained: Path, real_bundle: Path, tmp_path: Path, edgerecall: Run, data: Path) -> None:
+def test_a_paddle_model(
+    real_bundle: Path, tmp_path: Path, edgerecall: Run, data: Path, one_line: Callable[..., None]
+) -> None:
     """In either form, also where a ReLU hides it; nothing is written."""
     from edgerecall.runtimes.bundle.bundle import Bundle
     from edgerecall.runtimes.embed.replicas import open_predictor
@@ -79,5 +83,35 @@ def test_a_paddle_model(trained: Path, real_bundle: Path, tmp_path: Path, edgere
             *("export", tmp_path / "bundle", "--model", model, "--preprocess", tmp_path / "preprocess.yaml"),
             *("--images", data, "--formats", "paddle,paddle-pdmodel"),
         )
-        assert result.returncode == 1 and "NaN or infinity" in result.stderr, result.stderr
+        one_line(result, 1, "holds NaN or infinity: 1 of")
         assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_sealed_bundle(real_bundle: Path, tmp_path: Path, edgerecall: Run, data: Path, runtime: str) -> None:
+    """One weight that is NaN, sealed anew: verify and bench name it."""
+    from edgerecall.runtimes.bundle.bundle import Bundle
+    from edgerecall.runtimes.embed.replicas import open_predictor
+
+    shutil.copytree(real_bundle, tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle")
+    (artifact,) = bundle.artifacts_for(runtime)
+    with open_predictor(bundle, runtime, worker=True) as predictor:
+        weights = predictor.parameters()
+    assert weights
+    name = max(weights, key=lambda one: weights[one].size)
+    bad = weights[name].copy()
+    bad.reshape(-1)[-1] = np.nan
+    file = max(artifact.files, key=lambda one: one.bytes)
+    content = (bundle.root / file.path).read_bytes()
+    assert content.count(weights[name].tobytes()) == 1
+    (bundle.root / file.path).write_bytes(content.replace(weights[name].tobytes(), bad.tobytes()))
+    seal_again(bundle.root)
+    result = edgerecall("verify", bundle.root, "--runtime", runtime)
+    sentence = f"'{name}' holds NaN or infinity: 1 of {bad.size} values"
+    assert result.returncode == 1 and sentence in " ".join(result.stdout.split()), result.stdout
+    options = ("--runtime", f"{runtime},paddle", "--samples", 4, "--rounds", 2, "--limit", 12)
+    result = edgerecall("bench", bundle.root, "--images", data, *options, "--json", tmp_path / "r.json")
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert result.returncode == 1 and sentence in next(row["reason"] for row in rows if row["runtime"] == runtime)
+    assert f"ship {runtime}" not in result.stdout and "Traceback" not in result.stderr

@@ -178,6 +178,26 @@ def test_too_few_queries_decide_nothing() -> None:
     assert judged(0.5, Gates(min_cosine=-1.0, max_recall_drop=0.0)).status == "parity"
 
 
+def test_intervals_are_of_classes_not_of_queries() -> None:
+    """Classes that lose all or nothing: as if each were one query, and so far wider than over single queries."""
+    x, labels = clustered(0.05)
+    y = x.copy()
+    rng = np.random.default_rng(1)
+    for one in range(8):  # of 40
+        y[labels == one] = rng.standard_normal((6, 16))
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    row = Row("x")
+    judge(row, Embedded("x", y, labels), Embedded("base", x, labels))
+    assert row.delta_recall1 is not None and -0.2 - 1e-9 <= row.delta_recall1 < -0.17
+    assert row.delta_recall1_low is not None and row.delta_recall1_high is not None
+    own = Row("x")
+    judge(own, Embedded("x", y, labels), Embedded("base", x, labels))
+    assert (own.delta_recall1_low, own.delta_recall1_high) == (row.delta_recall1_low, row.delta_recall1_high)
+    wide = row.delta_recall1_high - row.delta_recall1_low
+    single = 2 * 1.96 * (0.2 * 0.8 / len(labels)) ** 0.5
+    assert 1.9 * single < wide < 3.5 * single  # the square root of 6 is 2.45
+
+
 def test_the_mixed_gallery_is_gated() -> None:
     """A row that turns all embeddings alike loses nothing in its own gallery, and everything in the baseline's."""
     x, labels = clustered(0.2)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgerecall.bench.measure.early_stop import INTERIM, LOOKS, EarlyStop
+from edgerecall.bench.measure import early_stop
+from edgerecall.bench.measure.early_stop import LOOKS, EarlyStop
 from edgerecall.bench.measure.image_set import ImageSet
 from edgerecall.bench.measure.parity import Embedded
 from edgerecall.bench.measure.resume_store import ResumeStore
@@ -77,27 +79,27 @@ def test_one_image_below_the_cosine_is_enough() -> None:
     assert stopped_after(0.5, Gates(max_recall_drop=0.5), lowered=True) is None  # recall judges it
 
 
-def test_looking_on_the_way_keeps_the_error_rates() -> None:
+def test_looking_on_the_way_keeps_the_error_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limit, where the end's interval fails 2.5 %: with the looks hardly more. Far below: early."""
     rng = np.random.default_rng(4)
     failed, early, ends = 0, 0, []
     count, simulations = 60, 100
+    ranks = np.empty(0, np.int64)  # of each query's first relevant image, by the row's embedding
+    monkeypatch.setattr(early_stop, "some_across", lambda _, images, *rest: SimpleNamespace(first_rank=ranks[images]))
     for seed in range(simulations):
         for lost, is_limit in ((0.10, True), (0.40, False)):
-            sizes = rng.integers(2, 20, count)
-            classes = np.repeat(np.arange(count), sizes)
+            classes = np.repeat(np.arange(count), rng.integers(2, 20, count))
+            same = np.ones((len(classes), 1), np.float32)
+            baseline = Embedded("base", same, classes)
             share = rng.beta(9 * lost, 9 * (1 - lost), count)[classes]
-            differences = -(rng.random(len(classes)) < share).astype(np.float64)
-            places = [int(sizes[: round(count * look)].sum()) for look in LOOKS]
-            stop = None
-            for place in places:
-                change = clustered_interval(differences[:place], classes[:place], seed, INTERIM)
-                if change.high is not None and change.high < -0.10:
-                    stop = place
-                    break
+            ranks = 1 + (rng.random(len(classes)) < share)
+            rule = EarlyStop(baseline, Gates(min_cosine=-1, max_recall_drop=0.10), seed)
+            rule.first_rank = np.ones(len(classes), np.int64)
+            assert len(rule.looks) == len(LOOKS)
+            stop = next((look for look in rule.looks if rule.problem(same[:look])), None)
             if is_limit:
-                whole = decide(clustered_interval(differences, classes, seed), 0.10, len(classes))
-                failed += stop is not None or whole.decision == "fails"
+                change = clustered_interval((ranks == 1) - 1.0, classes, seed)
+                failed += stop is not None or decide(change, 0.10, len(classes)).decision == "fails"
                 early += stop is not None
             else:
                 ends.append((stop or len(classes)) / len(classes))

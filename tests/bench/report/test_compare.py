@@ -236,7 +236,7 @@ def test_figures_that_are_none(
         data["rows"][0].update(fields)
         return write_text(new, json.dumps(data)) or new
 
-    for name in ("latency_p50_ms", "peak_rss_mb", "size_mb", "cosine_min"):
+    for name in ("latency_p50_ms", "peak_rss_mb", "size_mb", "cosine_min", "recall1", "mean_ap"):
         found = edgerecall("compare", old, changed(**{name: None}))
         assert found.returncode == 1 and "not in the new result" in found.stdout, name
     for name, value in (("latency_p50_ms", -1.0), ("size_mb", -5.0), ("recall1", -0.5), ("peak_rss_mb", float("nan"))):

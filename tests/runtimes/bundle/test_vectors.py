@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +54,46 @@ def test_a_header_that_promises_more_than_the_file_holds(fake_bundle: Make) -> N
     for data in (huge + text[128:], text[:100] + b"[" * 28 + text[128:], text[:-4], text[:60], b""):
         with pytest.raises(BundleError, match="expected float32 of shape"):
             resealed(bundle, TENSORS, data).golden()
+
+
+def old_bundle(root: Path, folder: Path, content: bytes) -> Bundle:
+    """The bundle of format 1 with another `golden.npz`, hashed anew."""
+    shutil.copytree(root / "tests" / "golden" / "bundle-format-1", folder, dirs_exist_ok=True)
+    path = folder / "golden" / "golden.npz"
+    path.write_bytes(content)
+    data = json.loads((folder / "bundle.json").read_text())
+    (entry,) = (file for file in data["golden"] if file["path"] == "golden/golden.npz")
+    entry.update(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    (folder / "bundle.json").write_text(json.dumps(data))
+    return Bundle.open(folder)
+
+
+def packed(**arrays: Any) -> bytes:
+    """An `.npz` file of arrays; bytes are a member as it is."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            inner = io.BytesIO()
+            np.save(inner, array, allow_pickle=False) if not isinstance(array, bytes) else inner.write(array)
+            archive.writestr(f"{name}.npy", inner.getvalue())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2", "<c8", "<i4", "<U8"])
+def test_the_vectors_of_format_1(root: Path, tmp_path: Path, dtype: str) -> None:
+    """Their dtype is checked as well, and what they would take in memory before they are unpacked."""
+    with np.load(root / "tests" / "golden" / "bundle-format-1" / "golden" / "golden.npz") as arrays:
+        sound = {name: arrays[name] for name in arrays.files}
+    old_bundle(root, tmp_path / "b", packed(**sound)).golden()
+    assert sorted(sound) == ["embeddings", "tensors"]
+    for name, array in sound.items():
+        with pytest.raises(BundleError, match=r"expected .*float32 of shape"):
+            old_bundle(root, tmp_path / "b", packed(**{**sound, name: array.astype(dtype)})).golden()
+        huge = b"\x93NUMPY\x01\x00" + bytes(1 << 26)  # 64 MB of zeros, some kB in the archive
+        with pytest.raises(BundleError, match="takes 67108872 bytes"):
+            old_bundle(root, tmp_path / "b", packed(**{**sound, name: huge})).golden()
+    with pytest.raises(BundleError, match="expected float32 of shape"):
+        old_bundle(root, tmp_path / "b", packed(tensors=sound["tensors"])).golden()
 
 
 def test_several_arrays_and_another_order(fake_bundle: Make, tmp_path: Path) -> None:
