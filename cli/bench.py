@@ -82,6 +82,7 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     runtime failure; 2: bad usage or nothing to run here; 3, with --strict: a row is undecided."""
     if given["resume"] and given["json_file"] is None:
         raise click.UsageError("--resume needs the --json FILE of the interrupted run")
+    from ..bench.diagnose.posted import explain_posted
     from ..bench.measure.image_set import ImageSet
     from ..bench.measure.loadgen import LoadSettings
     from ..bench.measure.machine import cpu_name
@@ -124,7 +125,7 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
         }
         state = ResumeStore(given["json_file"], request, given["resume"])
     with share_bar(36) as progress, kept_for_resume(state):
-        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state)
+        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state, explain_posted)
     tables.terminal(result, console())
     writers = (
         ("json_file", BenchResult.to_json),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from ...runtimes.bundle.upgrade import present_files
 from ...runtimes.bundle.web_pages import find_pages, unpack_pages
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.versions import needs
+from ...runtimes.embed.verify import TENSOR_TOLERANCE
 from ...runtimes.predictor.backend import CANVAS, WEB, Backend
 from ...runtimes.predictor.registry import backend, found
-from ..schema.group_result import GroupResult
+from ..schema.group_result import Evidence, GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.rows import SCHEMA, Row
 from .browser import LOOPBACK, Browser, Started, find_browser, parse_browser, started
 from .device import DeviceLost
-from .device_report import Wanted, lost, merge, read_report
+from .device_report import DeviceReport, Wanted, lost, merge, pixels_differ, read_embeddings, read_report
 from .page_server import PageJob, PageServer, PageState, bound, require_server
 
 NPY_BYTES = 256  # of an array's file, before its numbers
@@ -128,10 +130,37 @@ class BrowserBench:
         dim = self.bundle.spec.embedding_dim
         wanted = Wanted(self.name, False, WEB, images, len(self.random), dim, len(rows), self.group)
         merged = merge(report, work.results, wanted)
+        merged = replace(merged, evidence=self._evidence(report, work.results, rows, merged.rows, images))
         if work.state.hidden:
             for row in merged.rows:
                 row.warnings.append("the page was in the background for a while: browsers slow such pages down")
         return merged
+
+    def _evidence(
+        self, report: DeviceReport, folder: Path, asked: Sequence[Row], rows: Sequence[Row], images: Sequence[Path]
+    ) -> dict[str, Evidence]:
+        """What the page handed in of rows that differ, by row name; what cannot be used is left out. A row whose own
+        tensors of the golden images differ fails, unless it is there to show that.
+        """
+        spec, found = self.bundle.spec, {}
+        golden, sealed, _ = self.bundle.golden()
+        shown = {one.row: one for one in report.shown}
+        for index, (plan, row) in enumerate(zip(asked, rows, strict=True)):
+            one = shown.get(index)
+            if one is None and row.status == "ok":
+                continue
+            image, place = None, one.golden if one else None
+            if one is not None:
+                image = entry(images, one.image) if place is None else entry(golden, place)
+            tensor = None if image is None else array_or_none(folder / f"row-{index}-tensor.npy", spec.input_shape)
+            embeddings = array_or_none(folder / f"row-{index}-golden.npy", (len(golden), spec.embedding_dim))
+            if tensor is not None and place is not None and not plan.runtime.endswith(CANVAS):
+                error = float(np.abs(tensor - sealed[place]).max())
+                if error > TENSOR_TOLERANCE:
+                    row.fail("parity", pixels_differ(error))
+            runtime = backend(plan.runtime).artifacts
+            found[row.name] = Evidence(runtime, plan.quantisation, image, tensor, embeddings)
+        return found
 
     def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], digests: Sequence[str]) -> PageJob:
         options, dim = self.options, self.bundle.spec.embedding_dim
@@ -164,12 +193,14 @@ class BrowserBench:
             "timeout_s": options.timeout_s,
             "together": options.together,
         }
-        sizes = {"": len(images), "-inputs": len(self.random)}
+        sizes = {"": len(images), "-inputs": len(self.random), "-golden": len(self.bundle.manifest.golden_images)}
         arrays = {
             f"row-{index}{kind}.npy": 4 * dim * count + NPY_BYTES
             for index in range(len(rows))
             for kind, count in sizes.items()
         }
+        size = 4 * math.prod(self.bundle.spec.input_shape) + NPY_BYTES
+        arrays |= {f"row-{index}-tensor.npy": size for index in range(len(rows))}
         return PageJob(pages, job, files, arrays, results)
 
     def _wait(self, state: PageState, running: Started | None, progress: OnProgress, rows: int, images: int) -> None:
@@ -195,6 +226,18 @@ class BrowserBench:
                 raise DeviceLost(f"{self.name}: no result within {limit:g} s")
             progress(f"{self.name}: {state.what or ('loading' if state.opened else 'waiting for it')}", state.share)
             time.sleep(LOOK_S)
+
+
+def entry(paths: Sequence[Path], index: int | None) -> Path | None:
+    """The one at an index that came from outside, if it is there."""
+    return paths[index] if index is not None and 0 <= index < len(paths) else None
+
+
+def array_or_none(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """A finite float32 array of this shape; None for anything else, or nothing."""
+    with contextlib.suppress(DeviceLost):
+        return read_embeddings(path, shape)
+    return None
 
 
 def tell(link: str, host: str) -> None:

@@ -33,8 +33,18 @@ TOLD = frozenset(
 LONGEST_NS = 1e18  # thirty years: of what int64 holds
 
 
+class ShownTensor(Frozen):
+    """That `row-N-tensor.npy` holds what row N made of a golden image, or of an image of the list, by its index."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    row: int
+    golden: int | None = None
+    image: int | None = None
+
+
 class DeviceReport(Frozen):
-    """`bench.json` of the stand-alone program, or of a page. bad_images: index in the list, and why."""
+    """`bench.json` of the stand-alone program, or of a page (`shown`). bad_images: index in the list, and why."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -44,6 +54,7 @@ class DeviceReport(Frozen):
     bad_images: tuple[tuple[int, str], ...]
     thermal_log: tuple[dict[str, Any], ...]
     rows: tuple[dict[str, Any], ...]
+    shown: tuple[ShownTensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,16 @@ def take(
     if report.pixel_error is None:
         row.fail("failed", "nothing there could tell whether its preprocessing gives the golden tensors")
     elif not report.pixel_error <= TENSOR_TOLERANCE:
-        row.fail("parity", f"preprocessing differs there from the golden tensors by {report.pixel_error:.1e}")
+        row.fail("parity", pixels_differ(report.pixel_error))
 
 
-def read_embeddings(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Embeddings that a device wrote. DeviceLost unless they are finite float32 of this shape."""
+def pixels_differ(error: float) -> str:
+    """Of a device's tensors of the golden images, in words."""
+    return f"preprocessing differs there from the golden tensors by {error:.1e}"
+
+
+def read_embeddings(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Embeddings that a device wrote, or a tensor. DeviceLost unless they are finite float32 of this shape."""
     try:
         with path.open("rb") as stream:
             array = np.lib.format.read_array(stream, allow_pickle=False)

@@ -22,7 +22,7 @@ from ...runtimes.predictor.registry import tool_versions
 from ...runtimes.preprocess.ops import Preprocess
 from ..devices.remote import RemoteBench, remote_bench
 from ..retrieval.label_sense import label_warnings
-from ..schema.group_result import GroupResult
+from ..schema.group_result import Explain, GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.recommendation import speeds
 from ..schema.rows import BenchResult, Row
@@ -44,7 +44,10 @@ CROSS_LIMIT = 8
 
 
 class Run:
-    """One bench. preprocess: what the rows are fed instead of the bundle's own. progress(what, share done)."""
+    """One bench. preprocess: what the rows are fed instead of the bundle's own. progress(what, share done).
+
+    explain: finds out why a device's row differs.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,9 @@ class Run:
         progress: OnProgress,
         preprocess: Preprocess | None = None,
         load: LoadSettings | None = None,
+        explain: Explain | None = None,
     ) -> None:
+        self.explain = explain
         self.bundle, self.images, self.options = bundle, images, options
         self.preprocess = preprocess or bundle.spec.preprocess
         if self.preprocess.output_shape != bundle.spec.input_shape:
@@ -244,7 +249,13 @@ class Run:
         return made
 
     def _device(self, index: int) -> GroupResult:
-        return self.devices[index].measure(self.paths, [self.images.digests[i].hex() for i in self.kept], self._step)
+        digests = [self.images.digests[i].hex() for i in self.kept]
+        group = self.devices[index].measure(self.paths, digests, self._step)
+        for row in group.rows:
+            if self.explain and row.name in group.evidence:
+                self._step(f"why {row.name} differs", 1.0)
+                row.tell_cause(self.explain(self.bundle, group.evidence[row.name]))
+        return group
 
     def _reference_row(self) -> GroupResult:
         """A sound fp32 runtime, fed as the bundle says."""
@@ -306,11 +317,12 @@ def run_bench(
     preprocess: Preprocess | None = None,
     load: LoadSettings | None = None,
     state: ResumeStore | None = None,
+    explain: Explain | None = None,
 ) -> BenchResult:
     """Measures every row of `options` on a bundle. progress(what, share done).
 
     preprocess: the rows are fed this instead of what the bundle says, and judged against what it says. state: keeps
-    what is measured, so that an interrupted run can go on.
+    what is measured, so that an interrupted run can go on. explain: says why a device's row differs.
     """
     if load and load.scenarios and options.stage != "model":
         raise InputError("scenarios measure the model: use them with --stage model")
@@ -319,7 +331,7 @@ def run_bench(
     machine = describe_machine()
     problem = verify_pixels(bundle)
     check_artifacts(bundle, options)
-    run = Run(bundle, images, options, progress, preprocess, load)
+    run = Run(bundle, images, options, progress, preprocess, load, explain)
     try:
         groups, reference = run.measure(state)
     finally:

@@ -184,6 +184,15 @@ class Row:
         if self.status in SOUND:
             self.status, self.reason, self.queries_to_decide = status, reason, None
 
+    def tell_cause(self, cause: str | None) -> None:
+        """Why the row differs, if that is known: after its reason, or as a warning where it has none."""
+        if cause is None:
+            return
+        if self.reason is None:
+            self.warnings.append(cause)
+        else:
+            self.reason += f"; {cause}"
+
     def doubt(self, reason: str, queries: int | None) -> None:
         """Marks a row without failures as undecided; of several doubts the first reason and the most queries stay."""
         if self.status == "ok":

@@ -271,6 +271,10 @@ def honest(origin: str, token: str, **changes: Any) -> None:
     row |= changes.pop("row", {})
     inputs = np.load(io.BytesIO(ask(f"{origin}/job/inputs.npy", token)[1]))
     arrays = {"row-0.npy": len(job["images"]), "row-0-inputs.npy": len(inputs)}
+    if (tensor := changes.pop("tensor", None)) is not None:
+        stream = io.BytesIO()
+        np.save(stream, tensor)
+        assert ask(f"{origin}/job/arrays/row-0-tensor.npy", token, stream.getvalue())[0] == 204
     for name, count in arrays.items():
         stream = io.BytesIO()
         np.save(stream, np.ones((count, 8), np.float32) / np.sqrt(np.float32(8)))
@@ -294,6 +298,28 @@ def test_a_sound_page(measure: Callable[..., list[Row]]) -> None:
     (row,) = measure(honest)
     assert (row.name, row.runtime, row.status) == ("web-onnxruntime @ browser", "web-onnxruntime", "ok")
     assert row.detail["cores"] == 8
+
+
+def test_a_tensor_that_differs_fails_its_row(measure: Callable[..., list[Row]], root: Path) -> None:
+    """Whatever the page itself says of its pixels; a copy of the sealed one does not."""
+    _, tensors, _ = Bundle.open(root / "tests/golden/bundle").golden()
+    for change, status in ((0.0, "ok"), (0.5, "parity")):
+        shown = {"tensor": tensors[1] + np.float32(change), "shown": [{"row": 0, "golden": 1}]}
+        (row,) = measure(lambda *link: honest(*link, **shown))  # noqa: B023
+        assert row.status == status
+    assert row.reason == "preprocessing differs there from the golden tensors by 5.0e-01"
+
+
+@pytest.mark.parametrize(
+    "shown", [{"row": 0, "golden": 99}, {"row": 0, "golden": -1}, {"row": 0, "image": 10**9}, {"row": 7}, {"row": 0}]
+)
+def test_tensors_of_nothing_are_left_out(measure: Callable[..., list[Row]], root: Path, shown: dict[str, int]) -> None:
+    (row,) = measure(lambda *link: honest(*link, shown=[shown]))
+    assert row.status == "ok"
+    _, tensors, _ = Bundle.open(root / "tests/golden/bundle").golden()
+    for tensor in (tensors[0] + 1, tensors[0][:, 1:] + 1, tensors[0] * np.nan):
+        (row,) = measure(lambda *link: honest(*link, shown=[shown], tensor=tensor))  # noqa: B023
+        assert row.status == "ok"
 
 
 def test_what_was_asked_is_not_the_pages_to_say(measure: Callable[..., list[Row]]) -> None:

@@ -11,7 +11,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +23,8 @@ from planted import onnx_parameters, seal_again
 
 from edgerecall.bench.devices import browser
 from edgerecall.bench.devices.browser_bench import BrowserBench
+from edgerecall.bench.devices.page_server import PageJob
+from edgerecall.bench.diagnose.posted import explain_posted
 from edgerecall.bench.measure.image_set import ImageSet
 from edgerecall.bench.measure.runner import random_inputs, run_bench
 from edgerecall.bench.schema.options import BenchOptions
@@ -39,7 +43,8 @@ def rows(web_archive: Path, data: Path) -> Rows:
     def run(bundle: Path, device: str = "browser:chromium", **given: object) -> BenchResult:
         settings = {"runtimes": ("onnxruntime",), "samples": 20, "rounds": 4, "devices": (device,), **given}
         options = BenchOptions(device_programs=(str(web_archive),), **settings)  # type: ignore[arg-type]
-        return run_bench(Bundle.open(bundle), ImageSet.find(data), options, "tests", lambda what, share: None)
+        told = lambda what, share: None  # noqa: E731
+        return run_bench(Bundle.open(bundle), ImageSet.find(data), options, "tests", told, explain=explain_posted)
 
     return run
 
@@ -84,7 +89,13 @@ def test_one_weight_is_caught_on_the_device(rows: Rows, real_bundle: Path, tmp_p
     seal_again(tmp_path / "changed")
     there = rows(tmp_path / "changed").rows[1]
     assert there.status == "parity"
-    assert re.fullmatch(r"embeddings differ from the reference: max error \S+, allowed \S+", str(there.reason))
+    found = re.fullmatch(
+        r"embeddings differ from the reference: max error \S+, allowed \S+; onnxruntime here gives the same, from the"
+        r" same onnx: graph differs \(confirmed: '(\S+)' .*",
+        str(there.reason),
+    )
+    assert found is not None, there.reason
+    assert found[1] == weight.operator and f"{values.flat[0]:.6g}, in paddle" in str(there.reason)
 
 
 def test_what_is_served_must_be_what_was_sealed(
@@ -119,9 +130,13 @@ def test_other_images_than_the_hosts(real_bundle: Path, web_archive: Path, data:
     opened = Bundle.open(real_bundle)
     options = BenchOptions(runtimes=("onnxruntime",), samples=2, rounds=1)
     bench = BrowserBench("browser:chromium", opened, options, random_inputs(opened), [web_archive])
-    (row,) = bench.measure([*paths[:2], tmp_path / "again.jpg", paths[3]], digests, lambda what, share: None).rows
+    group = bench.measure([*paths[:2], tmp_path / "again.jpg", paths[3]], digests, lambda what, share: None)
+    (row,) = group.rows
     assert row.status == "failed"
     assert "1 images cannot be read there" in str(row.reason) and "not the bytes that the host has" in str(row.reason)
+    evidence = replace(group.evidence[row.name], image=paths[2])  # which the host has under this name
+    cause = explain_posted(opened, evidence)
+    assert cause is not None and "encoded again as JPEG of quality 75" in cause, cause
 
 
 def test_the_browsers_own_pixels_are_no_models(rows: Rows, real_bundle: Path) -> None:
@@ -131,6 +146,31 @@ def test_the_browsers_own_pixels_are_no_models(rows: Rows, real_bundle: Path) ->
     assert (canvas.runtime, canvas.status) == ("web-onnxruntime-canvas", "parity")
     assert canvas.cosine_min is not None and canvas.cosine_min < 0.999
     assert canvas.golden_max_error is not None and canvas.golden_max_error < 1e-4  # the model itself is sound
+    (cause,) = [one for one in canvas.warnings if one.startswith("input tensor differs")]
+    assert "nearest: backend pil against cv2" in cause and "graph" not in cause, cause
+    assert not any("differs" in one for one in sound.warnings)
+
+
+def test_a_resize_that_is_not_the_cores(
+    rows: Rows, real_bundle: Path, web_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages whose row in the core's name resizes by canvas: caught on the device, and named by what it handed in."""
+    plans = BrowserBench._job
+
+    def by_canvas(*given: Any) -> PageJob:
+        work = plans(*given)
+        for plan in work.job["rows"]:
+            plan["pixels"] = "canvas"
+        return work
+
+    monkeypatch.setattr(BrowserBench, "_job", by_canvas)
+    there = rows(real_bundle).rows[1]
+    assert there.status == "parity"
+    found = re.match(
+        r"preprocessing differs there from the golden tensors by (\S+); input tensor differs", there.reason or ""
+    )
+    assert found is not None and float(found[1]) > 0.1, there.reason
+    assert "nearest: backend pil against cv2" in str(there.reason) and "graph" not in str(there.reason)
 
 
 def processes(profile: str) -> list[int]:

@@ -27,10 +27,11 @@ function beat(): Promise<void> {
 /** The arrays first: with the result, which is last, all is there. */
 async function deliver(outcome: Outcome): Promise<void> {
   for (const [name, bytes] of outcome.arrays) await post(`arrays/${name}`, bytes);
-  const { pixelError, rows } = outcome;
+  const { pixelError, rows, shown } = outcome;
   const machine = await deviceFacts();
   const program = document.documentElement.dataset["version"] ?? "";
-  const report = { schema: SCHEMA, program, machine, pixel_error: pixelError, bad_images: [], thermal_log: [], rows };
+  const measured = { pixel_error: pixelError, bad_images: [], thermal_log: [], rows, shown };
+  const report = { schema: SCHEMA, program, machine, ...measured };
   await post("result", JSON.stringify(report));
 }
 

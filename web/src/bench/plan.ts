@@ -44,12 +44,26 @@ export interface RoundAnswer {
   readonly samplesNs: number[];
 }
 
+/** What was made of an image that differs from what the host has: by it the host finds out why. */
+export interface Shown {
+  readonly golden?: number; // the golden image's index
+  readonly image?: number; // or the job's image's
+  readonly tensor: ArrayBuffer; // a .npy file, (3, H, W)
+}
+
+export interface PixelsAnswer {
+  readonly pixel_error: number; // the core's, against the sealed tensors
+  readonly shown: Shown | undefined; // where this row's own tensors are not those
+}
+
 export interface EmbedAnswer {
   readonly bad: readonly (readonly [number, string])[];
+  readonly shown: Shown | undefined; // the first image whose bytes are others
 }
 
 export interface FinishAnswer {
   readonly columns: Columns;
   readonly embeddings: ArrayBuffer; // a .npy file
   readonly inputs: ArrayBuffer;
+  readonly golden: ArrayBuffer; // raw embeddings of the sealed tensors
 }

@@ -6,7 +6,17 @@ import { compare, largestDifference, problemOf } from "../check.ts";
 import { filesBelow } from "../files.ts";
 import { EmbeddingModel } from "../model.ts";
 import { readNpy, writeNpy } from "../npy.ts";
-import type { Columns, EmbedAnswer, FinishAnswer, JobImage, RoundAnswer, RowPlan, Step } from "./plan.ts";
+import type {
+  Columns,
+  EmbedAnswer,
+  FinishAnswer,
+  JobImage,
+  PixelsAnswer,
+  RoundAnswer,
+  RowPlan,
+  Shown,
+  Step,
+} from "./plan.ts";
 import { clockStepNs, median } from "./statistics.ts";
 
 const STEPS_IN_A_SAMPLE = 50; // of the clock: its step is then 2 % of a sample
@@ -14,6 +24,7 @@ const STEPS_IN_A_SAMPLE = 50; // of the clock: its step is then 2 % of a sample
 export class Row {
   private embeddings: Float32Array[] = [];
   private early = new Float32Array();
+  private alone = new Float32Array(); // raw embeddings of the golden tensors, one by one
   private repeats = 1; // inferences in one sample
 
   private constructor(
@@ -52,10 +63,12 @@ export class Row {
     return [row, columns];
   }
 
-  async answer(step: Exclude<Step, { do: "load" }>): Promise<Columns | RoundAnswer | EmbedAnswer | FinishAnswer> {
+  async answer(
+    step: Exclude<Step, { do: "load" }>,
+  ): Promise<Columns | RoundAnswer | PixelsAnswer | EmbedAnswer | FinishAnswer> {
     switch (step.do) {
       case "pixels":
-        return { pixel_error: this.model.pixelError(this.golden) };
+        return { pixel_error: this.model.pixelError(this.golden), shown: await this.differing() };
       case "warm":
         return this.warmUp();
       case "round":
@@ -111,7 +124,7 @@ export class Row {
   }
 
   private async judge(): Promise<Columns> {
-    const alone = await this.model.oneByOne(this.golden.tensors);
+    const alone = (this.alone = (await this.model.oneByOne(this.golden.tensors)) as Float32Array<ArrayBuffer>);
     const { precision } = this.model.predictor.info;
     const check = compare(alone, this.golden.embeddings, this.dim, precision, this.plan.quantisation);
     const together = await this.model.predictor.embed(this.golden.tensors, this.golden.images.length);
@@ -127,9 +140,29 @@ export class Row {
     return this.model.bundle.spec.embedding_dim;
   }
 
+  /** The golden image whose tensor, as this row makes them, is farthest from the sealed one, beyond the tolerance. */
+  private async differing(): Promise<Shown | undefined> {
+    const size = this.model.preprocess.size;
+    let worst = contract.tensor_tolerance;
+    let shown: Shown | undefined;
+    for (const [index, image] of this.golden.images.entries()) {
+      const tensor = await this.tensor(image);
+      const error = largestDifference(tensor, this.golden.tensors.subarray(index * size, (index + 1) * size));
+      if (error <= worst) continue;
+      worst = error;
+      shown = { golden: index, tensor: this.file(tensor) };
+    }
+    return shown;
+  }
+
+  private file(tensor: Float32Array): ArrayBuffer {
+    return writeNpy({ shape: this.model.bundle.spec.input_shape, values: tensor as Float32Array<ArrayBuffer> }).buffer;
+  }
+
   /** In batches. */
   private async embed(images: readonly JobImage[], begin: number): Promise<EmbedAnswer> {
     const bad: [number, string][] = [];
+    let shown: Shown | undefined;
     const read = filesBelow(this.base, this.headers);
     const size = this.model.preprocess.size;
     for (let at = 0; at < images.length; at += this.plan.batch) {
@@ -138,8 +171,12 @@ export class Row {
       const encoded = await Promise.all(part.map((image) => read(image.path)));
       for (const [index, bytes] of encoded.entries()) {
         try {
-          if (this.model.core.sha256(bytes) !== part[index]!.sha256) throw new Error("not the bytes that the host has");
-          tensors.set(await this.tensor(bytes), index * size);
+          const tensor = await this.tensor(bytes);
+          if (this.model.core.sha256(bytes) !== part[index]!.sha256) {
+            shown ??= { image: begin + at + index, tensor: this.file(tensor) };
+            throw new Error("not the bytes that the host has");
+          }
+          tensors.set(tensor, index * size);
         } catch (error) {
           bad.push([begin + at + index, error instanceof Error ? error.message : String(error)]);
         }
@@ -148,7 +185,7 @@ export class Row {
       this.model.core.normalize(rows, this.dim); // as the host compares them
       this.embeddings.push(rows);
     }
-    return { bad };
+    return { bad, shown };
   }
 
   private async tensor(bytes: Uint8Array<ArrayBuffer>): Promise<Float32Array> {
@@ -166,7 +203,7 @@ export class Row {
     this.embeddings.reduce((offset, rows) => (all.set(rows, offset), offset + rows.length), 0);
     const file = (values: Float32Array<ArrayBuffer>): ArrayBuffer =>
       writeNpy({ shape: [values.length / this.dim, this.dim], values }).buffer;
-    return { columns, embeddings: file(all), inputs: file(random as Float32Array<ArrayBuffer>) };
+    return { columns, embeddings: file(all), inputs: file(random as Float32Array<ArrayBuffer>), golden: file(this.alone) };
   }
 
   /** Median ms of each stage, over as many rows to search as there are images. */

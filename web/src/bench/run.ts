@@ -1,6 +1,6 @@
 /** All rows of a job, timed in turns, each in a worker of its own; and what is posted of them. */
 import contract from "../../../runtimes/core/contract.json";
-import type { Columns, EmbedAnswer, FinishAnswer, Job, RoundAnswer, RowPlan, Step } from "./plan.ts";
+import type { Columns, EmbedAnswer, FinishAnswer, Job, PixelsAnswer, RoundAnswer, RowPlan, Shown, Step } from "./plan.ts";
 import { median, percentile } from "./statistics.ts";
 
 const PART = 8; // batches that are embedded in one step
@@ -11,13 +11,15 @@ export type Say = (what: string, share: number) => void;
 export interface Outcome {
   readonly pixelError: number | null; // null where no row could tell
   readonly rows: readonly Columns[];
-  readonly arrays: ReadonlyMap<string, ArrayBuffer>;
+  readonly shown: readonly { readonly row: number; readonly golden?: number; readonly image?: number }[];
+  readonly arrays: ReadonlyMap<string, ArrayBuffer>; // row-N.npy and row-N-KIND.npy
 }
 
 /** A row while it is measured: its columns so far, and its worker while that answers. */
 class RowRunner {
   readonly columns: Columns;
   arrays: FinishAnswer | undefined;
+  shown: Shown | undefined; // of what differs, the first
   private worker: Worker | undefined;
   private samples: number[] = [];
   private medians: number[] = [];
@@ -135,18 +137,24 @@ function ask<Answer>(worker: Worker, step: Step, timeoutS: number): Promise<Answ
 
 /** base: URL of the job's folder, with which every request goes along with `headers`. */
 export async function run(job: Job, base: URL, headers: Record<string, string>, say: Say): Promise<Outcome> {
-  const outcome = { rows: [] as Columns[], arrays: new Map<string, ArrayBuffer>() };
+  const outcome = { rows: [] as Columns[], shown: [] as Outcome["shown"][number][], arrays: new Map<string, ArrayBuffer>() };
   let pixelError: number | null = null;
   for (let begin = 0; begin < job.rows.length; begin += job.together) {
     const plans = job.rows.slice(begin, begin + job.together);
     const part = (what: string, share: number): void => say(what, (begin + share * plans.length) / job.rows.length);
     const group = new Group(job, plans, base, headers, part);
     pixelError = (await group.measure()) ?? pixelError;
-    for (const { columns, arrays } of group.runners) {
+    for (const { columns, arrays, shown } of group.runners) {
       const index = outcome.rows.push(columns) - 1;
+      if (shown) {
+        const { tensor, ...which } = shown;
+        outcome.shown.push({ row: index, ...which });
+        outcome.arrays.set(`row-${index}-tensor.npy`, tensor);
+      }
       if (!arrays) continue;
       outcome.arrays.set(`row-${index}.npy`, arrays.embeddings);
       outcome.arrays.set(`row-${index}-inputs.npy`, arrays.inputs);
+      outcome.arrays.set(`row-${index}-golden.npy`, arrays.golden);
     }
   }
   return { ...outcome, pixelError };
@@ -181,9 +189,11 @@ class Group {
     }
     await this.each("golden images,", 0.5, (runner) => runner.fill({ do: "golden" }));
     let pixelError: number | null = null;
-    for (const runner of this.runners) {
-      pixelError ??= (await runner.step<{ pixel_error: number }>({ do: "pixels" }))?.pixel_error ?? null;
-    }
+    await this.each("pixels,", 0.5, async (runner) => {
+      const answer = await runner.step<PixelsAnswer>({ do: "pixels" });
+      pixelError ??= answer?.pixel_error ?? null;
+      runner.shown = answer?.shown;
+    });
     for (const [index, runner] of this.runners.entries()) await this.embed(index, runner);
     await this.each("finishing", 0.9, (runner) => runner.finish());
     return pixelError;
@@ -205,6 +215,7 @@ class Group {
       this.say(`embedding images, ${runner.plan.name}`, 0.5 + (0.4 * (index + begin / images.length)) / this.runners.length);
       const answer = await runner.step<EmbedAnswer>({ do: "embed", begin, images: images.slice(begin, begin + part) });
       bad.push(...(answer?.bad ?? []));
+      runner.shown ??= answer?.shown;
     }
     const [first] = bad;
     if (first) runner.end("failed", `${bad.length} images cannot be read there, the first: number ${first[0]}: ${first[1]}`);
