@@ -44,6 +44,15 @@ alignas(16) constexpr std::uint8_t kSpread[kPixels][16] = {{EDGERECALL_SPREAD(0)
                                                            {EDGERECALL_SPREAD(4)}};
 #undef EDGERECALL_SPREAD
 
+/// The bytes that a table names, 0 for 128. Highway 1.0 takes them one by one in WebAssembly, which has an instruction.
+HWY_INLINE hn::VFromD<D8> looked_up(hn::VFromD<D8> bytes, hn::VFromD<D8> table) {
+#if HWY_TARGET == HWY_WASM
+  return hn::VFromD<D8>{wasm_i8x16_swizzle(bytes.raw, table.raw)};
+#else
+  return hn::TableLookupBytesOr0(bytes, table);
+#endif
+}
+
 /// Samples as numbers of the weights' type.
 HWY_INLINE hn::VFromD<D32> as_numbers(D32, hn::VFromD<D32> samples) { return samples; }
 HWY_INLINE hn::VFromD<DF> as_numbers(DF d, hn::VFromD<D32> samples) { return hn::ConvertTo(d, samples); }
@@ -64,7 +73,7 @@ HWY_INLINE void convolve_rows(const std::uint8_t* const* rows, const TapsOf<Weig
     const Weight* weights = taps.of(static_cast<int>(output));
     auto sum = hn::Set(d, bias);
     const auto add = [&](hn::VFromD<D8> bytes, hn::VFromD<D8> spread, Weight weight) HWY_ATTR {
-      const auto samples = hn::BitCast(D32(), hn::TableLookupBytesOr0(bytes, spread));
+      const auto samples = hn::BitCast(D32(), looked_up(bytes, spread));
       sum = hn::Add(sum, hn::Mul(as_numbers(d, samples), hn::Set(d, weight)));
     };
     for (int left = taps.count[output]; left > 0; left -= static_cast<int>(kPixels)) {
