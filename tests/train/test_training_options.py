@@ -233,17 +233,22 @@ def test_a_memory_smaller_than_the_batch_is_refused_at_the_start(config_file: Pa
         Trainer(load_config(config_file))
 
 
+def loading_processes() -> list[psutil.Process]:
+    """Not the one in which Python keeps count of shared memory."""
+    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
 def test_a_dead_loading_process_ends_the_training_with_its_reason(config_file: Path) -> None:
     config = load_config(config_file, ["Global.iter_per_epoch=2000", "DataLoader.Train.loader.num_workers=2"])
     trainer = Trainer(config)
 
     def kill(report: StepReport) -> None:
         if report.step == 2:
-            psutil.Process().children(recursive=True)[-1].kill()
+            loading_processes()[-1].kill()
 
     with pytest.raises(EdgeRecallError, match="a loading process died"):
         trainer.run(kill, lambda epoch, scores: None)
-    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    assert not loading_processes()
 
 
 def test_weights_under_a_state_hook_are_the_layers_own() -> None:
