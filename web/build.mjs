@@ -20,11 +20,14 @@ await build({
 });
 await build({ ...options, entryPoints: { sw: "src/app/sw.ts" }, format: "iife" }); // no module: Firefox takes none
 await cp("pages", "dist", { recursive: true });
-await mkdir("dist/ort");
+await mkdir("dist/ort/webgpu", { recursive: true });
 const names = {
   "ort.wasm.min.mjs": "ort.js",
   "ort-wasm-simd-threaded.mjs": "ort-wasm.js",
   "ort-wasm-simd-threaded.wasm": "ort-wasm.wasm",
+  "ort.webgpu.min.mjs": "webgpu/ort.js",
+  "ort-wasm-simd-threaded.asyncify.mjs": "webgpu/ort-wasm.js",
+  "ort-wasm-simd-threaded.asyncify.wasm": "webgpu/ort-wasm.wasm",
 };
 for (const [name, served] of Object.entries(names)) await cp(`${ORT}/${name}`, `dist/ort/${served}`);
 await cp("licences", "dist/licences", { recursive: true });

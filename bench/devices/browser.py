@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ NAME = re.compile(r"browser(?::(?P<program>[a-z]+))?(?:@(?P<host>\[[0-9A-Fa-f:.]
 LOOPBACK = "127.0.0.1"
 DOOR = "<!doctype html><title>EdgeRecall</title><script>location.replace({})</script>"
 TAIL = 4096
+GPUS = ("dri/renderD*", "nvidia[0-9]*")  # in Linux's /dev
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,17 @@ def find_browser(kind: str) -> str:
     raise InputError(f"browser:{kind}: found no {given or package}: on Debian 'apt-get install {package}'")
 
 
-def command_line(kind: str, program: str, profile: Path, url: str) -> list[str]:
-    """Headless, with nothing of the user's own browser."""
+def command_line(kind: str, program: str, profile: Path, url: str, gpu: bool = False) -> list[str]:
+    """Headless, with nothing of the user's own browser. gpu: with WebGPU, on the processor where there is no GPU."""
     if kind == "firefox":
         return [program, "--headless", "--no-remote", "--profile", str(profile), url]
     options = ["--headless=new", "--no-first-run", "--disable-extensions", "--disable-background-networking"]
     if os.geteuid() == 0:
         options.append("--no-sandbox")  # it refuses to start as root with one
+    if gpu:
+        options += ["--enable-unsafe-webgpu", "--enable-features=Vulkan"]  # on Linux it is not yet on by itself
+        if sys.platform == "linux" and not any(path for names in GPUS for path in Path("/dev").glob(names)):
+            options.append("--use-webgpu-adapter=swiftshader")
     return [program, *options, f"--user-data-dir={profile}", url]
 
 
@@ -99,7 +105,7 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(kind: str, url: str) -> Iterator[Started]:
+def started(kind: str, url: str, gpu: bool = False) -> Iterator[Started]:
     """A headless browser at a page, ended with all its processes when the block ends."""
     program = find_browser(kind)
     with tempfile.TemporaryDirectory(prefix="edgerecall-browser-", ignore_cleanup_errors=True) as folder:
@@ -109,7 +115,7 @@ def started(kind: str, url: str) -> Iterator[Started]:
         environment = {**os.environ, "HOME": folder, "MOZ_HEADLESS": "1"}
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command_line(kind, program, profile, door.as_uri()),
+                command_line(kind, program, profile, door.as_uri(), gpu),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -23,14 +23,14 @@ from ...runtimes.bundle.web_pages import find_pages, unpack_pages
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.versions import needs
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
-from ...runtimes.predictor.backend import CANVAS, WEB, Backend
+from ...runtimes.predictor.backend import CANVAS, WEB, WEBGPU, Backend
 from ...runtimes.predictor.registry import backend, found
 from ..schema.group_result import Evidence, GroupResult
 from ..schema.options import BenchOptions, OnProgress
 from ..schema.rows import SCHEMA, Row
 from .browser import LOOPBACK, Browser, Started, find_browser, parse_browser, started
 from .device import DeviceLost
-from .device_report import DeviceReport, Wanted, lost, merge, pixels_differ, read_embeddings, read_report
+from .device_report import DeviceReport, Wanted, lost, merge, pixels_differ, read_array, read_report
 from .page_server import PageJob, PageServer, PageState, bound, require_server
 
 NPY_BYTES = 256  # of an array's file, before its numbers
@@ -74,7 +74,10 @@ class BrowserBench:
             one
             for one in found().backends.values()
             if "browser" in one.devices
-            and (one.name in self.options.runtimes or (one.artifacts in wanted and not one.name.endswith(CANVAS)))
+            and (
+                one.name in self.options.runtimes
+                or (one.artifacts in wanted and not one.name.endswith((CANVAS, WEBGPU)))
+            )
         ]
 
     @property
@@ -100,6 +103,7 @@ class BrowserBench:
             for one in self._backends()
             if (have := tuple(self.bundle.quantisations(one.artifacts)))
             for quantisation in options.quantisation or have
+            if quantisation in one.quantisations
         ]
         if not models:
             raise DeviceLost("browsers run ONNX artifacts: the bundle has none, or none was asked for")
@@ -113,7 +117,8 @@ class BrowserBench:
         with PageServer(work, browser.host, browser.port, browser.address) as server, contextlib.ExitStack() as stack:
             running = None
             if browser.program:
-                running = stack.enter_context(started(browser.program, server.link))
+                gpu = any(row.runtime.endswith(WEBGPU) for row in rows)
+                running = stack.enter_context(started(browser.program, server.link, gpu))
             else:
                 tell(server.link, browser.host)
             self._wait(work.state, running, progress, len(rows), len(images))
@@ -142,7 +147,7 @@ class BrowserBench:
         """What the page handed in of rows that differ, by row name; what cannot be used is left out. A row whose own
         tensors of the golden images differ fails, unless it is there to show that.
         """
-        spec, found = self.bundle.spec, {}
+        spec, evidence = self.bundle.spec, {}
         golden, sealed, _ = self.bundle.golden()
         shown = {one.row: one for one in report.shown}
         for index, (plan, row) in enumerate(zip(asked, rows, strict=True)):
@@ -159,8 +164,8 @@ class BrowserBench:
                 if error > TENSOR_TOLERANCE:
                     row.fail("parity", pixels_differ(error))
             runtime = backend(plan.runtime).artifacts
-            found[row.name] = Evidence(runtime, plan.quantisation, image, tensor, embeddings)
-        return found
+            evidence[row.name] = Evidence(runtime, plan.quantisation, image, tensor, embeddings)
+        return evidence
 
     def _job(self, scratch: Path, rows: Sequence[Row], images: Sequence[Path], digests: Sequence[str]) -> PageJob:
         options, dim = self.options, self.bundle.spec.embedding_dim
@@ -179,6 +184,7 @@ class BrowserBench:
                 {
                     "runtime": backend(row.runtime).artifacts,
                     "pixels": "canvas" if row.runtime.endswith(CANVAS) else "core",
+                    "provider": "webgpu" if row.runtime.endswith(WEBGPU) else "wasm",
                     "name": row.name,
                     "quantisation": row.quantisation,
                     "precision": row.requested_precision,
@@ -236,7 +242,7 @@ def entry(paths: Sequence[Path], index: int | None) -> Path | None:
 def array_or_none(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """A finite float32 array of this shape; None for anything else, or nothing."""
     with contextlib.suppress(DeviceLost):
-        return read_embeddings(path, shape)
+        return read_array(path, shape)
     return None
 
 

@@ -148,8 +148,8 @@ def take(
                 f"{len(report.bad_images)} images cannot be read there (it reads JPEG and PNG), the first:"
                 f" {wanted.images[number] if 0 <= number < len(wanted.images) else number}: {reason}"
             )
-        own = read_embeddings(folder / f"row-{index}.npy", (len(wanted.images), wanted.dim))
-        others = read_embeddings(folder / f"row-{index}-inputs.npy", (wanted.inputs, wanted.dim))
+        own = read_array(folder / f"row-{index}.npy", (len(wanted.images), wanted.dim))
+        others = read_array(folder / f"row-{index}-inputs.npy", (wanted.inputs, wanted.dim))
     except DeviceLost as error:
         row.status, row.reason = "failed", str(error)
         return
@@ -165,7 +165,7 @@ def pixels_differ(error: float) -> str:
     return f"preprocessing differs there from the golden tensors by {error:.1e}"
 
 
-def read_embeddings(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def read_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Embeddings that a device wrote, or a tensor. DeviceLost unless they are finite float32 of this shape."""
     try:
         with path.open("rb") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,17 +84,18 @@ class RowRunner:
         except EdgeRecallError as error:
             # A dead worker outranks an earlier complaint about its row.
             self.row.status, self.row.reason = "failed", str(error)
-            if self.row.reason.endswith(NOT_FINITE) and (problem := self.unsound_weights()):
-                self.row.reason += f": {problem}"
+            if self.worker is not None and self.row.reason.endswith(NOT_FINITE):
+                with contextlib.suppress(EdgeRecallError):  # the reason stands without
+                    problem = self._unsound_weights(self.worker)
+                    self.row.reason += f": {problem}" if problem else ""
             self.close()
 
-    def unsound_weights(self) -> str | None:
+    def _unsound_weights(self, worker: WorkerPredictor) -> str | None:
         """The first weight that is NaN or infinite, in words; None where all are finite or not shown."""
-        assert self.worker is not None
         try:
-            require_finite(self.worker.parameters() or {}, self.row.artifact or self.row.runtime)
-        except EdgeRecallError as error:
-            return str(error) if isinstance(error, UnsoundModel) else None
+            require_finite(worker.parameters() or {}, self.row.artifact or self.row.runtime)
+        except UnsoundModel as error:
+            return str(error)
         return None
 
     def first_inference(self, batch: Tensors) -> None:
@@ -108,7 +110,7 @@ class RowRunner:
         After the timing: other batch sizes than the row's own would count in its memory.
         """
         assert self.worker is not None
-        if problem := self.unsound_weights():  # which the embeddings need not show: a ReLU may hide it
+        if problem := self._unsound_weights(self.worker):  # which the embeddings need not show: a ReLU may hide it
             self.row.fail("parity", problem)
         self.golden = self._one_by_one(tensors)
         check = compare(self.golden, reference, self.row.runtime, self.row.precision or "fp32", self.row.quantisation)

@@ -105,6 +105,8 @@ class Run:
             found = make()
             if state:
                 state.save(name, found)
+            if self._tell_causes(found) and state:
+                state.save(name, found)
         for row in found.rows:
             if is_plain(row) and row.status == "ok":
                 self._judge_by(row.name, found.embeddings[row.name])
@@ -250,12 +252,20 @@ class Run:
 
     def _device(self, index: int) -> GroupResult:
         digests = [self.images.digests[i].hex() for i in self.kept]
-        group = self.devices[index].measure(self.paths, digests, self._step)
+        return self.devices[index].measure(self.paths, digests, self._step)
+
+    def _tell_causes(self, group: GroupResult) -> bool:
+        """Why a device's rows differ; whether any did. Rows that differ alike are looked into once."""
+        told: dict[object, str | None] = {}
         for row in group.rows:
-            if self.explain and row.name in group.evidence:
+            evidence = group.evidence.get(row.name)
+            if self.explain is None or evidence is None:
+                continue
+            if evidence.key not in told:
                 self._step(f"why {row.name} differs", 1.0)
-                row.tell_cause(self.explain(self.bundle, group.evidence[row.name]))
-        return group
+                told[evidence.key] = self.explain(self.bundle, evidence)
+            row.tell_cause(told[evidence.key])
+        return bool(told)
 
     def _reference_row(self) -> GroupResult:
         """A sound fp32 runtime, fed as the bundle says."""

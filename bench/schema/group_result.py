@@ -27,6 +27,12 @@ class Evidence:
     tensor: NDArray[np.float32] | None
     golden: NDArray[np.float32] | None
 
+    @property
+    def key(self) -> object:
+        """The same for evidence of the same."""
+        arrays = (None if array is None else array.tobytes() for array in (self.tensor, self.golden))
+        return (self.runtime, self.quantisation, self.image, *arrays)
+
 
 Explain = Callable[[Bundle, Evidence], str | None]  # why it differs, in a sentence
 

@@ -54,10 +54,10 @@ def pooled_projection(dim: int, seed: int = 0) -> Callable[[NDArray[Any]], NDArr
 class FakePredictor(Predictor):
     """From a function, or from a file `model`: JSON with any of
 
-    `noise` (added to the output), `sleep_ms`, `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until
-    SIGKILL), `hang_after` (calls until it never answers), `forget_after` (calls until its answers mean nothing),
-    `garbage_first` (whether the first one means nothing), `runs` (the precision that its record tells), `gpu` (its
-    `Accelerator`).
+    `noise` (added to the output), `sleep_ms`, `awake` (the first so many inputs, whenever they come, are answered
+    without sleep), `spin_ms` (of work), `precision` (claimed), `crash_after` (calls until SIGKILL), `hang_after` (calls
+    until it never answers), `forget_after` (calls until its answers mean nothing), `garbage_first` (whether the first
+    one means nothing), `runs` (the precision that its record tells), `gpu` (its `Accelerator`).
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class FakePredictor(Predictor):
         self._behaviour = {} if callable(files) else json.loads(Path(files["model"]).read_text())
         self._function = files if callable(files) else pooled_projection(io.embedding_dim)
         self._calls = 0
+        self._awake: set[bytes] = set()
         self.io = io
         self.info = RuntimeInfo("fake", "1", self._behaviour.get("precision", options.precision), options.threads)
 
@@ -79,7 +80,8 @@ class FakePredictor(Predictor):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._calls > self._behaviour.get("hang_after", self._calls):
             time.sleep(3600)
-        time.sleep(self._behaviour.get("sleep_ms", 0) / 1000)
+        if not self._is_awake(batch):
+            time.sleep(self._behaviour.get("sleep_ms", 0) / 1000)
         end = time.perf_counter() + self._behaviour.get("spin_ms", 0) / 1000
         while time.perf_counter() < end:
             pass
@@ -91,6 +93,12 @@ class FakePredictor(Predictor):
         if noise:
             output = output + noise * np.random.default_rng(1).standard_normal(output.shape)
         return checked_output("fake", output, len(batch), self.io)
+
+    def _is_awake(self, batch: NDArray[Any]) -> bool:
+        given = batch.tobytes() if "awake" in self._behaviour else b""
+        if len(self._awake) < self._behaviour.get("awake", 0):
+            self._awake.add(given)
+        return given in self._awake
 
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         runs = self._behaviour.get("runs")

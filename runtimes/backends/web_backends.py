@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..core.errors import RuntimeUnavailable
-from ..predictor.backend import CANVAS, WEB, Backend
+from ..predictor.backend import CANVAS, WEB, WEBGPU, Backend
 from ..predictor.interface import ModelIO, Predictor, RunOptions
 
 
@@ -21,7 +21,10 @@ class BrowserOnly(Predictor):
         raise NotImplementedError
 
 
-def described(name: str, title: str, order: int) -> Backend:
+ALL = ("fp32", "fp16", "int8")
+
+
+def described(name: str, title: str, order: int, quantisations: tuple[str, ...] = ALL) -> Backend:
     """A runtime over ONNX artifacts."""
     return Backend(
         name=f"{WEB}{name}",
@@ -30,7 +33,7 @@ def described(name: str, title: str, order: int) -> Backend:
         imports="json",  # nothing: a browser loads it
         artifacts="onnxruntime",
         file_format="ONNX",
-        quantisations=("fp32", "fp16", "int8"),
+        quantisations=quantisations,
         devices=("browser",),
         in_all=False,
         order=order,
@@ -39,5 +42,8 @@ def described(name: str, title: str, order: int) -> Backend:
 
 BACKENDS = (
     described("onnxruntime", "ONNX Runtime Web, in a browser", 160),
-    described(f"onnxruntime{CANVAS}", "the same after the browser's own decoding and resizing, to compare with", 161),
+    described(f"onnxruntime{WEBGPU}", "ONNX Runtime Web on the browser's GPU, by WebGPU", 161, ("fp32",)),
+    described(
+        f"onnxruntime{CANVAS}", "ONNX Runtime Web after the browser's own decoding and resizing, to compare", 162
+    ),
 )

@@ -56,7 +56,7 @@ def constant_sources(graph: Any) -> dict[str, list[str]]:
 
 
 def parameters(path: str) -> dict[str, NDArray[Any]]:
-    """Its float32 initialisers and constants by name."""
+    """Its float32 and float16 initialisers and constants by name."""
     graph = load(path).graph
     from onnx import numpy_helper
 
@@ -65,7 +65,7 @@ def parameters(path: str) -> dict[str, NDArray[Any]]:
         if node.op_type == "Constant":
             tensors += [(node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value"]
     arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors}
-    return {name: array for name, array in arrays.items() if array.dtype == np.float32}
+    return {name: array for name, array in arrays.items() if array.dtype in (np.float32, np.float16)}
 
 
 def roles(node: Any) -> list[str]:

@@ -44,12 +44,12 @@ def tensor_name(output: Any) -> str:
 
 
 def parameters(model: Any) -> dict[str, NDArray[Any]]:
-    """Its float32 constants by the layers' names."""
+    """Its float32 and float16 constants by the layers' names: views of the model's own memory."""
     constants = (node for node in model.get_ordered_ops() if node.get_type_name() == "Constant")
     return {
-        node.get_friendly_name(): np.array(node.data)
+        node.get_friendly_name(): np.asarray(node.data)
         for node in constants
-        if node.get_element_type().get_type_name() == "f32"
+        if node.get_element_type().get_type_name() in ("f32", "f16")
     }
 
 

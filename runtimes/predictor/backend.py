@@ -14,6 +14,7 @@ from .precision import TOLERANCE
 CPP = "cpp-"  # begins the names of what the C++ core drives
 WEB = "web-"  # and of what a browser does
 CANVAS = "-canvas"  # ends them where the browser makes the pixels too
+WEBGPU = "-webgpu"  # and where its GPU computes
 
 
 @dataclass(frozen=True)

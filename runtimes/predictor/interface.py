@@ -177,7 +177,7 @@ class Predictor(ABC):
         return None
 
     def parameters(self) -> dict[str, NDArray[Any]] | None:
-        """The model's float32 weights by their names in the artifact; by default None: they are not shown."""
+        """The model's float32 and float16 weights by their names in the artifact; by default None: not shown."""
         return None
 
     def runtime_object(self) -> Any:

@@ -27,7 +27,7 @@ from .thumbnails import thumbnail
 
 RUNTIME = "onnxruntime"  # of the artifacts that browsers run
 FILES = "edgerecall-site.json"  # what is kept for offline use; marks the folder as one of ours
-BENCH = ("index.html", "bench.js", "bench.css", "row_worker.js", "types", "index.js")  # pages not needed here
+BENCH = ("index.html", "bench.js", "bench.css", "row_worker.js", "types", "index.js", "ort/webgpu")  # not needed here
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">
 <rect width="64" height="64" rx="14" fill="#3949ab"/>
 <circle cx="28" cy="28" r="13" fill="none" stroke="#fff" stroke-width="5"/>
@@ -73,6 +73,8 @@ def make_site(
         unpack_pages(pages, folder / "page")
         for name in BENCH:
             place = folder / "page" / name
+            if not place.exists():
+                raise InputError(f"{pages}: it has no {name}: run 'edgerecall cross web' again")
             (shutil.rmtree if place.is_dir() else Path.unlink)(place)
         (folder / "page" / "sw.js").rename(folder / "sw.js")
         web = resources.files("edgerecall.serve") / "web"

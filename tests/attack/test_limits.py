@@ -158,7 +158,9 @@ def test_numbers_of_predict(fake_bundle: Make, data: Path, root: Path, name: str
     told_or_done(run(["predict", "-c", str(root / "configs" / "inference_rec.yaml"), *overrides]))
 
 
-@pytest.mark.parametrize("verb", ["verify", "bench", "predict", "eval", "doctor", "compare"])
+@pytest.mark.parametrize(
+    "verb", ["verify", "bench", "predict", "doctor", "compare", pytest.param("eval", marks=pytest.mark.train)]
+)
 def test_little_memory(fake_bundle: Make, data: Path, root: Path, tmp_path: Path, verb: str) -> None:
     """400 MB of address space: enough, or said in one line."""
     bundle = str(fake_bundle().root)

@@ -115,3 +115,24 @@ def test_a_sealed_bundle(real_bundle: Path, tmp_path: Path, edgerecall: Run, dat
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert result.returncode == 1 and sentence in next(row["reason"] for row in rows if row["runtime"] == runtime)
     assert f"ship {runtime}" not in result.stdout and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_weights_of_openvino(tmp_path: Path, dtype: type) -> None:
+    """Stored in half precision too."""
+    import openvino
+    from openvino import opset1
+
+    from edgerecall.runtimes.core.errors import UnsoundModel
+    from edgerecall.runtimes.core.soundness import require_finite
+    from edgerecall.runtimes.graphs.openvino_inner import parameters
+
+    given = opset1.parameter([1, 4], dtype)
+    weight = opset1.constant(np.array([1, 2, np.nan, 4], dtype))
+    weight.set_friendly_name("scale")
+    model = openvino.Model([opset1.result(opset1.multiply(given, weight))], [given], "one")
+    openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    shown = parameters(openvino.Core().read_model(tmp_path / "model.xml"))
+    assert {array.dtype for array in shown.values()} == {np.dtype(dtype)}
+    with pytest.raises(UnsoundModel, match="'scale' holds NaN or infinity: 1 of 4 values"):
+        require_finite(shown, "x")

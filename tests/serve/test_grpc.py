@@ -18,7 +18,7 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import Client, serving
+from served import GOLDEN, Client, serving
 
 import edgerecall as package
 from edgerecall.runtimes.bundle.bundle import Bundle
@@ -190,8 +190,8 @@ def test_whatever_comes_is_a_request_or_a_line(data: st.DataObject) -> None:
 
 
 def test_bounds_and_deadlines(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
-    fake_bundle(sleep_ms=1500)
-    request = request_of(photographs(data, 1)[0].read_bytes())
+    fake_bundle(sleep_ms=1500, awake=GOLDEN)
+    request = request_of(photographs(data, GOLDEN + 1)[GOLDEN].read_bytes())
     with (
         serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "60", "--request-log", "log") as server,
         Caller(server.grpc) as caller,
@@ -234,8 +234,8 @@ def test_bounds_and_deadlines(tmp_path: Path, data: Path, fake_bundle: Make) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_taken_is_answered_before_it_ends(tmp_path: Path, data: Path, fake_bundle: Make, number: int) -> None:
-    fake_bundle(sleep_ms=2000)
-    request = request_of(photographs(data, 1)[0].read_bytes())
+    fake_bundle(sleep_ms=2000, awake=GOLDEN)
+    request = request_of(photographs(data, GOLDEN + 1)[GOLDEN].read_bytes())
     with (
         serving(tmp_path, "--replicas", "1") as server,
         Caller(server.grpc) as caller,

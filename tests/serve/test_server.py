@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served import Client, image_input, serving
+from served import GOLDEN, Client, image_input, serving
 
 import edgerecall as package
 from edgerecall.runtimes.bundle.bundle import Bundle
@@ -254,8 +254,8 @@ def test_a_client_that_goes(shared_server: Client) -> None:
 
 
 def test_queue_and_time_are_bounded(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
-    fake_bundle(sleep_ms=1500)
-    given, tail = image_input(photographs(data, 1)[0].read_bytes())
+    fake_bundle(sleep_ms=1500, awake=GOLDEN)
+    given, tail = image_input(photographs(data, GOLDEN + 1)[GOLDEN].read_bytes())
     with (
         serving(tmp_path, "--queue", "2", "--replicas", "1", "--seconds", "60") as server,
         ThreadPoolExecutor(2) as pool,
@@ -289,8 +289,8 @@ def test_one_bad_tensor_ends_the_others(tmp_path: Path, data: Path, fake_bundle:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_taken_is_answered_before_it_ends(tmp_path: Path, data: Path, fake_bundle: Make, number: int) -> None:
-    fake_bundle(sleep_ms=2000)
-    given, tail = image_input(photographs(data, 1)[0].read_bytes())
+    fake_bundle(sleep_ms=2000, awake=GOLDEN)
+    given, tail = image_input(photographs(data, GOLDEN + 1)[GOLDEN].read_bytes())
     with serving(tmp_path, "--replicas", "1") as server, ThreadPoolExecutor(1) as pool:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 30) as half:  # whose body never comes

@@ -25,7 +25,7 @@ from edgerecall.runtimes.gallery.identity import identity_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Serve = Callable[..., tuple[str, Callable[[], None]]]
-BENCH = ["bench.js", "bench.css", "row_worker.js", "index.js", "index.html", "types/x"]
+BENCH = ["bench.js", "bench.css", "row_worker.js", "index.js", "index.html", "types/x", "ort/webgpu/x"]
 NAMES = [*BENCH, "sw.js", "source.js", "worker.js"]
 EVIL = "<img src=x onerror=alert(1)>"
 

@@ -5,7 +5,7 @@ import { compare, largestDifference, problemOf } from "./check.ts";
 import { Core, type Preprocess } from "./core.ts";
 import { filesBelow } from "./files.ts";
 import { openOnnxRuntime } from "./onnxruntime.ts";
-import type { OpenPredictor, Predictor } from "./predictor.ts";
+import type { OpenPredictor, Predictor, Provider } from "./predictor.ts";
 
 /** The runtimes there are, by the name that their artifacts have in a bundle. */
 export const RUNTIMES: Readonly<Record<string, OpenPredictor>> = { onnxruntime: openOnnxRuntime };
@@ -15,6 +15,7 @@ export interface ModelOptions {
   readonly runtime?: string;
   readonly quantisation?: string;
   readonly threads?: number;
+  readonly provider?: Provider; // by default "wasm"
   readonly precision?: string; // execution precision that is asked for
   readonly headers?: Record<string, string>; // of every request for the bundle's files
 }
@@ -49,7 +50,7 @@ export class EmbeddingModel {
    * folder: of this package's files.
    */
   static async open(bundle: URL, folder: URL, options: ModelOptions): Promise<EmbeddingModel> {
-    const { runtime = "onnxruntime", threads = 1, precision = "fp32" } = options;
+    const { runtime = "onnxruntime", threads = 1, precision = "fp32", provider = "wasm" } = options;
     const open = RUNTIMES[runtime];
     if (!open) throw new Error(`runtime: expected one of ${Object.keys(RUNTIMES).join(", ")}, got '${runtime}'`);
     const core = await Core.load(folder);
@@ -59,7 +60,7 @@ export class EmbeddingModel {
     if (!file || artifact.files.length !== 1) throw new Error(`${artifact.name}: expected one file, the model`);
     const bytes = await sealed.file(file);
     const begin = performance.now();
-    const predictor = await open(bytes, artifact, sealed.spec, { threads, precision }, folder);
+    const predictor = await open(bytes, artifact, sealed.spec, { provider, threads, precision }, folder);
     const loadMs = performance.now() - begin;
     const preprocess = core.preprocess(sealed.preprocess, sealed.spec.input_shape);
     return new EmbeddingModel(core, sealed, artifact, predictor, preprocess, loadMs);

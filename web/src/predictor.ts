@@ -1,7 +1,11 @@
 /** What a runtime is to everything above it. */
 import type { Artifact, Spec } from "./bundle.ts";
 
+/** What computes: the processor, by WebAssembly, or the GPU. */
+export type Provider = "wasm" | "webgpu";
+
 export interface RunOptions {
+  readonly provider: Provider;
   readonly threads: number;
   readonly precision: string; // execution precision that is asked for
 }

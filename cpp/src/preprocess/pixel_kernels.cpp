@@ -44,12 +44,12 @@ alignas(16) constexpr std::uint8_t kSpread[kPixels][16] = {{EDGERECALL_SPREAD(0)
                                                            {EDGERECALL_SPREAD(4)}};
 #undef EDGERECALL_SPREAD
 
-/// The bytes that a table names, 0 for 128. Highway 1.0 takes them one by one in WebAssembly, which has an instruction.
-HWY_INLINE hn::VFromD<D8> looked_up(hn::VFromD<D8> bytes, hn::VFromD<D8> table) {
+/// The bytes at the indices, 0 for 128. Highway 1.0 takes them one by one in WebAssembly, which has an instruction.
+HWY_INLINE hn::VFromD<D8> looked_up(hn::VFromD<D8> bytes, hn::VFromD<D8> indices) {
 #if HWY_TARGET == HWY_WASM
-  return hn::VFromD<D8>{wasm_i8x16_swizzle(bytes.raw, table.raw)};
+  return hn::VFromD<D8>{wasm_i8x16_swizzle(bytes.raw, indices.raw)};
 #else
-  return hn::TableLookupBytesOr0(bytes, table);
+  return hn::TableLookupBytesOr0(bytes, indices);
 #endif
 }
 

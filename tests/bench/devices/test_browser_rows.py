@@ -68,6 +68,25 @@ def test_chromium_beside_the_host(rows: Rows, real_bundle: Path) -> None:
     assert any("browser:chromium" in speed.slow + speed.fast for speed in result.speeds)
 
 
+def test_on_the_gpu(rows: Rows, real_bundle: Path) -> None:
+    """Where there is none Chromium computes its shaders on the processor: right, and slow."""
+    options = {"runtimes": ("onnxruntime", "web-onnxruntime-webgpu"), "samples": 2, "rounds": 1}
+    here, wasm, gpu = rows(real_bundle, **options).rows
+    assert (gpu.runtime, gpu.status, gpu.reason) == ("web-onnxruntime-webgpu", "ok", None)
+    assert (wasm.detail["provider"], gpu.detail["provider"]) == ("wasm", "webgpu") and gpu.detail["adapter"]
+    assert gpu.recall1 == here.recall1 and gpu.cosine_min is not None and gpu.cosine_min >= 0.9999
+    assert gpu.golden_max_error != wasm.golden_max_error  # other kernels
+
+
+def test_no_webgpu_is_a_row(rows: Rows, real_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never computed on the processor under the GPU's name."""
+    plain = browser.command_line
+    monkeypatch.setattr(browser, "command_line", lambda *given: plain(*given[:4], False))
+    (_, wasm, gpu) = rows(real_bundle, runtimes=("onnxruntime", "web-onnxruntime-webgpu"), samples=2, rounds=1).rows
+    assert wasm.status == "ok" and gpu.status == "failed"
+    assert "this browser" in str(gpu.reason) and "WebGPU" in str(gpu.reason)
+
+
 def test_firefox_too(rows: Rows, real_bundle: Path) -> None:
     result = rows(real_bundle, "browser:firefox")
     here, there = result.rows

@@ -19,6 +19,8 @@ from typing import Any
 
 from edgerecall.serve.rest_format import HEADER_LENGTH
 
+GOLDEN = 4  # images of a fake bundle: with `awake` so many, those that a server looks at take no time
+
 
 def image_input(*images: bytes) -> tuple[dict[str, Any], bytes]:
     """Encoded images as an input whose elements stand behind the JSON."""

@@ -1,8 +1,10 @@
 /** What the host asks of a page, and what goes between the page and its rows' workers. */
+import type { Provider } from "../predictor.ts";
 
 export interface RowPlan {
   readonly runtime: string;
   readonly pixels: "core" | "canvas"; // who makes tensors of images
+  readonly provider: Provider;
   readonly name: string;
   readonly quantisation: string;
   readonly precision: string;

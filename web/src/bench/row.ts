@@ -39,8 +39,8 @@ export class Row {
   /** The first step: opens the model and runs it once. */
   static async load({ plan, base, headers }: Extract<Step, { do: "load" }>, folder: URL): Promise<[Row, Columns]> {
     const root = new URL(base);
-    const { runtime, quantisation, threads, precision } = plan;
-    const options = { runtime, quantisation, threads, precision, headers };
+    const { runtime, quantisation, threads, precision, provider } = plan;
+    const options = { runtime, quantisation, threads, precision, provider, headers };
     const model = await EmbeddingModel.open(new URL("bundle/", root), folder, options);
     const golden = await model.bundle.golden();
     const batch = new Float32Array(model.preprocess.size * plan.batch).map((_, at) => golden.tensors[at % golden.tensors.length]!);
@@ -68,7 +68,7 @@ export class Row {
   ): Promise<Columns | RoundAnswer | PixelsAnswer | EmbedAnswer | FinishAnswer> {
     switch (step.do) {
       case "pixels":
-        return { pixel_error: this.model.pixelError(this.golden), shown: await this.differing() };
+        return this.pixels();
       case "warm":
         return this.warmUp();
       case "round":
@@ -140,19 +140,29 @@ export class Row {
     return this.model.bundle.spec.embedding_dim;
   }
 
-  /** The golden image whose tensor, as this row makes them, is farthest from the sealed one, beyond the tolerance. */
-  private async differing(): Promise<Shown | undefined> {
+  /** Of the golden images the one whose tensor, as this row makes them, is farthest from the sealed one. */
+  private async pixels(): Promise<PixelsAnswer> {
     const size = this.model.preprocess.size;
-    let worst = contract.tensor_tolerance;
+    let worst = 0;
     let shown: Shown | undefined;
     for (const [index, image] of this.golden.images.entries()) {
       const tensor = await this.tensor(image);
       const error = largestDifference(tensor, this.golden.tensors.subarray(index * size, (index + 1) * size));
-      if (error <= worst) continue;
+      if (!(error > worst)) continue;
       worst = error;
       shown = { golden: index, tensor: this.file(tensor) };
     }
-    return shown;
+    if (worst <= contract.tensor_tolerance) shown = undefined;
+    return { pixel_error: this.plan.pixels === "core" ? worst : this.model.pixelError(this.golden), shown };
+  }
+
+  /** What is made of other bytes than the host's; undefined where they are no image. */
+  private async foreign(bytes: Uint8Array<ArrayBuffer>, image: number): Promise<Shown | undefined> {
+    try {
+      return { image, tensor: this.file(await this.tensor(bytes)) };
+    } catch {
+      return undefined;
+    }
   }
 
   private file(tensor: Float32Array): ArrayBuffer {
@@ -171,12 +181,11 @@ export class Row {
       const encoded = await Promise.all(part.map((image) => read(image.path)));
       for (const [index, bytes] of encoded.entries()) {
         try {
-          const tensor = await this.tensor(bytes);
           if (this.model.core.sha256(bytes) !== part[index]!.sha256) {
-            shown ??= { image: begin + at + index, tensor: this.file(tensor) };
+            shown ??= await this.foreign(bytes, begin + at + index);
             throw new Error("not the bytes that the host has");
           }
-          tensors.set(tensor, index * size);
+          tensors.set(await this.tensor(bytes), index * size);
         } catch (error) {
           bad.push([begin + at + index, error instanceof Error ? error.message : String(error)]);
         }

@@ -19,7 +19,7 @@ export interface Outcome {
 class RowRunner {
   readonly columns: Columns;
   arrays: FinishAnswer | undefined;
-  shown: Shown | undefined; // of what differs, the first
+  shown: Shown | undefined; // what differs: of an image whose bytes are others, else of a golden image
   private worker: Worker | undefined;
   private samples: number[] = [];
   private medians: number[] = [];
@@ -211,13 +211,14 @@ class Group {
     const { images } = this.job;
     const part = PART * runner.plan.batch;
     const bad: EmbedAnswer["bad"][number][] = [];
+    let first: (typeof bad)[number] | undefined;
     for (let begin = 0; begin < images.length && runner.alive; begin += part) {
       this.say(`embedding images, ${runner.plan.name}`, 0.5 + (0.4 * (index + begin / images.length)) / this.runners.length);
       const answer = await runner.step<EmbedAnswer>({ do: "embed", begin, images: images.slice(begin, begin + part) });
       bad.push(...(answer?.bad ?? []));
-      runner.shown ??= answer?.shown;
+      if (first === undefined && answer?.shown) runner.shown = answer.shown; // it is what the row fails by
+      first ??= bad[0];
     }
-    const [first] = bad;
     if (first) runner.end("failed", `${bad.length} images cannot be read there, the first: number ${first[0]}: ${first[1]}`);
   }
 }
