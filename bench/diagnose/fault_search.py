@@ -168,10 +168,11 @@ class _Searcher:
 
     def blame_idle(self, name: str, index: int) -> bool:
         """An operator that gives back what it is fed is paired with the sound tensor before its own counterpart,
-        and what comes after it seems wrong: until that is fed the counterpart.
+        and what comes after it seems wrong: until that is fed the counterpart. Where it does so because of something
+        else that it is fed, such as factors of 1, it is paired rightly, and the next sweep finds what gave that.
         """
-        for source in self.own[name].inputs:
-            place = self.pairs.get(source, -1)
+        for source in sorted(self.frontier(name), key=self.order.index):
+            place = self.pairs[source]
             chain = self.same_as(source, place)
             idle = [one for one in chain if self.own[one].kind not in NOTHING]
             if not idle:
@@ -182,6 +183,8 @@ class _Searcher:
                 made = self._by_name(self.run({**self.given(), source: self.sound_value(source, other)}))
                 if match(plain(made[name].values), self.known.values[index]).agrees:
                     self.pairs.update(dict.fromkeys(chain[: chain.index(idle[-1]) + 1], other))
+                    if len(self.fed(idle[-1])) > 1:
+                        return True
                     seen = match(plain(self.own[idle[-1]].values), self.known.values[other])
                     others = tuple(self.own[one].operator for one in idle[:-1])
                     self.faults[idle[-1]] = Fault(self.own[idle[-1]], self.known.tensors[other], seen, others)
@@ -189,15 +192,19 @@ class _Searcher:
         return False
 
     def same_as(self, name: str, place: int) -> list[str]:
-        """This tensor and those before it that are paired with one sound tensor, as their inputs are; last first."""
+        """This tensor and those before it that are paired with one sound tensor, as an input is; last first."""
         chain: list[str] = []
         while place >= 0 and self.pairs.get(name) == place:
-            inputs = [one for one in self.own[name].inputs if one in self.own]
-            if len(inputs) != 1 or self.pairs.get(inputs[0]) != place:
+            same = [one for one in self.fed(name) if self.pairs.get(one) == place]
+            if len(same) != 1:
                 break
             chain.append(name)
-            name = inputs[0]
+            name = same[0]
         return chain
+
+    def fed(self, name: str) -> list[str]:
+        """The operator's inputs but for the graph's own."""
+        return [one for one in self.own[name].inputs if one in self.own]
 
     def whole(self) -> bool:
         """An operator whose output is wrong everywhere: sound tensors are tried in its place, and that which makes the
@@ -228,13 +235,20 @@ class _Searcher:
         return False
 
     def fits(self, name: str, index: int) -> bool:
-        """Whether with this sound tensor in its place a tensor computed from it agrees with a sound one after that."""
+        """Whether with this sound tensor in its place a tensor computed from it agrees with a sound one after that, or
+        with the one that it is paired with and does not agree with now.
+        """
         if name == self.order[-1]:
             return index == len(self.known.tensors) - 1
         made = self._by_name(self.run({**self.given(), name: self.sound_value(name, index)}))
         below, open_ones = set(), [name]
         while open_ones:
             for one in self.consumers.get(open_ones.pop(), ()):
+                if self.pairs.get(one, -1) > index:
+                    wanted = self.known.values[self.pairs[one]]
+                    now, then = (match(plain(tensors[one].values), wanted).agrees for tensors in (self.own, made))
+                    if then and not now:
+                        return True
                 if one not in below and one not in self.pairs:
                     below.add(one)
                     open_ones.append(one)

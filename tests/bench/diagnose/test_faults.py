@@ -220,3 +220,32 @@ def test_an_operator_that_does_nothing(network_bundle: Callable[[str], Path], tm
     answer = why(seal_again(tmp_path / "bundle"), None, SideRequest("paddle"), SideRequest("onnxruntime"))
     assert f"confirmed: '{chosen.operator}' (Clip) in onnxruntime" in answer.cause
     assert answer.cause.count("confirmed") == 1, answer.cause
+
+
+@pytest.mark.runtime
+def test_factors_of_one(network_bundle: Callable[[str], Path], tmp_path: Path) -> None:
+    """A slope of NaN: OpenVINO's HardSigmoid then gives 1 everywhere, the product after it what it is fed, and the
+    convolution after that seems wrong.
+    """
+    import openvino
+    from planted import openvino_parameters
+
+    source = network_bundle("mobilenet_v3")
+    names = [
+        one.operator for one in slopes(openvino_parameters(openvino.Core().read_model(source / "openvino/model.xml")))
+    ]
+    for place in (1, len(names) // 2):
+        folder = tmp_path / names[place]
+        shutil.copytree(source, folder)
+        model = openvino.Core().read_model(source / "openvino" / "model.xml")
+        chosen = slopes(openvino_parameters(model))[place]
+        chosen.put(np.full_like(chosen.values, np.nan))
+        openvino.save_model(model, folder / "openvino" / "model.xml", compress_to_fp16=False)
+        answer = why(seal_again(folder), None, SideRequest("paddle"), SideRequest("openvino"))
+        assert f"confirmed: '{chosen.operator}' (HardSigmoid) in openvino" in answer.cause
+        assert answer.cause.count("confirmed") == 1, answer.cause
+
+
+def slopes(parameters: Any) -> list[Any]:
+    """Those of HardSigmoids."""
+    return [one for one in parameters if "hardsigmoid" in one.operator and one.role == "1"]
