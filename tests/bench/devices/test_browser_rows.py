@@ -40,11 +40,12 @@ Rows = Callable[..., BenchResult]
 def rows(web_archive: Path, data: Path) -> Rows:
     """The bench of a bundle here and in a browser."""
 
-    def run(bundle: Path, device: str = "browser:chromium", **given: object) -> BenchResult:
+    def run(bundle: Path, device: str = "browser:chromium", limit: int = 36, **given: object) -> BenchResult:
         settings = {"runtimes": ("onnxruntime",), "samples": 20, "rounds": 4, "devices": (device,), **given}
         options = BenchOptions(device_programs=(str(web_archive),), **settings)  # type: ignore[arg-type]
         told = lambda what, share: None  # noqa: E731
-        return run_bench(Bundle.open(bundle), ImageSet.find(data), options, "tests", told, explain=explain_posted)
+        images = ImageSet.find(data).limited(limit)
+        return run_bench(Bundle.open(bundle), images, options, "tests", told, explain=explain_posted)
 
     return run
 
@@ -70,7 +71,7 @@ def test_chromium_beside_the_host(rows: Rows, real_bundle: Path) -> None:
 
 def test_on_the_gpu(rows: Rows, real_bundle: Path) -> None:
     """Where there is none Chromium computes its shaders on the processor: right, and slow."""
-    options = {"runtimes": ("onnxruntime", "web-onnxruntime-webgpu"), "samples": 2, "rounds": 1}
+    options = {"runtimes": ("onnxruntime", "web-onnxruntime-webgpu"), "samples": 2, "rounds": 1, "limit": 18}
     here, wasm, gpu = rows(real_bundle, **options).rows
     assert (gpu.runtime, gpu.status, gpu.reason) == ("web-onnxruntime-webgpu", "ok", None)
     assert (wasm.detail["provider"], gpu.detail["provider"]) == ("wasm", "webgpu") and gpu.detail["adapter"]
@@ -208,9 +209,9 @@ def test_a_browser_that_dies_or_sleeps(
     profiles: list[str] = []
     line = browser.command_line
 
-    def noted(kind: str, program: str, profile: Path, url: str) -> list[str]:
+    def noted(kind: str, program: str, profile: Path, url: str, gpu: bool = False) -> list[str]:
         profiles.append(str(profile))
-        return line(kind, program, profile, url)
+        return line(kind, program, profile, url, gpu)
 
     monkeypatch.setattr(browser, "command_line", noted)
     opened = Bundle.open(real_bundle)
