@@ -82,13 +82,13 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     runtime failure; 2: bad usage or nothing to run here; 3, with --strict: a row is undecided."""
     if given["resume"] and given["json_file"] is None:
         raise click.UsageError("--resume needs the --json FILE of the interrupted run")
-    from ..bench.diagnose.posted import explain_posted
     from ..bench.measure.image_set import ImageSet
     from ..bench.measure.loadgen import LoadSettings
     from ..bench.measure.machine import cpu_name
     from ..bench.measure.resume_store import ResumeStore
     from ..bench.measure.runner import run_bench
     from ..bench.report import tables
+    from ..bench.schema.group_result import Explain
     from ..bench.schema.rows import BenchResult
     from ..runtimes.bundle.bundle import Bundle
     from ..runtimes.core.cpus import usable_cpus
@@ -124,8 +124,13 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
             "preprocess": repr(preprocess),
         }
         state = ResumeStore(given["json_file"], request, given["resume"])
+    explain: Explain | None = None
+    if options.devices:  # what looks into graphs is loaded for their sake alone
+        from ..bench.diagnose.posted import explain_posted
+
+        explain = explain_posted
     with share_bar(36) as progress, kept_for_resume(state):
-        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state, explain_posted)
+        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state, explain)
     tables.terminal(result, console())
     writers = (
         ("json_file", BenchResult.to_json),

@@ -30,7 +30,7 @@ from ..schema.options import BenchOptions, OnProgress
 from ..schema.rows import SCHEMA, Row
 from .browser import LOOPBACK, Browser, Started, find_browser, parse_browser, started
 from .device import DeviceLost
-from .device_report import DeviceReport, Wanted, lost, merge, pixels_differ, read_array, read_report
+from .device_report import DeviceReport, ShownTensor, Wanted, lost, merge, pixels_differ, read_array, read_report
 from .page_server import PageJob, PageServer, PageState, bound, require_server
 
 NPY_BYTES = 256  # of an array's file, before its numbers
@@ -151,16 +151,14 @@ class BrowserBench:
         golden, sealed, _ = self.bundle.golden()
         shown = {one.row: one for one in report.shown}
         for index, (plan, row) in enumerate(zip(asked, rows, strict=True)):
-            one = shown.get(index)
-            if one is None and row.status == "ok":
+            if index not in shown and row.status == "ok":
                 continue
-            image, place = None, one.golden if one else None
-            if one is not None:
-                image = entry(images, one.image) if place is None else entry(golden, place)
+            one = shown.get(index, ShownTensor(row=index))
+            image = entry(images, one.image) if one.golden is None else entry(golden, one.golden)
             tensor = None if image is None else array_or_none(folder / f"row-{index}-tensor.npy", spec.input_shape)
             embeddings = array_or_none(folder / f"row-{index}-golden.npy", (len(golden), spec.embedding_dim))
-            if tensor is not None and place is not None and not plan.runtime.endswith(CANVAS):
-                error = float(np.abs(tensor - sealed[place]).max())
+            if tensor is not None and one.golden is not None and not plan.runtime.endswith(CANVAS):
+                error = float(np.abs(tensor - sealed[one.golden]).max())
                 if error > TENSOR_TOLERANCE:
                     row.fail("parity", pixels_differ(error))
             runtime = backend(plan.runtime).artifacts

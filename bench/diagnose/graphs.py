@@ -239,9 +239,8 @@ def different_parameters(parameters: Parameters, known: Parameters) -> dict[str,
     changes: list[tuple[float, str, Change]] = []
     for name in parameters.keys() & known.keys():
         own, right = parameters[name], known[name]
-        if plain(own[None]).shape != plain(right[None]).shape or own.size == 0:
-            continue
-        if own.dtype != right.dtype:  # rounded on purpose
+        rounded = own.dtype != right.dtype  # on purpose
+        if rounded or plain(own[None]).shape != plain(right[None]).shape or own.size == 0:
             continue
         right = right.reshape(own.shape)
         off = np.nan_to_num(np.abs(own.astype(np.float64) - right), nan=np.inf)
