@@ -19,12 +19,13 @@ else()
   set(_cpu "-mcpu=generic") # the ABI's floor: armv8-a
 endif()
 
-# CMake wants a program where zig has subcommands.
+# CMake wants a program where zig has subcommands. zig compiles its C++ library anew, half a minute, for each of with and
+# without optimisation, with and without debugging symbols: all that is linked here, CMake's trials too, is the same.
 foreach(_tool cc c++ ar ranlib)
   set(_program "${CMAKE_BINARY_DIR}/zig-${_tool}")
   set(_arguments "")
   if(_tool MATCHES "^c")
-    set(_arguments "-target ${EDGERECALL_ZIG_TARGET} ${_cpu}")
+    set(_arguments "-target ${EDGERECALL_ZIG_TARGET} ${_cpu} -O2 -s")
   endif()
   file(WRITE "${_program}" "#!/bin/sh\nexec \"${EDGERECALL_ZIG}\" ${_tool} ${_arguments} \"$@\"\n")
   file(CHMOD "${_program}" PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
