@@ -59,7 +59,7 @@ def command(
     """Add artifacts of lower precision to BUNDLE, made from its own float32 ones.
 
     What they cost and what they do to recall: 'edgerecall bench BUNDLE --images DIR'."""
-    from ..export.quantize.artifacts import CALIBRATED, QUANTISED
+    from ..export.quantize.artifacts import CALIBRATED, NOT_MADE, QUANTISED
     from ..export.quantize.quantizer import check_request, check_target
     from ..export.quantize.recipes import load_recipes
     from ..runtimes.bundle.bundle import Bundle
@@ -68,6 +68,8 @@ def command(
 
     names = list(dict.fromkeys(name.strip() for name in artifacts.split(",")))
     for name in names:
+        if name in NOT_MADE:
+            raise InputError(f"--artifacts: {name} is not made: {NOT_MADE[name]}")
         require_known(name, QUANTISED, "--artifacts")
     if listed is not None and calibrate is None:
         raise InputError("--list is of --calibrate's folder: give --calibrate DIR")

@@ -114,6 +114,11 @@ class EmbeddingNetwork(nn.Layer):
                 f"Arch.Head.embedding_size: the embedding has {self.embedding_dim} dimensions,"
                 f" got {arch.Head.embedding_size}"
             )
+        self.prefix = arch.prefix
+        if arch.prefix is not None:
+            if arch.prefix > self.embedding_dim:
+                raise InputError(f"Arch.prefix: the embedding has {self.embedding_dim} dimensions, got {arch.prefix}")
+            self.embedding_dim = arch.prefix
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.embed(self.backbone(x))
@@ -128,7 +133,8 @@ class EmbeddingNetwork(nn.Layer):
 
     def embed(self, features: paddle.Tensor) -> paddle.Tensor:
         """The backbone's features `(N, F)` as embeddings `(N, D)`."""
-        return features if self.neck is None else self.neck(features)
+        embeddings = features if self.neck is None else self.neck(features)
+        return embeddings if self.prefix is None else embeddings[:, : self.prefix]
 
     def join_branches(self) -> None:
         """Makes of the backbone's parallel branches what computes the same in evaluation, in one layer each."""

@@ -94,6 +94,8 @@ def build_trained(config: TrainConfig) -> tuple[EmbeddingNetwork, Any, str | Non
     """The seeded network and class head (or None) that a training begins with: with as much as fits of the weights that
     the config names, which the line says, the rest at random.
     """
+    if config.Arch.prefix is not None:
+        raise InputError("Arch.prefix is for eval and export: a loss's prefixes train them")
     network = seeded_network(config)
     starts = config.Arch.Backbone.pretrained or config.Global.pretrained_model or config.Global.checkpoints
     if config.Arch.Backbone.freeze_norm and not starts:

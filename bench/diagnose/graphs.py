@@ -19,7 +19,7 @@ from .matching import by_channel, plain
 from .sides import ALLOWED, Side, Tensor, embed, max_error
 
 REFERENCES = ("paddle", "onnxruntime", "openvino")  # those that show the most operators first
-NOISE_IMAGES = 2
+NOISE = (1.0, 1.0, 10.0, 10.0)  # images of noise, and how strong each is, relative to the golden tensors
 CONFIRMED, SUSPECTED = FOUND = ("confirmed: ", "suspected: ")
 SAME_WEIGHT = 1e-6  # relative to the parameter's largest |value|
 
@@ -33,11 +33,14 @@ class Shown:
 
 
 def probe(bundle: Bundle, tensor: Tensor) -> Tensor:
-    """Inputs that let faults show: the tensor, the golden one least like it, and noise, which wakes dead channels."""
+    """Inputs that let faults show: the tensor, the golden one least like it, noise, which wakes dead channels, and
+    strong noise, which wakes others and reaches bounds.
+    """
     _, golden, _ = bundle.golden()
     other = golden[int(np.abs(golden - tensor).mean(axis=(1, 2, 3)).argmax())]
     rng = np.random.default_rng(0)
-    noise = rng.standard_normal((NOISE_IMAGES, *tensor.shape), dtype=np.float32) * golden.std() + golden.mean()
+    strength = np.array(NOISE, dtype=np.float32)[:, None, None, None] * golden.std()
+    noise = rng.standard_normal((len(NOISE), *tensor.shape), dtype=np.float32) * strength + golden.mean()
     return np.ascontiguousarray(np.concatenate([tensor[None], other[None], noise]), dtype=np.float32)
 
 

@@ -227,6 +227,17 @@ TEST_CASE("search equals sorting for every storage") {
   }
 }
 
+TEST_CASE("much memory begins at a large page, and keeps what is in it as it grows") {
+  LargeVector<std::uint32_t> numbers;
+  for (std::uint32_t number = 0; number < 3'000'000; ++number) numbers.push_back(number);
+  CHECK(reinterpret_cast<std::uintptr_t>(numbers.data()) % (1 << 21) == 0);
+  bool same = true;
+  for (std::uint32_t number = 0; number < 3'000'000; ++number) same = same && numbers[number] == number;
+  CHECK(same);
+  const LargeVector<std::uint32_t> few(numbers.begin(), numbers.begin() + 7);
+  CHECK(few.back() == 6);
+}
+
 TEST_CASE("small galleries, and what search refuses") {
   Gallery index(2, Storage::float32);
   const float rows[] = {1, 0, 0, 1};

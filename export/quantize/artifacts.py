@@ -36,6 +36,16 @@ QUANTISED = {
     "ncnn-fp16": Quantised("ncnn", "fp16", "model.param"),
     "ncnn-int8": Quantised("ncnn", "int8", "model.param"),
 }
+# What is not made, and why: what makes it was tried, and gives what no check lets pass.
+NOT_MADE = {
+    "paddle-int8": "Paddle Inference gives chance recall on a quantised model with oneDNN, and is slower than float32"
+    " without it",
+    "paddle-fp16": "Paddle Inference has no half precision on CPUs; its bf16 needs no artifact: ask for that",
+    "lite-int8": "Paddle Lite's optimiser gives models that are wrong on x86 (NaN, or cosine .13), and are not known to"
+    " be right on ARM; ncnn-int8 and onnx-int8 run there",
+    "lite-fp16": "Paddle Lite's optimiser changes neither size nor speed by it on x86, and ARM's kernels were not run",
+    "mnn-int8": "MNN's quantiser writes nothing, and it refuses QDQ models",
+}
 # Machines that add products of 8-bit weights and activations without overflow.
 EIGHT_BITS = (f"x86_64{VNNI}", "aarch64", "armv7l")
 SILENT = {"NNCF_CI": "1"}  # else NNCF tells its makers of each use

@@ -179,8 +179,12 @@ def plant(source: Path, folder: Path, runtime: str, seed: int) -> Planted:
         data = bytearray(files["weights"].read_bytes())
         parameters = list(ncnn_parameters(files["model"], data))
         save = lambda: files["weights"].write_bytes(data)  # noqa: E731
-    chosen = parameters[rng.integers(len(parameters))]
-    kind, size = str(rng.choice(KINDS)), float(10 ** rng.uniform(-3, 0))
-    chosen.put(changed(chosen.values, chosen.axis, kind, size, rng))
+    while True:  # a bound of 0 that is scaled is as it was
+        chosen = parameters[rng.integers(len(parameters))]
+        kind, size = str(rng.choice(KINDS)), float(10 ** rng.uniform(-3, 0))
+        values = changed(chosen.values, chosen.axis, kind, size, rng)
+        if not np.array_equal(values, chosen.values):
+            break
+    chosen.put(values)
     save()
     return Planted(seal_again(folder), chosen.operator, chosen.role, kind, size)

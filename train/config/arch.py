@@ -182,7 +182,8 @@ HeadSection = Annotated[
 class ArchSection(Frozen):
     """`Arch`. Without a neck the embedding is the backbone's features. The head is for training alone.
 
-    use_sync_bn: batch statistics over all GPUs.
+    use_sync_bn: batch statistics over all GPUs. prefix: only the embedding's first so many numbers are given, for eval
+    and export of what was trained with a loss's `prefixes`.
     """
 
     name: Literal["RecModel"]
@@ -193,6 +194,7 @@ class ArchSection(Frozen):
     BackboneStopLayer: StopLayer = StopLayer(name="flatten")
     Neck: NeckSection | None = None
     Head: HeadSection | None = None
+    prefix: Dim | None = None
 
     @model_validator(mode="after")
     def head_takes_the_neck(self) -> ArchSection:

@@ -22,12 +22,21 @@ class PairOptions(LossOptions):
     """What every pair loss has. embedding_size: checked against the network where it is given.
 
     epsilon: without it a sample is left out by its place, and only itself; with it every positive with
-    `s >= 1 - epsilon` is left out, near-duplicates too, as PaddleClas does.
+    `s >= 1 - epsilon` is left out, near-duplicates too, as PaddleClas does. prefixes: the loss is also that of each
+    embedding's first so many numbers, so that these serve as a smaller embedding (Matryoshka, Kusupati et al., arXiv
+    2205.13147); the mean of all is taken.
     """
 
     embedding_size: Dim | None = None
     normalize_feature: bool = True
+    prefixes: Annotated[tuple[Dim, ...], Field(max_length=16)] = ()
     epsilon: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def different_prefixes(self) -> PairOptions:
+        if len(set(self.prefixes)) < len(self.prefixes):
+            raise ValueError(f"prefixes: expected different numbers, got {', '.join(map(str, self.prefixes))}")
+        return self
 
 
 class ContrastiveOptions(PairOptions):

@@ -62,16 +62,6 @@ class CrossBatchMemory(nn.Layer):
         """The valid entries: float32 `(fill, dim)` and int64 `(fill,)`, in slot order."""
         return self.feats[: self.fill], self.targets[: self.fill]
 
-    def matched(self, batch: paddle.Tensor, unit_length: bool) -> paddle.Tensor:
-        """The valid embeddings, float32 `(fill, dim)`, moved and stretched to the mean and the standard deviation that
-        the batch, float32 `(B, dim)`, has in each dimension: XBN (Ajanthan et al., arXiv 2303.17127, section 4). The
-        memory itself stays as it is. unit_length: L2-normalised again.
-        """
-        feats, _ = self.get()
-        spread = feats.std(axis=0, unbiased=False) + TINY
-        found = (feats - feats.mean(axis=0)) / spread * batch.std(axis=0, unbiased=False) + batch.mean(axis=0)
-        return nn.functional.normalize(found, axis=1) if unit_length else found
-
     def load(self, arrays: dict[str, NDArray[Any]], where: str) -> None:
         """Takes a checkpoint's `feats`, `targets` and `state`. InputError when they are of another size.
 
@@ -100,3 +90,13 @@ class CrossBatchMemory(nn.Layer):
     def _move(self, pointer: int, fill: int) -> None:
         self.pointer, self.fill = pointer, fill
         self.state.set_value(np.array([pointer, fill], dtype=np.int64))
+
+
+def matched(keys: paddle.Tensor, batch: paddle.Tensor, unit_length: bool) -> paddle.Tensor:
+    """Embeddings of the memory, float32 `(fill, dim)`, moved and stretched to the mean and the standard deviation that
+    the batch, float32 `(B, dim)`, has in each dimension: XBN (Ajanthan et al., arXiv 2303.17127, section 4).
+    unit_length: L2-normalised again.
+    """
+    spread = keys.std(axis=0, unbiased=False) + TINY
+    found = (keys - keys.mean(axis=0)) / spread * batch.std(axis=0, unbiased=False) + batch.mean(axis=0)
+    return nn.functional.normalize(found, axis=1) if unit_length else found

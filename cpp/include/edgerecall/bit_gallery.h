@@ -4,6 +4,7 @@
 #include <shared_mutex>
 #include <vector>
 
+#include "edgerecall/large_vector.h"
 #include "edgerecall/progress.h"
 
 namespace edgerecall {
@@ -49,8 +50,8 @@ class BitGallery {
   std::size_t dim_, words_, size_ = 0;
   int bits_;
   std::vector<float> centre_;
-  std::vector<std::uint64_t> signs_;   ///< blocks of 8 rows, each word by word
-  std::vector<std::uint64_t> levels_;  ///< of the other bits: row by row, plane by plane
+  LargeVector<std::uint64_t> signs_;   ///< blocks of 8 rows, each word by word
+  LargeVector<std::uint64_t> levels_;  ///< of the other bits: row by row, plane by plane
   struct Row {
     float factor;  ///< of the levels
     float along;   ///< its inner product with the centre, the centre taken from it

@@ -4,6 +4,7 @@
 #include <shared_mutex>
 #include <vector>
 
+#include "edgerecall/large_vector.h"
 #include "edgerecall/progress.h"
 
 namespace edgerecall {
@@ -64,10 +65,10 @@ class Gallery {
 
   std::size_t dim_, size_ = 0;
   Storage storage_;
-  std::vector<float> whole_;
-  std::vector<std::uint16_t> half_;
-  std::vector<std::int8_t> codes_;
-  std::vector<float> scales_;
+  LargeVector<float> whole_;
+  LargeVector<std::uint16_t> half_;
+  LargeVector<std::int8_t> codes_;
+  LargeVector<float> scales_;
   double longest_ = 0;  // no row, given or stored, is longer
   mutable std::shared_mutex using_;
 };

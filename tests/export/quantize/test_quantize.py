@@ -322,6 +322,7 @@ def test_a_disk_that_fills(
 def test_what_is_asked_for_wrongly(real_bundle: Path, edgerecall: Run, one_line: Callable[..., None]) -> None:
     one_line(edgerecall("quantize", real_bundle), 2, "int8 needs images to measure ranges on: give --calibrate")
     one_line(edgerecall("quantize", real_bundle, "--artifacts", "onnx-int4"), 2, "unknown 'onnx-int4'; did you mean")
+    one_line(edgerecall("quantize", real_bundle, "--artifacts", "lite-int8"), 2, "lite-int8 is not made: Paddle Lite")
     one_line(edgerecall("quantize", real_bundle, "--list", "a.txt"), 2, "--list is of --calibrate's folder")
     inside = ("--artifacts", "onnx-fp16", "--out", real_bundle / "inside")
     one_line(edgerecall("quantize", real_bundle, *inside), 2, "expected a folder outside of the bundle")

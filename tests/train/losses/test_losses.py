@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -15,6 +16,7 @@ from edgerecall.runtimes.core.errors import InputError
 from edgerecall.train.config.loss import ContrastiveMemoryOptions
 from edgerecall.train.losses.embedding_loss import EmbeddingLoss
 from edgerecall.train.losses.memory import CrossBatchMemory
+from edgerecall.train.losses.memory import matched as moments_matched
 from edgerecall.train.losses.mined_losses import PairwiseCosface, SupervisedContrastive, TripletAngularMargin
 from edgerecall.train.losses.pair_losses import (
     CHUNK,
@@ -179,8 +181,12 @@ def through_norm(raw, gradient):  # type: ignore[no-untyped-def]
     return out
 
 
-def make(name: str, epsilon: float | None = None, **options: float) -> EmbeddingLoss:
-    return EmbeddingLoss(LOSSES[name][0](epsilon), True, CrossBatchMemory(SIZE, DIM), **options)  # type: ignore[arg-type]
+def normalised(rows):  # type: ignore[no-untyped-def]
+    return rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
+
+
+def make(name: str, epsilon: float | None = None, **options: Any) -> EmbeddingLoss:
+    return EmbeddingLoss(LOSSES[name][0](epsilon), True, CrossBatchMemory(SIZE, DIM), **options)
 
 
 def matched(keys: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -193,11 +199,16 @@ def matched(keys: np.ndarray, batch: np.ndarray) -> np.ndarray:
     return out / np.sqrt((out**2).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize(("epsilon", "xbn"), [(None, False), (1e-3, False), (None, True)])
+@pytest.mark.parametrize(
+    ("epsilon", "xbn", "prefixes"),
+    [(None, False, ()), (1e-3, False, ()), (None, True, ()), (None, False, (2, 3)), (None, True, (3,))],
+)
 @pytest.mark.parametrize("name", LOSSES)
-def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None, xbn: bool) -> None:
+def test_equals_the_literal_loops_over_the_wrap(
+    name: str, epsilon: float | None, xbn: bool, prefixes: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(3)
-    loss = make(name, epsilon, xbm_weight=0.7, start_iter=2, match_moments=xbn)
+    loss = make(name, epsilon, xbm_weight=0.7, start_iter=2, match_moments=xbn, prefixes=prefixes)
     row = LOSSES[name][1]
     memory: deque[tuple[np.ndarray, int, int]] = deque(maxlen=SIZE)
     serial = 0
@@ -212,21 +223,26 @@ def test_equals_the_literal_loops_over_the_wrap(name: str, epsilon: float | None
         value.backward()
 
         raw = raw.astype(np.float32).astype(np.float64)
-        unit = raw / np.sqrt((raw**2).sum(axis=1, keepdims=True))
-        expected, by_query, by_key = literal(row, unit, labels, unit, labels, range(BATCH), epsilon)
-        gradient = by_query + by_key
+        ids = list(range(serial, serial + BATCH))
         if step >= 2:
-            ids = list(range(serial, serial + BATCH))
-            memory.extend(zip(unit, labels, ids, strict=True))
+            memory.extend(zip(raw, labels, ids, strict=True))
             serial += BATCH
-            keys = np.stack([entry[0] for entry in memory])
-            keys = matched(keys, unit) if xbn else keys
-            own = [next(k for k, entry in enumerate(memory) if entry[2] == i) for i in ids]
-            more, by_query, _ = literal(row, unit, labels, keys, [entry[1] for entry in memory], own, epsilon)
-            expected += 0.7 * more
-            gradient = gradient + 0.7 * by_query  # the memory itself gets no gradient
+        expected, wanted, sizes = 0.0, np.zeros_like(raw), (DIM, *prefixes)
+        for size in sizes:
+            unit = normalised(raw[:, :size])
+            part, by_query, by_key = literal(row, unit, labels, unit, labels, range(BATCH), epsilon)
+            gradient = by_query + by_key
+            if step >= 2:
+                keys = normalised(np.stack([entry[0][:size] for entry in memory]))
+                keys = matched(keys, unit) if xbn else keys
+                own = [next(k for k, entry in enumerate(memory) if entry[2] == i) for i in ids]
+                more, by_query, _ = literal(row, unit, labels, keys, [entry[1] for entry in memory], own, epsilon)
+                part += 0.7 * more
+                gradient = gradient + 0.7 * by_query  # the memory itself gets no gradient
+            expected += part / len(sizes)
+            wanted[:, :size] += through_norm(raw[:, :size], gradient) / len(sizes)
         assert float(value) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-        np.testing.assert_allclose(tensor.grad.numpy(), through_norm(raw, gradient), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(tensor.grad.numpy(), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -269,7 +285,8 @@ def test_moments_of_one_embedding_alone() -> None:
     """A memory of one entry has no spread: it becomes the batch's mean."""
     memory = CrossBatchMemory(4, 3)
     memory.enqueue(paddle.to_tensor([[0.0, 1.0, 0.0]]), paddle.to_tensor([5]))
-    found = memory.matched(paddle.to_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), True).numpy()
+    batch = paddle.to_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    found = moments_matched(memory.get()[0], batch, True).numpy()
     np.testing.assert_allclose(found, [[0.5**0.5, 0.0, 0.5**0.5]], atol=1e-6)
     np.testing.assert_array_equal(memory.feats.numpy()[0], [0.0, 1.0, 0.0])
 
