@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from .matching import by_channel, plain
 from .sides import ALLOWED, Side, Tensor, embed, max_error
 
 REFERENCES = ("paddle", "onnxruntime", "openvino")  # those that show the most operators first
-NOISE = (1.0, 1.0, 10.0, 10.0)  # images of noise, and how strong each is, relative to the golden tensors
+NOISE, STRONG = (1.0, 1.0), (3.0, 3.0, 10.0, 10.0)  # images of noise: how strong, relative to the golden tensors
 CONFIRMED, SUSPECTED = FOUND = ("confirmed: ", "suspected: ")
 SAME_WEIGHT = 1e-6  # relative to the parameter's largest |value|
 
@@ -32,16 +32,21 @@ class Shown:
     predictor: Predictor
 
 
-def probe(bundle: Bundle, tensor: Tensor) -> Tensor:
-    """Inputs that let faults show: the tensor, the golden one least like it, noise, which wakes dead channels, and
-    strong noise, which wakes others and reaches bounds.
+def probes(bundle: Bundle, tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs that let faults show. First the tensor, the golden one least like it, and noise, which wakes dead
+    channels; then, in a batch of its own, beside which small values would not count, strong noise, which wakes others
+    and reaches bounds.
     """
     _, golden, _ = bundle.golden()
     other = golden[int(np.abs(golden - tensor).mean(axis=(1, 2, 3)).argmax())]
     rng = np.random.default_rng(0)
-    strength = np.array(NOISE, dtype=np.float32)[:, None, None, None] * golden.std()
-    noise = rng.standard_normal((len(NOISE), *tensor.shape), dtype=np.float32) * strength + golden.mean()
-    return np.ascontiguousarray(np.concatenate([tensor[None], other[None], noise]), dtype=np.float32)
+    weak, strong = (
+        rng.standard_normal((len(sizes), *tensor.shape), dtype=np.float32)
+        * (np.array(sizes, dtype=np.float32)[:, None, None, None] * golden.std())
+        + golden.mean()
+        for sizes in (NOISE, STRONG)
+    )
+    return np.concatenate([tensor[None], other[None], weak]), strong
 
 
 def is_wrong(predictor: Predictor, bundle: Bundle) -> bool:
@@ -74,7 +79,7 @@ def unseen_fault(a: Side, b: Side, tensor: Tensor) -> str | None:
                 continue
             try:
                 sound = reference(suspect.bundle, suspect, other, stack)
-                found = located(suspect, sound, probe(suspect.bundle, tensor)) if sound is not None else None
+                found = located(suspect, sound, probes(suspect.bundle, tensor)) if sound is not None else None
             except EdgeRecallError:  # a look that nobody asked for
                 continue
             if found is not None and found.tells:
@@ -94,7 +99,7 @@ def look_inside(a: Side, b: Side, tensor: Tensor) -> str:
             sound = reference(suspect.bundle, suspect, other, stack)
             if sound is None and other.predictor is not None:
                 sound = Shown(other.name, other.predictor)
-            told.append(locate(suspect, sound, probe(suspect.bundle, tensor)))
+            told.append(locate(suspect, sound, probes(suspect.bundle, tensor)))
     left = " and ".join(side.name for side in wrong)
     return f"{'; '.join(told)}; {left} left the sealed output"
 
@@ -105,7 +110,7 @@ def wrong_graph(side: Side, other: Side, tensor: Tensor) -> str | None:
         return None
     with ExitStack() as stack:
         sound = reference(side.bundle, side, other, stack)
-        return locate(side, sound, probe(side.bundle, tensor))
+        return locate(side, sound, probes(side.bundle, tensor))
 
 
 def compared(a: Side, b: Side, tensor: Tensor, stack: ExitStack) -> str:
@@ -115,7 +120,7 @@ def compared(a: Side, b: Side, tensor: Tensor, stack: ExitStack) -> str:
         if suspect.predictor is None:
             continue
         sound = Shown(other.name, other.predictor) if other.predictor else reference(b.bundle, suspect, other, stack)
-        told.append(locate(suspect, sound, probe(suspect.bundle, tensor)))
+        told.append(locate(suspect, sound, probes(suspect.bundle, tensor)))
         if told[-1].startswith(FOUND):
             break
     return f"{told[-1]}; on the golden images both give what is sealed"
@@ -140,35 +145,42 @@ class Located:
         return bool(self.search.faults or self.changed)
 
 
-def located(suspect: Side, sound: Shown, batch: Tensor) -> Located | None:
-    """The faulty operators of one side; None when one of both shows no inner tensors, or neither takes any."""
-    predictor, other = suspect.predictor, sound.predictor
-    assert predictor is not None
-    own = predictor.inner_tensors(batch)
-    known = None if own is None else other.inner_tensors(batch)
-    if own is None or known is None or not (predictor.feeds_inner or other.feeds_inner):
+def located(suspect: Side, sound: Shown, batches: Sequence[Tensor]) -> Located | None:
+    """The faulty operators of one side, by the first of the batches that shows any; None when one of both shows no
+    inner tensors, or neither takes any.
+    """
+    own, other = suspect.predictor, sound.predictor
+    assert own is not None
+    # Else the other way about: which of the sound graph's operators does not give what the suspect's counterpart gave.
+    straight = own.feeds_inner
+    tried, against = (own, other) if straight else (other, own)
+    if not tried.feeds_inner:
         return None
-    if predictor.feeds_inner:
-        found = search(known, own, lambda given: predictor.inner_tensors(batch, given) or ())
-        tensors, tried = own, suspect.name
-    else:
-        # The other way about: which of the sound graph's operators does not give what the suspect's counterpart gave.
-        found = search(own, known, lambda given: other.inner_tensors(batch, given) or ()).turned()
-        tensors, tried = known, sound.name
-    changed = different_parameters(predictor.parameters() or {}, other.parameters() or {})
-    return Located(suspect.name, sound.name, found, changed, tensors, tried)
+    answers: list[tuple[Search, list[InnerTensor]]] = []
+    for batch in batches:
+        tensors, known = tried.inner_tensors(batch), against.inner_tensors(batch)
+        if tensors is None or known is None:
+            return None
+        run = lambda given, batch=batch: tried.inner_tensors(batch, given) or ()  # noqa: E731
+        answers.append((search(known, tensors, run), tensors))
+        if answers[-1][0].faults:
+            break
+    found, tensors = answers[-1] if answers[-1][0].faults else answers[0]
+    changed = different_parameters(own.parameters() or {}, other.parameters() or {})
+    names = (suspect.name, sound.name)
+    return Located(*names, found if straight else found.turned(), changed, tensors, names[0 if straight else 1])
 
 
-def locate(suspect: Side, sound: Shown | None, batch: Tensor) -> str:
+def locate(suspect: Side, sound: Shown | None, batches: Sequence[Tensor]) -> str:
     """The faulty operators of one side, in words."""
     if sound is None:
         return f"{suspect.name}: no other runtime here shows the inner tensors of a sound graph"
     assert suspect.predictor is not None
     try:
-        found = located(suspect, sound, batch)
+        found = located(suspect, sound, batches)
         if found is not None:
             return describe(found)
-        silent = sound.name if suspect.predictor.inner_tensors(batch) is not None else suspect.name
+        silent = sound.name if suspect.predictor.inner_tensors(batches[0]) is not None else suspect.name
     except EdgeRecallError as error:
         return f"the graphs cannot be looked into: {error}"
     return f"{silent} shows no inner tensors, or takes none, so that no operator can be tried alone"
