@@ -13,9 +13,9 @@ from onnx import TensorProto, inliner, numpy_helper, shape_inference
 from ...runtimes.core.errors import InputError
 from ...runtimes.core.text import one_line
 from ...runtimes.graphs.onnx_inner import inner_graphs, taken_inside
+from ...runtimes.graphs.onnx_opset import STANDARD, opset_of
 
-OPSETS = range(11, 25)
-STANDARD = ("", "ai.onnx")
+OPSETS = range(9, 25)
 LARGEST = (1 << 31) - 1  # bytes of a model with its weights: protobuf's own limit
 MOST_OPERATORS = 100_000
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -59,9 +59,9 @@ def read_onnx(path: Path) -> Any:
 
 def refuse_opset(model: Any) -> None:
     """InputError for an opset that is not known here."""
-    found = [one.version for one in model.opset_import if one.domain in STANDARD]
-    if not found or found[0] not in OPSETS:
-        what = f"opset {found[0]}" if found else "no opset"
+    opset = opset_of(model)
+    if opset not in OPSETS:
+        what = "no opset" if opset is None else f"opset {opset}"
         raise InputError(f"expected opset {OPSETS[0]} to {OPSETS[-1]}, got {what}: export it again with opset 17")
 
 

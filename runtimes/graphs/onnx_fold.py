@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from .onnx_inner import attributes, has_graphs, inner_graphs, taken_inside
+from .onnx_opset import modernised
 
 LARGEST = 1 << 20  # elements of a constant that is computed here, in and out, but for what only moves a weight's
 MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -301,11 +302,11 @@ def named(model: Any) -> Any:
 
 
 def folded(model: Any) -> Any:
-    """A copy of an ONNX model, folded, every operator with a name of its own. One with graphs inside its operators (If,
-    Loop) is left as it is but for the names.
+    """A copy of an ONNX model, in opset 13 or newer, folded, every operator with a name of its own. One with graphs
+    inside its operators (If, Loop) is left as it is but for the names.
     """
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(modernised(model))
     if any(has_graphs(node) for node in copy.graph.node):
         return named(copy)
     graph = Graph(copy)

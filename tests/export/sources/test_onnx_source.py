@@ -38,6 +38,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "free sides": {"sides": (None, None)},
     "channels last": {"channels_last": True},
     "channels last, fixed": {"channels_last": True, "batch": 1},
+    "opset 9": {"opset": 9},
     "opset 11": {"opset": 11},
     "opset 24": {"opset": 24},
     "odd name": {"name": "input.1:0"},
@@ -85,6 +86,9 @@ def test_every_form_is_made_plain_and_gives_the_same(form: str, tmp_path: Path) 
     assert not {"Identity", "Dropout", "Constant"} & set(kinds)
     assert "Transpose" not in kinds or FORMS[form].get("token")  # the model's own one and ours are both left out
     assert changes["operators"] == [len(network(**FORMS[form]).graph.node), len(kinds)]
+    old = FORMS[form].get("opset", 17) < 13
+    assert changes.get("opset") == (f"was {FORMS[form]['opset']}" if old else None)
+    assert plain.opset_import[0].version == (13 if old else FORMS[form].get("opset", 17))
     assert ("batch" in changes) == (FORMS[form].get("batch", 0) > 0) and ("size" in changes) == (form == "free sides")
     tensors = noise(5)
     expected = reference(path, tensors, None)
@@ -316,8 +320,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: network(sides=(48, 48)),
         "takes any x 3 x 48 x 48, the preprocessing gives",
     ),
-    "old opset": (lambda: with_opset(10), "expected opset 11 to 24, got opset 10: export it again with opset 17"),
-    "opset to come": (lambda: with_opset(99), "expected opset 11 to 24, got opset 99"),
+    "old opset": (lambda: with_opset(8), "expected opset 9 to 24, got opset 8: export it again with opset 17"),
+    "opset to come": (lambda: with_opset(99), "expected opset 9 to 24, got opset 99"),
     "another domain": (
         lambda: with_node("Gelu", ["b"], ["r"], domain="com.microsoft"),
         "operator Gelu ('odd') is of domain 'com.microsoft', not a standard one",
