@@ -19,7 +19,14 @@ FILE = click.Path(path_type=Path)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first images.")
 @click.option("--runtime", default="all", show_default=True, help="Comma list; all: what BUNDLE has, on the CPU.")
 @click.option("--threads", default="1", show_default=True, help="Numbers and ranges: 1,2 or 1-4 or 1-16*2.")
-@click.option("--quantisation", default="all", show_default=True, help="Of artifacts: comma list of fp32, fp16, int8.")
+@click.option(
+    "--quantization",
+    "--quantisation",
+    "quantisation",
+    default="all",
+    show_default=True,
+    help="Of artifacts: comma list of fp32, fp16, int8.",
+)
 @click.option(
     "--precision", default="fp32", show_default=True, help="How they compute: comma list of fp32, tf32, fp16, bf16."
 )

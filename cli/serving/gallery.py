@@ -59,7 +59,12 @@ IMAGES = (
 )
 ARTIFACT = (
     click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings."),
-    click.option("--quantisation", help="Of the artifact to take: fp32, fp16 or int8; by default fp32."),
+    click.option(
+        "--quantization",
+        "--quantisation",
+        "quantisation",
+        help="Of the artifact to take: fp32, fp16 or int8; by default fp32.",
+    ),
 )
 MODEL = (
     *ARTIFACT,

@@ -17,7 +17,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--gallery", required=True, type=PATH, help="Of BUNDLE's model, as 'gallery build' makes one.")
 @click.option("--pictures", type=PATH, help="Folder in which the gallery's ids name images, to be shown.")
 @click.option("--title", help="Of the page; by default BUNDLE's folder.")
-@click.option("--quantisation", help="Of the ONNX artifact to take: fp32, fp16 or int8; by default fp32.")
+@click.option(
+    "--quantization",
+    "--quantisation",
+    "quantisation",
+    help="Of the ONNX artifact to take: fp32, fp16 or int8; by default fp32.",
+)
 @click.option("--pages", type=PATH, help="Archive of 'edgerecall cross web'; by default dist/edgerecall-web.tar.gz.")
 def command(
     bundle: Path,
