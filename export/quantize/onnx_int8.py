@@ -19,6 +19,8 @@ from .bias_correction import MEANS_OF, correct_biases, corrected_inputs
 from .ranges import Ranges
 from .recipes import Int8Recipe, Layer, kept_layers
 
+PASSING = ("Slice", "Reshape", "Flatten", "Squeeze", "Identity")  # take numbers as they are
+
 
 def layers(model: Any) -> list[Layer]:
     """The model's operators."""
@@ -76,24 +78,48 @@ def quantize_onnx(
 
 
 def leave_output(model: Any) -> None:
-    """Takes the rounding away behind what makes the graph's output: it gains no speed, and 8 bits over the widest range
-    seen leave few to most embeddings.
+    """Takes the rounding away behind what makes the graph's output, and before what only passes it on: it gains no
+    speed, and 8 bits over the widest range seen leave few to most embeddings.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    for output in model.graph.output:
-        last = makers[output.name]
-        rounding = makers.get(last.input[0]) if last.op_type == "DequantizeLinear" else None
-        if rounding is None or rounding.op_type != "QuantizeLinear":
-            continue
-        inner, scales = rounding.input[0], {*last.input[1:], *rounding.input[1:]}
-        model.graph.node.remove(last)
-        model.graph.node.remove(rounding)
-        for node in model.graph.node:
-            for names in (node.input, node.output):
-                names[:] = [output.name if name == inner else name for name in names]
-        scales -= {name for node in model.graph.node for name in node.input}
-        for tensor in [one for one in model.graph.initializer if one.name in scales]:
-            model.graph.initializer.remove(tensor)
+    graph = model.graph
+
+    def rounded(name: str) -> str | None:
+        """What a tensor is the rounding of, if it is one."""
+        makers = {given: node for node in graph.node for given in node.output}
+        last = makers.get(name)
+        rounding = makers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
+        return rounding.input[0] if rounding is not None and rounding.op_type == "QuantizeLinear" else None
+
+    for output in graph.output:
+        inner = rounded(output.name)
+        if inner is not None:
+            for node in [one for one in graph.node if output.name in one.output]:
+                graph.node.remove(node)
+            for node in graph.node:
+                for names in (node.input, node.output):
+                    names[:] = [output.name if name == inner else name for name in names]
+        makers = {name: node for node in graph.node for name in node.output}
+        node = makers.get(output.name)
+        while node is not None and node.op_type in PASSING:
+            node.input[0] = rounded(node.input[0]) or node.input[0]
+            node = makers.get(node.input[0])
+    leave_unused(model)
+
+
+def leave_unused(model: Any) -> None:
+    """Takes roundings that nothing reads out of the graph, and their scales."""
+    wanted = {one.name for one in model.graph.output}
+    roundings = ("QuantizeLinear", "DequantizeLinear")
+    while True:
+        used = wanted | {name for node in model.graph.node for name in node.input}
+        idle = [one for one in model.graph.node if one.op_type in roundings and one.output[0] not in used]
+        if not idle:
+            break
+        for node in idle:
+            model.graph.node.remove(node)
+            left = {name for one in model.graph.node for name in one.input}
+            for tensor in [one for one in model.graph.initializer if one.name in node.input and one.name not in left]:
+                model.graph.initializer.remove(tensor)
 
 
 def shown_by(model: Any, names: Sequence[str]) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:

@@ -33,7 +33,7 @@ BACKENDS = (
         predictor=f"{__name__}:OnnxRuntimePredictor",
         title="ONNX Runtime",
         package=ONNXRUNTIME,
-        file_format="ONNX, opset 17",
+        file_format="ONNX, opset 11 or newer",
         quantisations=("fp32", "fp16", "int8"),
         order=10,
     ),

@@ -15,7 +15,7 @@ def onnx_on_gpu(name: str, predictor: str, title: str, package: Package, order: 
         title=title,
         package=package,
         artifacts="onnxruntime",
-        file_format=f"ONNX, opset 17{built}",
+        file_format=f"ONNX, opset 11 or newer{built}",
         quantisations=("fp32", "fp16"),
         executions=("fp32", "tf32"),
         devices=("gpu",),

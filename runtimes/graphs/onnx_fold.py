@@ -302,8 +302,8 @@ def named(model: Any) -> Any:
 
 
 def folded(model: Any) -> Any:
-    """A copy of an ONNX model, in opset 13 or newer, folded, every operator with a name of its own. One with graphs
-    inside its operators (If, Loop) is left as it is but for the names.
+    """A copy of an ONNX model, in opset 13 or newer where ONNX can convert it, folded, every operator with a name of
+    its own. One with graphs inside its operators (If, Loop) is left as it is but for the names.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(modernised(model))

@@ -9,6 +9,7 @@ from ..core.text import one_line
 
 STANDARD = ("", "ai.onnx")
 LEAST, READ = 13, 11  # what models are brought to, and from which on they are read as they are too
+OLD_RULE = ("coordinate_transformation_mode", "asymmetric")  # of resizing below opset 11
 
 
 def opset_of(model: Any) -> int | None:
@@ -20,13 +21,19 @@ def modernised(model: Any) -> Any:
     """The model itself, or a copy in opset 13 where its own is older; where ONNX's converter cannot, the model itself,
     and InputError for one below 11.
     """
-    from onnx import version_converter
+    from onnx import checker, helper, version_converter
 
     opset = opset_of(model)
     if opset is None or opset >= LEAST:
         return model
     try:
-        return version_converter.convert_version(model, LEAST)
+        found = version_converter.convert_version(model, LEAST)
+        for node in found.graph.node if opset < READ else ():
+            if node.op_type == "Resize" and not any(one.name == OLD_RULE[0] for one in node.attribute):
+                node.attribute.append(helper.make_attribute(*OLD_RULE))  # which the converter leaves out
+                node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+        checker.check_model(found, full_check=True)
+        return found
     except Exception as error:  # RuntimeError, and whatever else comes out of C++
         if opset >= READ:
             return model

@@ -22,7 +22,7 @@ def flat(name: str, section: BaseModel) -> dict[str, str]:
         place = f"{name}.{key}"
         if isinstance(value, BaseModel):
             found |= flat(place, value)
-        elif isinstance(value, tuple) and all(isinstance(entry, BaseModel) for entry in value):
+        elif isinstance(value, tuple) and value and all(isinstance(entry, BaseModel) for entry in value):
             for index, entry in enumerate(value):
                 found |= flat(f"{place}.{index}", entry)
         else:

@@ -182,6 +182,8 @@ class TrainConfig(Frozen):
         if self.Global.eval_mode == "classification":
             if self.Arch.Head is None:
                 raise ValueError("Global.eval_mode 'classification' needs Arch.Head, whose accuracy it is")
+            if self.Arch.prefix is not None:
+                raise ValueError("Global.eval_mode 'classification' with Arch.prefix: the head takes whole embeddings")
             if self.DataLoader.Eval.Query is not None:
                 raise ValueError(
                     "Global.eval_mode 'classification' takes one data set, DataLoader.Eval.dataset, no Query"

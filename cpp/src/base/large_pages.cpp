@@ -10,21 +10,21 @@
 namespace edgerecall {
 namespace {
 
-constexpr std::size_t kPage = std::size_t{1} << 21, kMany = 2 * kPage;
+[[maybe_unused]] constexpr std::size_t kPage = std::size_t{1} << 21, kMany = 2 * kPage;
 
 }  // namespace
 
 void* allocate_large(std::size_t bytes) {
-  void* memory = nullptr;
-  if (bytes < kMany) {
-    memory = std::malloc(bytes);
-  } else if (::posix_memalign(&memory, kPage, bytes) != 0) {
-    memory = nullptr;
-  }
-  if (memory == nullptr) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-  if (bytes >= kMany) static_cast<void>(::madvise(memory, bytes / kPage * kPage, MADV_HUGEPAGE));  // or it stays small
+  if (bytes >= kMany) {
+    void* memory = nullptr;
+    if (::posix_memalign(&memory, kPage, bytes) != 0) throw std::bad_alloc();
+    static_cast<void>(::madvise(memory, bytes / kPage * kPage, MADV_HUGEPAGE));  // or its pages stay small
+    return memory;
+  }
 #endif
+  void* memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
 

@@ -87,7 +87,7 @@ def test_both_are_rows_of_the_bench(both: Path, tmp_path: Path, edgerecall: Run)
     ]
     assert rows[0]["cosine_min"] == pytest.approx(1.0, abs=1e-12) and 0.999 < rows[1]["cosine_min"] < 1 - 1e-9
     assert rows[0]["model_sha256"] != rows[1]["model_sha256"]
-    only = edgerecall("bench", both, "--images", both / "golden", *options, "--quantisation", "fp16")
+    only = edgerecall("bench", both, "--images", both / "golden", *options, "--quantization", "fp16")
     assert only.returncode == 0, only.stderr
     found = json.loads((tmp_path / "r.json").read_text())
     assert [row["name"] for row in found["rows"]] == ["onnxruntime fp16"]

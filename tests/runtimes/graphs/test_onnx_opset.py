@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import small_onnx
-from onnx import version_converter
+from onnx import helper, numpy_helper, version_converter
 
 from edgerecall.runtimes.core.errors import InputError
 from edgerecall.runtimes.graphs.onnx_fold import folded
@@ -22,6 +23,26 @@ def test_older_ones_become_13_and_others_stay() -> None:
         onnx.checker.check_model(folded(model), full_check=True)
     model = small_onnx.network(opset=17)
     assert modernised(model) is model
+
+
+@pytest.mark.parametrize("opset", [9, 10])
+def test_resizing_keeps_its_rule(opset: int) -> None:
+    """Below opset 11 it was asymmetric, with no word for it."""
+    import onnxruntime
+
+    scales = numpy_helper.from_array(np.array([1, 1, 1.5, 1.5], np.float32), "scales")
+    node = helper.make_node("Upsample" if opset == 9 else "Resize", ["x", "scales"], ["y"], mode="linear")
+    ends = [helper.make_tensor_value_info(name, 1, [1, 1, None, None]) for name in "xy"]
+    graph = helper.make_graph([node], "resize", ends[:1], ends[1:], [scales])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    image = np.random.default_rng(0).standard_normal((1, 1, 6, 6)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(one.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"x": image}
+        )
+        for one in (model, modernised(model))
+    )
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
 
 
 def test_where_the_converter_fails(monkeypatch: pytest.MonkeyPatch) -> None:
