@@ -14,8 +14,7 @@ if(EDGERECALL_CORE_LIBRARY)
 endif()
 
 add_library(edgerecall_core STATIC
-  cpp/src/base/files.cpp cpp/src/base/large_pages.cpp cpp/src/base/machine.cpp cpp/src/base/parallel.cpp
-  cpp/src/base/shared_library.cpp
+  cpp/src/base/files.cpp cpp/src/base/machine.cpp cpp/src/base/parallel.cpp cpp/src/base/shared_library.cpp
   cpp/src/image/buffer.cpp
   cpp/src/image/decode.cpp cpp/src/image/jpeg.cpp cpp/src/image/png.cpp cpp/src/image/orientation.cpp
   cpp/src/preprocess/taps.cpp cpp/src/preprocess/pixel_kernels.cpp cpp/src/preprocess/resize.cpp

@@ -16,8 +16,7 @@ if(EDGERECALL_BUILD_DEVICE)
   set_source_files_properties(
     cpp/src/base/json_text.cpp cpp/src/preprocess/spec_json.cpp cpp/src/base/machine.cpp cpp/src/bundle/npy.cpp
     cpp/src/image/jpeg.cpp cpp/src/image/png.cpp cpp/src/preprocess/geometry.cpp cpp/src/preprocess/taps.cpp
-    cpp/src/base/schema.cpp cpp/src/base/files.cpp cpp/src/base/large_pages.cpp cpp/src/base/parallel.cpp
-    cpp/src/image/decode.cpp
+    cpp/src/base/schema.cpp cpp/src/base/files.cpp cpp/src/base/parallel.cpp cpp/src/image/decode.cpp
     cpp/src/image/buffer.cpp cpp/src/image/orientation.cpp cpp/src/base/shared_library.cpp
     cpp/src/preprocess/preprocess.cpp cpp/src/bundle/sha256.cpp cpp/src/search/search.cpp cpp/src/search/gallery.cpp
     PROPERTIES COMPILE_OPTIONS -Os)

@@ -12,7 +12,6 @@ LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # Public headers belong to the room that implements them, or to all.
 PUBLIC = {
     "error": "",
-    "large_vector": "",
     "machine": "",
     "progress": "",
     "bit_gallery": "search",

@@ -4,7 +4,7 @@
 #include <shared_mutex>
 #include <vector>
 
-#include "edgerecall/large_vector.h"
+#include "edgerecall/machine.h"
 #include "edgerecall/progress.h"
 
 namespace edgerecall {

@@ -2,6 +2,9 @@
 
 #include <dirent.h>
 #include <sched.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include <algorithm>
 #include <cerrno>
@@ -9,11 +12,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "edgerecall/error.h"
 
 namespace edgerecall {
 namespace {
+
+[[maybe_unused]] constexpr std::size_t kPage = std::size_t{1} << 21, kMany = 2 * kPage;  // bytes of a large page
 
 /// The first line of a file; empty when it cannot be read.
 std::string first_line(const std::string& path) {
@@ -169,5 +175,21 @@ std::string machine_model() {
     if (const std::string text = value_in("/proc/cpuinfo", field); !text.empty()) return text;
   return "unknown";
 }
+
+void* allocate_large(std::size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kMany) {
+    void* memory = nullptr;
+    if (::posix_memalign(&memory, kPage, bytes) != 0) throw std::bad_alloc();
+    static_cast<void>(::madvise(memory, bytes / kPage * kPage, MADV_HUGEPAGE));  // or its pages stay small
+    return memory;
+  }
+#endif
+  void* memory = std::malloc(bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+void free_large(void* memory) { std::free(memory); }
 
 }  // namespace edgerecall
