@@ -53,9 +53,11 @@ class NcnnPredictor : public Predictor {
       if (extractor.input(net_.input_indexes()[0], input) != 0 ||
           extractor.extract(net_.output_indexes()[0], output) != 0)
         throw RuntimeFailed("ncnn: the inference failed");
-      const ncnn::Mat flat = output.reshape(static_cast<int>(output.total()));
+      // Not total(), which counts what only aligns the memory.
+      const ncnn::Mat flat = output.reshape(output.w * output.h * output.d * output.c);
       if (flat.empty() || flat.elemsize != sizeof(float) || flat.elempack != 1)
-        throw RuntimeFailed("ncnn: expected float32 output");
+        throw RuntimeFailed("ncnn: expected float32 output, got " + std::to_string(output.total()) + " values of " +
+                            std::to_string(output.elemsize) + " bytes in packs of " + std::to_string(output.elempack));
       const auto* values = static_cast<const float*>(flat.data);
       all.insert(all.end(), values, values + flat.w);
     }
