@@ -137,7 +137,10 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
 
         explain = explain_posted
     with share_bar(36) as progress, kept_for_resume(state):
-        result = run_bench(opened, images, options, command_line(), progress, preprocess, load, state, explain)
+        meanwhile = import_plots if given["html_file"] is not None else None
+        result = run_bench(
+            opened, images, options, command_line(), progress, preprocess, load, state, explain, meanwhile
+        )
     tables.terminal(result, console())
     writers = (
         ("json_file", BenchResult.to_json),
@@ -155,6 +158,13 @@ def command(bundle: Path, folder: Path, list_file: Path | None, limit: int | Non
     if state:
         state.remove()
     return result.exit_code
+
+
+def import_plots() -> None:
+    """What the page takes a moment to import."""
+    import matplotlib.figure  # noqa: F401
+
+    from ..bench.report import html  # noqa: F401
 
 
 def read_options(given: dict[str, Any], everything: tuple[str, ...]) -> Any:

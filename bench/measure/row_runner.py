@@ -121,13 +121,12 @@ class RowRunner:
 
     def _one_by_one(self, tensors: Tensors) -> Tensors:
         assert self.worker is not None
-        return np.concatenate([self.worker.embed(tensor[None]) for tensor in tensors])
+        return self.worker.embed_each(tensors, 1)
 
     def encode(self, tensors: Tensors) -> None:
         """Embeds some of the image set, in the row's batches."""
         assert self.worker is not None
-        for start in range(0, len(tensors), self.row.batch):
-            self.embeddings.append(self.worker.embed(tensors[start : start + self.row.batch]))
+        self.embeddings.append(self.worker.embed_each(tensors, self.row.batch))
 
     @property
     def embedded(self) -> Tensors:

@@ -28,6 +28,7 @@ from ..schema.recommendation import speeds
 from ..schema.rows import BenchResult, Row
 from .early_stop import EarlyStop
 from .image_set import ImageSet
+from .loader import Loader
 from .loadgen import LoadSettings, run_scenarios
 from .machine import Watch, describe_machine
 from .parity import Embedded, collapse_warning, cross_recall, judge, worst_pairs
@@ -37,7 +38,7 @@ from .side_by_side import SideBySide
 from .tensor_cache import TensorCache
 
 Tensors = NDArray[np.float32]
-ENCODE_BATCH = 8
+ENCODE_BATCH = 32
 STAGE_SAMPLES: int = CONTRACT["stage_samples"]
 RANDOM_INPUTS = 4
 CROSS_LIMIT = 8
@@ -46,7 +47,7 @@ CROSS_LIMIT = 8
 class Run:
     """One bench. preprocess: what the rows are fed instead of the bundle's own. progress(what, share done).
 
-    explain: finds out why a device's row differs.
+    explain: finds out why a device's row differs. meanwhile: is done while the first workers load.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Run:
         preprocess: Preprocess | None = None,
         load: LoadSettings | None = None,
         explain: Explain | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> None:
-        self.explain = explain
+        self.explain, self.meanwhile = explain, meanwhile
         self.bundle, self.images, self.options = bundle, images, options
         self.preprocess = preprocess or bundle.spec.preprocess
         if self.preprocess.output_shape != bundle.spec.input_shape:
@@ -73,6 +75,7 @@ class Run:
         self.kept: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.early: EarlyStop | None = None
         self.groups = options.groups(bundle.quantisations)
+        self.first = Loader(self.groups[0] if self.groups else (), bundle, options)
         self.noise = random_inputs(bundle)
         self.devices = [self._device_bench(index, name) for index, name in enumerate(options.devices)]
         names = [bench.name for bench in self.devices]
@@ -82,11 +85,17 @@ class Run:
         _, self.golden, self.reference = bundle.golden()
         # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.
         plain = any(is_plain(row) for group in self.groups for row in group)
-        self._size = max(ENCODE_BATCH, *options.batch)
+        self._size = max(ENCODE_BATCH // max(options.batch), 1) * max(options.batch)
         self.needs_reference = not plain or self.preprocess != bundle.spec.preprocess
 
     def measure(self, state: ResumeStore | None = None) -> tuple[list[GroupResult], GroupResult | None]:
         """All groups, and the reference where one is needed."""
+        if self.groups and not self.needs_reference and (state is None or state.load("group-0") is None):
+            self.first.begin()
+        import scipy.stats  # noqa: F401 - missing, it is said before anything is measured
+
+        if self.meanwhile is not None:
+            self.meanwhile()
         self._read_images()
         reference = None
         if self.needs_reference:
@@ -119,7 +128,8 @@ class Run:
         self._progress(what + label, (self._done + share) / parts)
 
     def close(self) -> None:
-        """Frees the space of the images' tensors."""
+        """Frees the space of the images' tensors, and ends workers that never had their turn."""
+        self.first.close()
         if self.tensors is not None:
             self.tensors.close()
 
@@ -148,12 +158,9 @@ class Run:
         return labels if labels is not None and len(np.unique(labels)) < len(labels) else None
 
     def _group(self, index: int) -> GroupResult:
-        rows, options = self.groups[index], self.options
-        runners: list[RowRunner] = []
+        loader = Loader(self.groups[index], self.bundle, self.options) if index else self.first
         try:
-            for number, row in enumerate(rows):
-                runners.append(RowRunner(row, self.bundle, options))
-                self._step(f"loading {row.name}", 0.05 + 0.1 * number / len(rows))
+            runners = loader.runners(lambda what, share: self._step(what, 0.05 + 0.1 * share))
             warnings = self._time(runners, 0.15, 0.55)
             _each(runners, lambda c: c.check_golden(self.golden, self.reference))
             self._encode_group(runners, 0.55, 0.8)
@@ -163,8 +170,7 @@ class Run:
                     _each([runner], lambda c: run_scenarios(c, self.golden, self.load))
             _each(runners, lambda c: c.finish(timing_batch(self.golden, c.row.batch)))
         finally:
-            for runner in runners:
-                runner.close()
+            loader.close()
         return measured(runners, warnings)
 
     def _time(self, runners: Sequence[RowRunner], begin: float, end: float) -> list[str]:
@@ -328,20 +334,20 @@ def run_bench(
     load: LoadSettings | None = None,
     state: ResumeStore | None = None,
     explain: Explain | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> BenchResult:
     """Measures every row of `options` on a bundle. progress(what, share done).
 
     preprocess: the rows are fed this instead of what the bundle says, and judged against what it says. state: keeps
-    what is measured, so that an interrupted run can go on. explain: says why a device's row differs.
+    what is measured, so that an interrupted run can go on. explain: says why a device's row differs. meanwhile: is done
+    while the first workers load.
     """
     if load and load.scenarios and options.stage != "model":
         raise InputError("scenarios measure the model: use them with --stage model")
-    import scipy.stats  # noqa: F401 - missing, it is said before anything is measured
-
     machine = describe_machine()
     problem = verify_pixels(bundle)
     check_artifacts(bundle, options)
-    run = Run(bundle, images, options, progress, preprocess, load, explain)
+    run = Run(bundle, images, options, progress, preprocess, load, explain, meanwhile)
     try:
         groups, reference = run.measure(state)
     finally:

@@ -213,6 +213,11 @@ class WorkerPredictor(Predictor):
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self.call("embed", (batch,))[1][0]
 
+    def embed_each(self, tensors: NDArray[Any], size: int) -> NDArray[Any]:
+        """`(n, 3, H, W)` to `(n, D)` in batches of `size`, with one message: as long as `timeout_s` for each batch."""
+        batches = -(-len(tensors) // size)
+        return self.call("embed", (tensors,), (batches - 1) * self.timeout_s, size=size)[1][0]
+
     def time(self, batch: NDArray[Any], count: int, discard: int = 0, limit_s: float = float("inf")) -> Timing:
         """`count` inferences, after `discard` untimed ones, timed in the worker; none begins after `limit_s`."""
         limit_ns = None if limit_s == float("inf") else int(limit_s * 1e9)

@@ -150,7 +150,10 @@ class Worker:
         if self.predictor is None:
             raise EdgeRecallError("no model is open")
         if command == "embed":
-            return {}, [self.predictor.embed(arrays[0])]
+            (images,) = arrays
+            size = body.get("size") or max(len(images), 1)
+            parts = [self.predictor.embed(images[at : at + size]) for at in range(0, max(len(images), 1), size)]
+            return {}, [parts[0] if len(parts) == 1 else np.concatenate(parts)]
         if command == "time":
             return timed_runs(self.predictor, arrays[0], body["count"], body["discard"], body["limit_ns"])
         if command == "load_test":

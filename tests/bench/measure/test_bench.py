@@ -409,16 +409,16 @@ def test_a_runtime_that_answers_differently_each_time(fake_bundle: Make, data: P
 def test_images_are_embedded_in_the_rows_own_batches(
     fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes: list[int] = []
-    honest = WorkerPredictor.embed
+    sizes: list[tuple[int, int]] = []
+    honest = WorkerPredictor.embed_each
 
-    def counted(worker: WorkerPredictor, batch: Any) -> Any:
-        sizes.append(len(batch))
-        return honest(worker, batch)
+    def counted(worker: WorkerPredictor, tensors: Any, size: int) -> Any:
+        sizes.append((len(tensors), size))
+        return honest(worker, tensors, size)
 
-    monkeypatch.setattr(WorkerPredictor, "embed", counted)
+    monkeypatch.setattr(WorkerPredictor, "embed_each", counted)
     bench(fake_bundle(), data, batch=(12,))  # 36 images, and 4 golden ones
-    assert sizes.count(12) >= 3 and set(sizes) <= {12, 4, 1}
+    assert sorted(sizes) == [(4, 1), (12, 12), (24, 12)]
 
 
 def test_stages_take_the_preprocessing_that_the_rows_are_fed(fake_bundle: Make, data: Path) -> None:

@@ -46,6 +46,26 @@ def test_same_answer_as_in_process(fake_bundle: Make) -> None:
         assert worker.info == local.info
 
 
+def test_batches_of_one_message_are_inferred_one_by_one(fake_bundle: Make) -> None:
+    """A model that means nothing after two calls: with batches of 2 the third of five images is still right."""
+    honest, forgets = fake_bundle("honest"), fake_bundle("forgets", forget_after=2)
+    tensors = np.resize(honest.golden()[1], (5, *honest.spec.input_shape))
+    with start(honest) as worker:
+        whole = worker.embed_each(tensors, 2)
+        parts = [worker.embed(tensors[at : at + 2]) for at in (0, 2, 4)]
+        assert (whole == np.concatenate(parts)).all() and (worker.embed_each(tensors[:2], 8) == parts[0]).all()
+    for size, right in ((1, 2), (2, 4), (5, 5)):
+        with start(forgets) as worker:
+            same = np.isclose(worker.embed_each(tensors, size), whole, atol=1e-5).all(axis=1)
+        assert same.tolist() == [True] * right + [False] * (5 - right)
+
+
+def test_each_batch_of_a_message_has_its_time(fake_bundle: Make) -> None:
+    bundle = fake_bundle(sleep_ms=600)
+    with start(bundle, timeout_s=1.0) as worker:
+        assert len(worker.embed_each(bundle.golden()[1][:3], 1)) == 3
+
+
 def test_times_inside_itself(fake_bundle: Make) -> None:
     bundle = fake_bundle(sleep_ms=20)
     with start(bundle) as worker:
