@@ -15,6 +15,7 @@ from .console import console
 @click.option("--runtime", default="all", show_default=True, help="Comma list, or all that the target can have.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Verify the program on this one too.")
 @click.option("--mnn-dir", type=click.Path(path_type=Path), help="MNN's C++ library for the target, installed.")
+@click.option("--tnn-dir", type=click.Path(path_type=Path), help="TNN's C++ library for the target, installed.")
 @click.option(
     "--lite-dir", type=click.Path(path_type=Path), help="Paddle Lite's C++ library for the target (its cxx/)."
 )
@@ -24,7 +25,13 @@ from .console import console
     help="A checkout; default: the one around this folder, else the package's own source.",
 )
 def command(
-    target: str, runtime: str, bundle: Path | None, mnn_dir: Path | None, lite_dir: Path | None, source: Path | None
+    target: str,
+    runtime: str,
+    bundle: Path | None,
+    mnn_dir: Path | None,
+    tnn_dir: Path | None,
+    lite_dir: Path | None,
+    source: Path | None,
 ) -> int:
     """Build the stand-alone program for TARGET, test it there or under QEMU, and pack it into dist/.
 
@@ -40,7 +47,8 @@ def command(
     chosen = target_named(target)
     names = chosen_runtimes(chosen, runtime)
     out = console()
-    given = {name: folder for name, folder in (("mnn", mnn_dir), ("lite", lite_dir)) if folder is not None}
+    named = (("mnn", mnn_dir), ("tnn", tnn_dir), ("lite", lite_dir))
+    given = {name: folder for name, folder in named if folder is not None}
     build = CrossBuild(source_root(source), chosen, names, out.print, given)
     archive = build.run()
     if bundle is not None:

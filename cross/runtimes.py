@@ -21,6 +21,7 @@ class GivenLibrary:
 
 GIVEN = {
     "mnn": GivenLibrary("EDGERECALL_MNN_DIR", "lib/libMNN*.so*"),
+    "tnn": GivenLibrary("EDGERECALL_TNN_DIR", "lib/libTNN*.so*"),
     "lite": GivenLibrary("EDGERECALL_PADDLE_LITE_DIR", "lib/libpaddle_light_api_shared.so*"),
 }
 

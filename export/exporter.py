@@ -30,14 +30,21 @@ from ..runtimes.bundle.manifest import (
     machine_names,
 )
 from ..runtimes.bundle.spec import Spec
-from ..runtimes.core.errors import EdgeRecallError, ImageError, InputError, ParityError, UnsoundModel
+from ..runtimes.core.errors import (
+    EdgeRecallError,
+    ImageError,
+    InputError,
+    ParityError,
+    RuntimeUnavailable,
+    UnsoundModel,
+)
 from ..runtimes.core.files import atomic_folder
 from ..runtimes.core.soundness import embedding_problem, require_finite
 from ..runtimes.embed.replicas import open_predictor
 from ..runtimes.embed.verify import check_problem, compare
 from ..runtimes.predictor.interface import RunOptions
 from ..runtimes.predictor.precision import precision_problem
-from ..runtimes.predictor.registry import tool_versions
+from ..runtimes.predictor.registry import backend, tool_versions
 from ..runtimes.preprocess.ops import Preprocess
 from ..runtimes.preprocess.pipeline import preprocess_file
 from .context import Context, DiskFull
@@ -69,6 +76,7 @@ FORMATS = {
     "mnn": Format("mnn", ("any",), "mnn_format:mnn", forms=ANY),
     "litert": Format("litert", ("any",), "litert_format:litert", forms=(*ANY, "litert")),
     "ncnn": Format("ncnn", ("any",), "ncnn_format:ncnn", opt_in=True, forms=(*ANY, "ncnn")),
+    "tnn": Format("tnn", ("any",), "tnn_format:tnn", opt_in=True, forms=ANY),
 }
 
 
@@ -240,4 +248,10 @@ def checked(
     if not artifact.runs_on(*machine_names(host_target())):
         reason = f"it runs on {', '.join(artifact.targets)}, this machine is {host_target()}"
         return artifact.model_copy(update={"unchecked": reason})
-    return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})
+    try:
+        return artifact.model_copy(update={"check": check_artifact(bundle, artifact, tensors, expected)})
+    except RuntimeUnavailable as error:
+        library = backend(artifact.runtime).library
+        if library is None or library.origin != "given":
+            raise
+        return artifact.model_copy(update={"unchecked": str(error)})  # the program on the device may have it

@@ -130,16 +130,22 @@ def litert(source: str, target: str) -> None:
     """ONNX -> TFLite of one image, in the current folder: of a free batch the converter makes each padding five layers,
     and the whole half as slow again.
     """
-    import onnx
     import onnx2tf
+
+    one_image(source, "model.onnx")
+    onnx2tf.convert(input_onnx_file_path="model.onnx", output_folder_path="made", non_verbose=True, verbosity="error")
+    shutil.copyfile(Path("made") / "model_float32.tflite", target)
+
+
+def one_image(source: str, target: str) -> None:
+    """ONNX -> ONNX whose batch is one image."""
+    import onnx
 
     model = onnx.load(source)
     for end in (*model.graph.input, *model.graph.output):
         end.type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]
-    onnx.save_model(model, "model.onnx")
-    onnx2tf.convert(input_onnx_file_path="model.onnx", output_folder_path="made", non_verbose=True, verbosity="error")
-    shutil.copyfile(Path("made") / "model_float32.tflite", target)
+    onnx.save_model(model, target)
 
 
 def onnx_fp16(answer: str, source: str, target: str) -> None:
@@ -211,6 +217,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "openvino_fp16": openvino_fp16,
     "qdq": qdq,
     "nncf": nncf,
+    "one_image": one_image,
     "mnn": mnn,
     "mnn_fp16": mnn_fp16,
     "litert": litert,

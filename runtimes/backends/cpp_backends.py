@@ -78,6 +78,15 @@ BACKENDS = (
         quantisations=("fp32", "fp16"),
         order=135,
     ),
+    Backend(  # there is no Python package of it
+        name="tnn",
+        predictor=f"{PREDICTORS}:CppTnn",
+        imports="json",
+        title="TNN, from C++",
+        file_format="`.tnnproto` and `.tnnmodel`",
+        order=138,
+        library=Library("given"),
+    ),
     described("lite", "CppLite", Library("given"), None, title="Paddle Lite, from C++", file_format="`.nb`", order=140),
     described(
         "paddle",

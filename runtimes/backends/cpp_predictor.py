@@ -70,7 +70,8 @@ class CppPredictor(Predictor):
         try:
             return self._core.embed(batch)
         except RuntimeFailed as error:
-            raise RuntimeFailed(f"{CPP}{error}") from error
+            prefix = CPP if self.runtime.startswith(CPP) else ""
+            raise RuntimeFailed(f"{prefix}{error}") from error
 
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         told = self._core.execution_record(batch)
@@ -100,6 +101,12 @@ class CppMnn(CppPredictor):
     """files: `model` (`.mnn`). Only in a core configured with EDGERECALL_MNN_DIR."""
 
     runtime = "cpp-mnn"
+
+
+class CppTnn(CppPredictor):
+    """files: `model` (`.tnnproto`), `weights` (`.tnnmodel`). Only in a core configured with EDGERECALL_TNN_DIR."""
+
+    runtime = "tnn"
 
 
 class CppLite(CppPredictor):

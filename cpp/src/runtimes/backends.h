@@ -19,6 +19,7 @@ std::unique_ptr<Predictor> make_onnxruntime(const Files& files, const ModelIO& i
 std::unique_ptr<Predictor> make_openvino(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_ncnn(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_mnn(const Files& files, const ModelIO& io, const RunOptions& options);
+std::unique_ptr<Predictor> make_tnn(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_lite(const Files& files, const ModelIO& io, const RunOptions& options);
 std::unique_ptr<Predictor> make_paddle(const Files& files, const ModelIO& io, const RunOptions& options);
 

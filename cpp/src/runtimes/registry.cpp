@@ -36,6 +36,11 @@ constexpr Entry kRuntimes[] = {
 #else
     {"mnn", nullptr, "configure with -DEDGERECALL_MNN_DIR=<MNN's installation>"},
 #endif
+#ifdef EDGERECALL_WITH_TNN
+    {"tnn", make_tnn, ""},
+#else
+    {"tnn", nullptr, "configure with -DEDGERECALL_TNN_DIR=<TNN's installation>"},
+#endif
 #ifdef EDGERECALL_WITH_LITE
     {"lite", make_lite, ""},
 #else

@@ -113,7 +113,9 @@ def test_descriptions_hold() -> None:
         assert one.sidecar in ("", *SIDECARS) and one.artifacts in found().backends
         assert one.name == "fake" or ((one.title != one.name or one.name == "ncnn") and one.file_format)
     assert not found().broken
-    assert {one.artifacts for one in core_backends()} == {"onnxruntime", "openvino", "ncnn", "mnn", "lite", "paddle"}
+    assert {one.artifacts for one in core_backends()} == {
+        *("onnxruntime", "openvino", "ncnn", "mnn", "tnn", "lite", "paddle")
+    }
     assert all_names()[:5] == ("paddle", "onnxruntime", "openvino", "lite", "ncnn")
     assert not any(name.startswith("cpp-") for name in all_names()) and "fake" not in names()
 
