@@ -34,7 +34,9 @@ from .console import command_line, console, progress_bar, setup_logging, tell_pa
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Golden images; default: the config's evaluation list.")
 @click.option("--golden", default=8, show_default=True, type=click.IntRange(1, 64), help="How many golden images.")
-@click.option("--formats", default="all", show_default=True, help="Comma list; all: what the model can be, but ncnn.")
+@click.option(
+    "--formats", default="all", show_default=True, help="Comma list; all: what the model can be, but ncnn and tnn."
+)
 @click.option("--quantize", "lower", default="", help="Artifacts of lower precision too: comma list of int8, fp16.")
 @click.option(
     "--calibrate", type=click.Path(path_type=Path), metavar="DIR", help="Training images, for int8; as of 'quantize'."

@@ -6,7 +6,8 @@ add_executable(edgerecall-device
 target_include_directories(edgerecall-device PRIVATE cpp/src cpp/tools "${EDGERECALL_GENERATED}")
 target_compile_definitions(edgerecall-device PRIVATE "EDGERECALL_VERSION=\"${PROJECT_VERSION}\"")
 target_link_libraries(edgerecall-device PRIVATE edgerecall_predictors edgerecall_flags nlohmann_json::nlohmann_json)
-set_target_properties(edgerecall-device PROPERTIES BUILD_RPATH "$ORIGIN/lib/mnn;$ORIGIN/lib/lite;$ORIGIN/lib/paddle")
+set_target_properties(edgerecall-device PROPERTIES BUILD_RPATH
+  "$ORIGIN/lib/mnn;$ORIGIN/lib/tnn;$ORIGIN/lib/lite;$ORIGIN/lib/paddle")
 
 if(EDGERECALL_BUILD_DEVICE)
   target_sources(edgerecall-device PRIVATE cpp/src/image/png_reads_only.cpp) # before libpng's own are looked for

@@ -64,7 +64,7 @@ class Format:
 
 
 ANY = ("paddle", "onnx")
-# Order matters: a runtime takes the first artifact that fits, and openvino, mnn and ncnn may build on onnx.
+# Order matters: a runtime takes the first artifact that fits, and openvino, mnn, ncnn and tnn may build on onnx.
 FORMATS = {
     "paddle": Format("paddle", ("any",), "paddle_format:pir"),
     "paddle-pdmodel": Format("paddle", ("any",), "paddle_format:pdmodel"),

@@ -41,6 +41,7 @@ FILE_TIERS = {
     "cross": "core",
     "export": "train",
     "export/formats": "runtime",
+    "export/test_given.py": "core",
     "export/sources": "runtime",
     "runtimes": "core",
     "runtimes/backends/test_no_telemetry.py": "runtime",

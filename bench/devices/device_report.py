@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ...runtimes.core.config import Frozen
 from ...runtimes.core.text import readable
 from ...runtimes.embed.verify import TENSOR_TOLERANCE
+from ...runtimes.predictor.registry import core_backends
 from ..schema.group_result import GroupResult
 from ..schema.rows import ROUNDING, SCHEMA, Row
 from .device import DeviceLost
@@ -73,6 +74,11 @@ class Wanted:
     group: int
 
 
+def own_names() -> set[str]:
+    """The core's runtimes that are called there as they are here: those that Python has no package of."""
+    return {one.name for one in core_backends()}
+
+
 def read_report(folder: Path, device: str) -> DeviceReport:
     """The device's result. DeviceLost when it is not what it should be."""
     path = folder / RESULT
@@ -98,8 +104,9 @@ def merge(report: DeviceReport, folder: Path, wanted: Wanted) -> GroupResult:
     random: dict[str, NDArray[np.float32]] = {}
     for index, fields in enumerate(report.rows):
         row = told_row(fields, f"{device}: row {index} of {RESULT}")
-        row.name = f"{wanted.prefix}{row.name} @ {device}"
-        row.runtime, row.group = wanted.prefix + row.runtime, wanted.group
+        prefix = "" if row.runtime in own_names() else wanted.prefix
+        row.name = f"{prefix}{row.name} @ {device}"
+        row.runtime, row.group = prefix + row.runtime, wanted.group
         row.device, row.emulated = device, wanted.emulated
         row.detail = {**row.detail, **report.machine, "thermal_log": list(report.thermal_log)}
         if row.measured:

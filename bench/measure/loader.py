@@ -29,8 +29,9 @@ class Loader:
     def begin(self) -> None:
         """Loads in a thread, while other work goes on, unless a row takes all cores: that work would slow it down."""
         cores = min(len(usable_cpus()), cpu_quota() or len(usable_cpus()))
-        if all(row.requested_threads < cores for row in self._rows):
-            # A daemon: who interrupts the run does not wait for what loads; workers end with this process.
+        if self._rows and all(row.requested_threads < cores for row in self._rows):
+            # A daemon: who interrupts the run does not wait for what loads. A worker ends with this process, or as soon
+            # as its runtime lets go of the interpreter.
             self._thread = threading.Thread(target=self._load, daemon=True)
             self._thread.start()
 

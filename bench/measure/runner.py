@@ -38,7 +38,7 @@ from .side_by_side import SideBySide
 from .tensor_cache import TensorCache
 
 Tensors = NDArray[np.float32]
-ENCODE_BATCH = 32
+ENCODE_BATCH, MESSAGE_BYTES = 32, 64 << 20  # images in one message to a worker, and of them no more than so much
 STAGE_SAMPLES: int = CONTRACT["stage_samples"]
 RANDOM_INPUTS = 4
 CROSS_LIMIT = 8
@@ -85,14 +85,15 @@ class Run:
         _, self.golden, self.reference = bundle.golden()
         # Rows in a lower precision, or fed otherwise, are judged against a sound fp32 row that is none of them.
         plain = any(is_plain(row) for group in self.groups for row in group)
-        self._size = max(ENCODE_BATCH // max(options.batch), 1) * max(options.batch)
+        at_once = min(ENCODE_BATCH, MESSAGE_BYTES // (4 * int(np.prod(bundle.spec.input_shape))))
+        self._size = max(at_once // max(options.batch), 1) * max(options.batch)
         self.needs_reference = not plain or self.preprocess != bundle.spec.preprocess
 
     def measure(self, state: ResumeStore | None = None) -> tuple[list[GroupResult], GroupResult | None]:
         """All groups, and the reference where one is needed."""
         if self.groups and not self.needs_reference and (state is None or state.load("group-0") is None):
             self.first.begin()
-        import scipy.stats  # noqa: F401 - missing, it is said before anything is measured
+        import scipy.stats  # noqa: F401 - it takes a moment
 
         if self.meanwhile is not None:
             self.meanwhile()
@@ -344,6 +345,8 @@ def run_bench(
     """
     if load and load.scenarios and options.stage != "model":
         raise InputError("scenarios measure the model: use them with --stage model")
+    import scipy  # noqa: F401 - missing, it is said before anything is measured
+
     machine = describe_machine()
     problem = verify_pixels(bundle)
     check_artifacts(bundle, options)

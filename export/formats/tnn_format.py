@@ -16,7 +16,7 @@ from .onnx_format import any_onnx
 
 VARIABLE = "EDGERECALL_TNN_DIR"
 PLACES = ("", "lib", "bin", "tools/onnx2tnn/onnx-converter", "build/tools/onnx2tnn/onnx-converter")
-MODULE = re.compile(r"onnx2tnn\.cpython-3(\d{1,2})-[\w-]+\.so")
+MODULE = re.compile(r"onnx2tnn\.cpython-3(\d{1,2})m?-[\w-]+\.so")
 # convert(model, folder, version, time, 0: float32, 0: keep what hangs on the batch size, shapes "name:1,3,H,W")
 CONVERT = """
 import sys
@@ -31,16 +31,21 @@ def converter() -> tuple[str, Path]:
     named = os.environ.get(VARIABLE)
     if not named:
         raise FormatFailed(f"needs a build of TNN with its converter: name its folder in {VARIABLE} (docs/arm.md)")
+    lacking = None
     for place in (Path(named) / part for part in PLACES):
         for file in sorted(place.glob("onnx2tnn.cpython-*.so")):
             if not (match := MODULE.fullmatch(file.name)):
                 continue
             version = f"3.{match[1]}"
-            python = next((one for one in candidates([version]) if runs(one, "pass")), None)
-            if python is None:
-                raise FormatFailed(f"{file} is built for Python {version}, and there is none here")
-            return python, place
-    raise FormatFailed(f"{VARIABLE}: no onnx2tnn.cpython-*.so in {named}: build TNN with -DTNN_ONNX2TNN_ENABLE=ON")
+            for python in candidates([version]):
+                if runs(python, "pass"):
+                    return python, place
+            lacking = (
+                f"{file} is built for Python {version}, and there is none here: install it, or build it for another"
+            )
+    raise FormatFailed(
+        lacking or f"{VARIABLE}: no onnx2tnn.cpython-*.so in {named}: build TNN with -DTNN_ONNX2TNN_ENABLE=ON"
+    )
 
 
 def tnn(context: Context) -> dict[str, Path]:

@@ -55,7 +55,8 @@ class CppPredictor(Predictor):
                 wheel_library(backend) if backend.package else "",
             )
         except RuntimeUnavailable as error:
-            raise RuntimeUnavailable(f"runtime '{self.runtime}': {error}") from error
+            said = "" if self.runtime == backend.artifacts else f"runtime '{self.runtime}': "
+            raise RuntimeUnavailable(f"{said}{error}") from error
         except RuntimeFailed as error:
             raise RuntimeFailed(f"{self.runtime} cannot load the model: {error}") from error
         self.info = RuntimeInfo(
@@ -107,6 +108,7 @@ class CppTnn(CppPredictor):
     """files: `model` (`.tnnproto`), `weights` (`.tnnmodel`). Only in a core configured with EDGERECALL_TNN_DIR."""
 
     runtime = "tnn"
+    compiles_per_batch = True
 
 
 class CppLite(CppPredictor):

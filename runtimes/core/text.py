@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """The first telling line of a foreign error message."""
+    """The first telling line of a foreign error message: not where in its source OpenVINO was, with which it begins."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Exception from ")] or lines
     return (lines[0] if lines else type(error).__name__)[:limit]
 
 

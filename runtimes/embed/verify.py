@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Check
 from ..core.contract import CONTRACT
-from ..core.errors import EdgeRecallError
+from ..core.errors import EdgeRecallError, RuntimeUnavailable
 from ..core.soundness import require_finite
 from ..predictor.interface import RunOptions, RuntimeInfo
 from ..predictor.precision import precision_problem, tolerance
@@ -24,13 +24,16 @@ TENSOR_TOLERANCE: float = CONTRACT["tensor_tolerance"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One artifact in one runtime, on the golden images. problem: None when it holds; else one line."""
+    """One artifact in one runtime, on the golden images. problem: None when it holds; else one line.
+    unavailable: whether that is only that the runtime is not here.
+    """
 
     runtime: str
     quantisation: str
     info: RuntimeInfo | None
     check: Check | None
     problem: str | None
+    unavailable: bool = False
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -94,7 +97,8 @@ def verify_runtime(
             info = predictor.executed_info(tensors[:1])
         check = compare(output, reference, runtime, info.precision, artifact.quantisation)
     except EdgeRecallError as error:
-        return Verdict(runtime, quantisation or "fp32", None, None, str(error))
+        unavailable = isinstance(error, RuntimeUnavailable)
+        return Verdict(runtime, quantisation or "fp32", None, None, str(error), unavailable)
     problem = precision_problem(artifact.quantisation, options.precision, info.precision) or check_problem(check)
     return Verdict(runtime, artifact.quantisation, info, check, problem)
 

@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..core import errors
@@ -183,40 +185,52 @@ class WorkerPredictor(Predictor):
 
         longer_s: how much longer than `timeout_s` this command may take.
         """
-        allowed_s = self.timeout_s + longer_s
+        ((result, outputs),) = self._calls({"command": command, **body}, arrays, self.timeout_s + longer_s)
+        return result, outputs
+
+    def _calls(
+        self, body: dict[str, Any], arrays: tuple[NDArray[Any], ...], allowed_s: float, answers: int = 1
+    ) -> list[tuple[dict[str, Any], list[NDArray[Any]]]]:
+        """One command with so many answers, each of which may take `allowed_s`; an error is the last answer."""
         with self._lock:
-            answer, outputs = self._exchange({"command": command, **body}, arrays, allowed_s)
-        if not answer["ok"]:
-            kind = getattr(errors, answer["type"], RuntimeFailed)
-            raise kind(answer["message"]) if issubclass(kind, EdgeRecallError) else RuntimeFailed(answer["message"])
-        return answer["result"], outputs
+            found = self._exchange(body, arrays, allowed_s, answers)
+        last = found[-1][0]
+        if not last["ok"]:
+            kind = getattr(errors, last["type"], RuntimeFailed)
+            raise kind(last["message"]) if issubclass(kind, EdgeRecallError) else RuntimeFailed(last["message"])
+        return [(answer["result"], outputs) for answer, outputs in found]
 
     def _exchange(
-        self, body: dict[str, Any], arrays: tuple[NDArray[Any], ...], allowed_s: float
-    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        self, body: dict[str, Any], arrays: tuple[NDArray[Any], ...], allowed_s: float, answers: int
+    ) -> list[tuple[dict[str, Any], list[NDArray[Any]]]]:
         assert self._process.stdin is not None
         if self._process.stdin.closed:
             raise RuntimeFailed(f"{self.runtime}: its worker is closed")
         if self._ended:
             raise RuntimeFailed(self._exit_reason())
+        found: list[tuple[dict[str, Any], list[NDArray[Any]]]] = []
         deadline = time.monotonic() + allowed_s
         try:
             send(self._process.stdin, body, arrays, self._shared)  # type: ignore[arg-type]
-            return receive(lambda count: self._read(count, deadline, allowed_s))
+            while len(found) < answers and (not found or found[-1][0]["ok"]):
+                found.append(receive(partial(self._read, deadline=deadline, allowed_s=allowed_s)))
+                deadline = time.monotonic() + allowed_s
         except (EOFError, BrokenPipeError) as error:
             raise RuntimeFailed(self._exit_reason()) from error
         except BaseException:  # interrupted: a later call must not take this one's answer for its own
             self._ended = True  # a killed process still answers for a moment, and its pipe for longer
             self._process.kill()
             raise
+        return found
 
     def embed(self, batch: NDArray[Any]) -> NDArray[Any]:
         return self.call("embed", (batch,))[1][0]
 
     def embed_each(self, tensors: NDArray[Any], size: int) -> NDArray[Any]:
-        """`(n, 3, H, W)` to `(n, D)` in batches of `size`, with one message: as long as `timeout_s` for each batch."""
-        batches = -(-len(tensors) // size)
-        return self.call("embed", (tensors,), (batches - 1) * self.timeout_s, size=size)[1][0]
+        """`(n, 3, H, W)` to `(n, D)` in batches of `size`: one message, and for each batch an answer in its time."""
+        batches = max(-(-len(tensors) // size), 1)
+        answers = self._calls({"command": "embed", "size": size}, (tensors,), self.timeout_s, batches)
+        return np.concatenate([output for _, (output,) in answers])
 
     def time(self, batch: NDArray[Any], count: int, discard: int = 0, limit_s: float = float("inf")) -> Timing:
         """`count` inferences, after `discard` untimed ones, timed in the worker; none begins after `limit_s`."""

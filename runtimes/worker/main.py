@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,6 +139,17 @@ class Worker:
         load_ns = time.perf_counter_ns() - start
         return {"info": asdict(self.predictor.info), "import_ns": import_ns, "load_ns": load_ns}
 
+    def answers(
+        self, body: dict[str, Any], arrays: list[NDArray[Any]]
+    ) -> Iterator[tuple[dict[str, Any], list[NDArray[Any]]]]:
+        """One; of images to embed in batches of a `size` one for each batch."""
+        if "size" not in body:
+            yield self.answer(body, arrays)
+            return
+        (images,), size = arrays, body["size"]
+        for start in range(0, max(len(images), 1), size):
+            yield self.answer(body, [images[start : start + size]])
+
     def answer(self, body: dict[str, Any], arrays: list[NDArray[Any]]) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         command = body["command"]
         if command == "open":
@@ -150,10 +162,7 @@ class Worker:
         if self.predictor is None:
             raise EdgeRecallError("no model is open")
         if command == "embed":
-            (images,) = arrays
-            size = body.get("size") or max(len(images), 1)
-            parts = [self.predictor.embed(images[at : at + size]) for at in range(0, max(len(images), 1), size)]
-            return {}, [parts[0] if len(parts) == 1 else np.concatenate(parts)]
+            return {}, [self.predictor.embed(arrays[0])]
         if command == "time":
             return timed_runs(self.predictor, arrays[0], body["count"], body["discard"], body["limit_ns"])
         if command == "load_test":
@@ -187,8 +196,8 @@ def main() -> None:
         except EOFError:
             break
         try:
-            result, outputs = worker.answer(body, arrays)
-            send(answers, {"ok": True, "result": result}, outputs)
+            for result, outputs in worker.answers(body, arrays):
+                send(answers, {"ok": True, "result": result}, outputs)
         except EdgeRecallError as error:
             send(answers, {"ok": False, "type": type(error).__name__, "message": str(error)})
         except Exception as error:  # the host turns it into a row with its reason

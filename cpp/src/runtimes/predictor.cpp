@@ -35,8 +35,15 @@ void only_fp32(const char* runtime, const RunOptions& options) {
 
 std::string one_line(const std::string& text) {
   constexpr std::size_t kLongest = 300;
-  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  constexpr const char* kSpace = " \t\r\n";
+  const std::string place = "Exception from ";  // OpenVINO first says where in its source, a line each
+  std::size_t begin = text.find_first_not_of(kSpace);
   if (begin == std::string::npos) return "no reason given";
+  while (text.compare(begin, place.size(), place) == 0) {
+    const std::size_t end = text.find_first_of("\r\n", begin), next = text.find_first_not_of(kSpace, end);
+    if (end == std::string::npos || next == std::string::npos) break;
+    begin = next;
+  }
   std::string line = text.substr(begin, std::min(text.find_first_of("\r\n", begin) - begin, kLongest));
   for (char& letter : line)
     if (static_cast<unsigned char>(letter) < ' ') letter = '?';

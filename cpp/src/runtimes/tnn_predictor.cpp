@@ -1,10 +1,7 @@
 // TNN, linked in: `.tnnproto` and `.tnnmodel` files.
 #include <tnn/core/tnn.h>
 
-#include <cstring>
-#include <fstream>
-#include <iterator>
-
+#include "base/files.h"
 #include "runtimes/backends.h"
 #include "edgerecall/error.h"
 
@@ -18,10 +15,8 @@ constexpr TNN_NS::DeviceType kDevice = TNN_NS::DEVICE_X86;
 #endif
 
 std::string content_of(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
-  if (!stream.good() && !stream.eof()) throw InputError(path + ": cannot be read");
-  return content;
+  const std::vector<std::uint8_t> bytes = read_file(path);
+  return {bytes.begin(), bytes.end()};
 }
 
 void check(TNN_NS::Status status, const char* what) {
@@ -33,7 +28,7 @@ class TnnPredictor : public Predictor {
  public:
   /// It names no version; of its threads it tells nothing.
   TnnPredictor(const Files& files, const ModelIO& io, const RunOptions& options)
-      : Predictor(io, {"tnn", "unknown", "fp32", options.threads, {}}) {
+      : Predictor(io, {"tnn", "unknown", "fp32", 0, {}}) {
     only_fp32("tnn", options);
     TNN_NS::ModelConfig model;
     model.params = {content_of(file_of(files, "model")), content_of(file_of(files, "weights"))};
@@ -57,6 +52,8 @@ class TnnPredictor : public Predictor {
 
   /// A new instance for another batch size: one that is reshaped keeps the memory, and some layers the size, of before.
   void prepare(std::size_t count) {
+    instance_.reset();
+    ready_ = 0;
     TNN_NS::Status status;
     instance_ = net_.CreateInst(config_, status, {{input_, shape(count)}});
     check(status, "it does not take the model");

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edgerecall.bench.devices import remote
+from edgerecall.bench.devices import device_report, remote
 from edgerecall.bench.devices.device import open_device
 from edgerecall.bench.devices.program import find_program
 from edgerecall.bench.devices.qemu import QemuDevice
@@ -376,3 +376,9 @@ def test_adb_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGERECALL_ADB", str(tmp_path / "none"))
     with pytest.raises(InputError, match="which is not installed here"):
         open_device("adb").shell("true", 1)
+
+
+def test_a_runtime_that_python_has_no_package_of_keeps_its_name() -> None:
+    """TNN is the core's here too; others are `cpp-` beside the Python ones."""
+    own = device_report.own_names()
+    assert "tnn" in own and not own & {"onnxruntime", "mnn", "ncnn", "lite"}

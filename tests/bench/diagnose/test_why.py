@@ -245,7 +245,7 @@ def test_a_tensor_and_an_embedding_from_an_application(
     one_line(edgerecall(*ask_one, f"tensor={tmp_path / 'short.npy'}"), 2, "expected floats of shape (3, 64, 64), got")
     one_line(edgerecall(*ask_one, f"tensor={tmp_path / 'no.npy'}"), 2, "expected a .npy file")
     one_line(edgerecall(*ask_one, "sealed"), 2, "not one of the bundle's golden images")
-    one_line(edgerecall(*ask_one, "tnn"), 2, "runtime: no 'tnn'")
+    one_line(edgerecall(*ask_one, "caffe"), 2, "runtime: no 'caffe'")
     assert edgerecall("why", real_bundle, "--b", "lite").returncode == 0
 
 

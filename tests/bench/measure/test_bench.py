@@ -563,7 +563,7 @@ def test_fewer_threads_than_asked_are_said(real_bundle: Path, lite_ready: None, 
 WRONG = (
     {"threads": (0,)},
     {"precision": ("int8",)},
-    {"runtimes": ("tnn",)},
+    {"runtimes": ("caffe",)},
     {"rounds": 99},
     {"batch": (2, 2)},
     {"seconds": 0},

@@ -61,9 +61,26 @@ def test_batches_of_one_message_are_inferred_one_by_one(fake_bundle: Make) -> No
 
 
 def test_each_batch_of_a_message_has_its_time(fake_bundle: Make) -> None:
-    bundle = fake_bundle(sleep_ms=600)
-    with start(bundle, timeout_s=1.0) as worker:
+    bundle = fake_bundle(sleep_ms=2000)
+    with start(bundle, timeout_s=5.0) as worker:
         assert len(worker.embed_each(bundle.golden()[1][:3], 1)) == 3
+
+
+def test_a_batch_that_hangs_is_noticed_in_its_own_time(fake_bundle: Make) -> None:
+    """And an error of one batch ends the message: what comes after it has its own answer."""
+    bundle = fake_bundle(hang_after=2)
+    tensors = np.resize(bundle.golden()[1], (12, *bundle.spec.input_shape))
+    with start(bundle, timeout_s=4.0) as worker:
+        began = time.monotonic()
+        with pytest.raises(RuntimeFailed, match="no answer within 4 s"):
+            worker.embed_each(tensors, 1)
+        assert time.monotonic() - began < 15
+    with start(fake_bundle("whole")) as worker:
+        wrong = np.zeros((6, 3, 8, 9), np.float32)  # no 4 x 4 cells
+        wrong[:] = np.nan
+        with pytest.raises(RuntimeFailed):
+            worker.embed_each(wrong, 1)
+        assert (worker.embed_each(tensors[:3], 1) == worker.embed_each(tensors[:3], 1)).all()
 
 
 def test_times_inside_itself(fake_bundle: Make) -> None:
