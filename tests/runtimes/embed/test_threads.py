@@ -33,9 +33,18 @@ def test_the_fake_under_threads(fake_bundle: Make, data: Path) -> None:
             assert_threads_change_nothing(model, images)
 
 
-@pytest.mark.parametrize("runtime", ["paddle", "onnxruntime", "openvino", "lite", "cpp-onnxruntime", "cpp-openvino"])
+RUNTIMES = ("paddle", "onnxruntime", "openvino", "lite", "mnn", "litert", "cpp-onnxruntime", "cpp-openvino")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_real_runtimes_under_threads(real_bundle: Path, data: Path, runtime: str) -> None:
     with edgerecall.load(real_bundle, runtime, batch_size=4, replicas=2) as model:
+        assert_threads_change_nothing(model, encoded(data))
+
+
+@pytest.mark.runtime
+def test_ncnn_under_threads(device_bundle: Path, data: Path) -> None:
+    with edgerecall.load(device_bundle, "ncnn", batch_size=4, replicas=2) as model:
         assert_threads_change_nothing(model, encoded(data))
 
 
