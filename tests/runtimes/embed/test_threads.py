@@ -197,7 +197,7 @@ def test_an_interrupted_call_gives_nobody_its_answer(fake_bundle: Make, monkeypa
         assert isinstance(predictor, WorkerPredictor)
         honest, kill = predictor._read, predictor._process.kill
 
-        def interrupted(*given: object) -> bytearray:
+        def interrupted(*given: object, **named: object) -> bytearray:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(predictor, "_read", interrupted)
