@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from PIL import Image
 from planted import onnx_parameters, seal_again
@@ -194,9 +195,13 @@ def test_a_resize_that_is_not_the_cores(
 
 
 def processes(profile: str) -> list[int]:
-    """Of the browser with a profile; its own first."""
+    """Of the browser with a profile; its own first, whose parent is none of them: numbers begin again after the last."""
     found = subprocess.run(["pgrep", "-f", profile], capture_output=True, text=True, check=False).stdout
-    return [int(pid) for pid in found.split()]
+    parents: dict[int, int] = {}
+    for pid in map(int, found.split()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parents[pid] = psutil.Process(pid).ppid()
+    return sorted(parents, key=lambda pid: parents[pid] in parents)
 
 
 @pytest.mark.parametrize(
