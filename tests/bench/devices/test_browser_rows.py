@@ -195,7 +195,7 @@ def test_a_resize_that_is_not_the_cores(
 
 
 def processes(profile: str) -> list[int]:
-    """Of the browser with a profile; its own first, whose parent is none of them: numbers begin again after the last."""
+    """Of the browser with a profile; its own first, whose parent is none of them: numbers begin again at some time."""
     found = subprocess.run(["pgrep", "-f", profile], capture_output=True, text=True, check=False).stdout
     parents: dict[int, int] = {}
     for pid in map(int, found.split()):
