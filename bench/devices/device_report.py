@@ -74,9 +74,9 @@ class Wanted:
     group: int
 
 
-def own_names() -> set[str]:
-    """The core's runtimes that are called there as they are here: those that Python has no package of."""
-    return {one.name for one in core_backends()}
+def prefix_of(runtime: str, prefix: str) -> str:
+    """What sets a device's runtime apart in the registry: nothing where Python has no package of it."""
+    return "" if any(one.name == runtime for one in core_backends()) else prefix
 
 
 def read_report(folder: Path, device: str) -> DeviceReport:
@@ -104,7 +104,7 @@ def merge(report: DeviceReport, folder: Path, wanted: Wanted) -> GroupResult:
     random: dict[str, NDArray[np.float32]] = {}
     for index, fields in enumerate(report.rows):
         row = told_row(fields, f"{device}: row {index} of {RESULT}")
-        prefix = "" if row.runtime in own_names() else wanted.prefix
+        prefix = prefix_of(row.runtime, wanted.prefix)
         row.name = f"{prefix}{row.name} @ {device}"
         row.runtime, row.group = prefix + row.runtime, wanted.group
         row.device, row.emulated = device, wanted.emulated

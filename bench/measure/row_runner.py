@@ -112,16 +112,12 @@ class RowRunner:
         assert self.worker is not None
         if problem := self._unsound_weights(self.worker):  # which the embeddings need not show: a ReLU may hide it
             self.row.fail("parity", problem)
-        self.golden = self._one_by_one(tensors)
+        self.golden = self.worker.embed_each(tensors, 1)
         check = compare(self.golden, reference, self.row.runtime, self.row.precision or "fp32", self.row.quantisation)
         self.row.golden_cosine_min, self.row.golden_max_error = check.min_cosine, check.max_abs_error
         if problem := check_problem(check):
             self.row.fail("parity", problem)
         self.row.batch_max_error = float(np.abs(self.worker.embed(tensors) - self.golden).max())
-
-    def _one_by_one(self, tensors: Tensors) -> Tensors:
-        assert self.worker is not None
-        return self.worker.embed_each(tensors, 1)
 
     def encode(self, tensors: Tensors) -> None:
         """Embeds some of the image set, in the row's batches."""

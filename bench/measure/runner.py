@@ -91,7 +91,7 @@ class Run:
 
     def measure(self, state: ResumeStore | None = None) -> tuple[list[GroupResult], GroupResult | None]:
         """All groups, and the reference where one is needed."""
-        if self.groups and not self.needs_reference and (state is None or state.load("group-0") is None):
+        if not self.needs_reference and (state is None or state.load("group-0") is None):
             self.first.begin()
         import scipy.stats  # noqa: F401 - it takes a moment
 

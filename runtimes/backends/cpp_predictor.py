@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..core.errors import RuntimeFailed, RuntimeUnavailable
 from ..core.package_folders import package_library
 from ..core.versions import needs
-from ..predictor.backend import CPP, Backend
+from ..predictor.backend import Backend
 from ..predictor.interface import ExecutionRecord, ModelIO, Predictor, RunOptions, RuntimeInfo
 from .cpp_backends import BY_NAME
 
@@ -39,6 +39,7 @@ class CppPredictor(Predictor):
         from .. import _native
 
         self.io, backend = io, BY_NAME[self.runtime]
+        self._prefix = self.runtime.removesuffix(backend.artifacts)  # what the core's own messages lack
         if options.precision not in backend.executions:
             runs = " or ".join(backend.executions)
             raise RuntimeUnavailable(f"runtime '{self.runtime}' does not run {options.precision}: ask for {runs}")
@@ -55,7 +56,7 @@ class CppPredictor(Predictor):
                 wheel_library(backend) if backend.package else "",
             )
         except RuntimeUnavailable as error:
-            said = "" if self.runtime == backend.artifacts else f"runtime '{self.runtime}': "
+            said = f"runtime '{self.runtime}': " if self._prefix else ""
             raise RuntimeUnavailable(f"{said}{error}") from error
         except RuntimeFailed as error:
             raise RuntimeFailed(f"{self.runtime} cannot load the model: {error}") from error
@@ -71,8 +72,7 @@ class CppPredictor(Predictor):
         try:
             return self._core.embed(batch)
         except RuntimeFailed as error:
-            prefix = CPP if self.runtime.startswith(CPP) else ""
-            raise RuntimeFailed(f"{prefix}{error}") from error
+            raise RuntimeFailed(f"{self._prefix}{error}") from error
 
     def execution_record(self, batch: NDArray[Any]) -> ExecutionRecord | None:
         told = self._core.execution_record(batch)

@@ -380,5 +380,5 @@ def test_adb_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_runtime_that_python_has_no_package_of_keeps_its_name() -> None:
     """TNN is the core's here too; others are `cpp-` beside the Python ones."""
-    own = device_report.own_names()
-    assert "tnn" in own and not own & {"onnxruntime", "mnn", "ncnn", "lite"}
+    found = {name: device_report.prefix_of(name, "cpp-") for name in ("tnn", "onnxruntime", "mnn", "ncnn", "lite")}
+    assert found == {"tnn": "", "onnxruntime": "cpp-", "mnn": "cpp-", "ncnn": "cpp-", "lite": "cpp-"}
