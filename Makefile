@@ -15,7 +15,7 @@ JOBS := $(shell nproc)
 # What the core is built with, where the system has no compiler or libraries of its own. zig has no address sanitizer.
 CORE = $(shell cat $(VENV)/edgerecall-cmake 2>/dev/null)
 SANITIZED = --preset sanitized $(CORE) $(if $(findstring EDGERECALL_ZIG,$(CORE)),-DEDGERECALL_SANITIZE=)
-CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON $(CORE)
+CPP_TEST = -DEDGERECALL_BUILD_TESTS=ON -DEDGERECALL_WERROR=ON -DCMAKE_UNITY_BUILD=ON $(CORE)
 
 .PHONY: demo serve photos test setup wheel lint cpp-test pytest test-core test-cpus cpp-all cpp-thread cpp-clang cpp-fuzz devices \
     benchmarks clean
@@ -105,8 +105,8 @@ cpp-test: setup
 	UBSAN_OPTIONS=halt_on_error=1 $(CTEST) --test-dir build/sanitized --parallel $(JOBS) --output-on-failure
 
 pytest: setup $(TORCH)/installed $(CLIENTS)/installed
-	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile
-	$(BIN)/pytest -m alone
+	@shared=$$(mktemp -d); trap 'rm -rf "$$shared"' EXIT; trap 'exit 130' INT TERM; export EDGERECALL_TEST_FOLDER="$$shared"; \
+	$(BIN)/pytest -m "not device and not alone" -n auto --maxprocesses 4 --dist loadfile && $(BIN)/pytest -m alone
 
 # What needs neither PaddlePaddle nor a real runtime.
 test-core: setup
@@ -179,7 +179,7 @@ $(TORCH)/installed $(CLIENTS)/installed: | setup
 $(DOCS)/installed $(TORCH)/installed $(CLIENTS)/installed: build/%-env/installed: pyproject.toml
 	$(ENVIRONMENT_PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python scripts/extra.py $* > $(@D)/requirements.txt
-	$(@D)/bin/pip --disable-pip-version-check install -q -r $(@D)/requirements.txt
+	$(@D)/bin/pip --disable-pip-version-check install -q --no-compile -r $(@D)/requirements.txt
 	@touch $@
 
 # GitHub's workflows and issue forms against their schemas, and workflows for what is unsafe in them.

@@ -9,9 +9,9 @@ rounds.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
+import socket
 import statistics
 import struct
 import subprocess
@@ -45,7 +45,7 @@ class Place:
     process: int
 
 
-Ask = Callable[[Place, bytes], float]
+Ask = Callable[[Place, "Sent"], float]
 
 
 @contextmanager
@@ -63,47 +63,80 @@ def served(bundle: Path, runtime: str) -> Iterator[Place]:
             process.terminate()
 
 
-def by_rest(place: Place, image: bytes) -> float:
-    """Seconds of a request of one image."""
-    if getattr(HERE, "rest", None) != place:
-        HERE.rest, HERE.connection = place, http.client.HTTPConnection(place.host, place.port)
+@dataclass(frozen=True)
+class Sent:
+    """One image's request as it is sent, made beforehand: clients cost the server's cores as little as they can."""
+
+    rest: bytes
+    grpc: bytes
+
+
+def request_of(image: bytes) -> Sent:
+    """An encoded image as binary tensor; the answer's too."""
+    from edgerecall.serve.grpc_messages import messages
+
     tail = struct.pack("<I", len(image)) + image
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
     text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
-    began = time.perf_counter()
-    HERE.connection.request(
-        "POST", "/v2/models/m/infer", text + tail, {"Inference-Header-Content-Length": str(len(text))}
+    head = (
+        f"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
+        f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
     )
-    answer = HERE.connection.getresponse()
-    answer.read()
-    if answer.status != 200:
-        raise SystemExit(f"status {answer.status}")
+    request = messages()["ModelInferRequest"](model_name="m")
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(tail)
+    return Sent(head.encode() + text + tail, request.SerializeToString())
+
+
+def by_rest(place: Place, request: Sent) -> float:
+    """Seconds of a request of one image, over a connection of the thread's own."""
+    if getattr(HERE, "rest", None) != place:
+        HERE.rest, HERE.connection = place, socket.create_connection((place.host, place.port))
+        HERE.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    began = time.perf_counter()
+    HERE.connection.sendall(request.rest)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += received(HERE.connection)
+    head, body = answer.split(b"\r\n\r\n", 1)
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise SystemExit(head.decode())
+    (length,) = (
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+    )
+    while len(body) < length:
+        body += received(HERE.connection)
     return time.perf_counter() - began
 
 
-def by_grpc(place: Place, image: bytes) -> float:
+def received(connection: socket.socket) -> bytes:
+    """What has come next."""
+    part = connection.recv(1 << 16)
+    if not part:
+        raise SystemExit("the server closed the connection")
+    return part
+
+
+def by_grpc(place: Place, request: Sent) -> float:
     """The same by gRPC, over a channel of its own."""
     import grpc
 
-    from edgerecall.serve.grpc_messages import SERVICE, messages
+    from edgerecall.serve.grpc_messages import SERVICE
 
     if getattr(HERE, "grpc", None) != place:
         options = [("grpc.use_local_subchannel_pool", 1)]
         channel = grpc.insecure_channel(place.grpc, options)
         HERE.grpc, HERE.call = place, channel.unary_unary(f"/{SERVICE}/ModelInfer")
-    request = messages()["ModelInferRequest"](model_name="m")
-    request.inputs.add(name="image", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
     began = time.perf_counter()
-    HERE.call(request.SerializeToString())
+    HERE.call(request.grpc)
     return time.perf_counter() - began
 
 
-def paced(ask: Ask, place: Place, images: list[bytes], rate: float) -> list[float]:
+def paced(ask: Ask, place: Place, images: list[Sent], rate: float) -> list[float]:
     """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
     due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
 
-    def late(image: bytes, at: float) -> float:
+    def late(image: Sent, at: float) -> float:
         ask(place, image)
         return time.perf_counter() - at  # the wait for a thread is one for an answer
 
@@ -147,7 +180,7 @@ def timed(into: Timed, process: int, count: int, work: Callable[[], object]) -> 
     into.milliseconds.append(1000 * (processor_s(process) - spent) / count)
 
 
-def soak(place: Place, images: list[bytes], rate: float, seconds: float) -> None:
+def soak(place: Place, images: list[Sent], rate: float, seconds: float) -> None:
     """The server's memory in ten parts of the time."""
     asks: list[Ask] = [by_rest, by_grpc]
     print(f"  soak at {rate:.1f} images/s, {seconds:g} s: {memory_mb(place.process):.1f} MB before", flush=True)
@@ -170,7 +203,7 @@ def main() -> None:
     options = parser.parse_args()
     print_machine()
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
-    images = [path.read_bytes() for path in paths]
+    images = [request_of(path.read_bytes()) for path in paths]
     cores = len(os.sched_getaffinity(0))
     asks: dict[str, Ask] = {"REST": by_rest, "gRPC": by_grpc}
     for network in options.networks.split(","):

@@ -23,6 +23,10 @@ add_library(edgerecall_core STATIC
   cpp/src/search/bit_gallery.cpp cpp/src/search/dot_product_arm.cpp cpp/src/search/gallery.cpp cpp/src/search/hamming_kernels.cpp
   cpp/src/search/product_kernels.cpp cpp/src/search/rank_kernels.cpp
   cpp/src/search/ranking.cpp cpp/src/search/retrieval.cpp cpp/src/search/search.cpp)
+# Highway includes the kernels once more for every target; the others name constants alike.
+set_source_files_properties(cpp/src/preprocess/pixel_kernels.cpp cpp/src/search/hamming_kernels.cpp
+  cpp/src/search/product_kernels.cpp cpp/src/search/rank_kernels.cpp cpp/src/search/ranking.cpp
+  cpp/src/search/search.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 target_compile_features(edgerecall_core PUBLIC cxx_std_17)
 target_include_directories(edgerecall_core PUBLIC cpp/include PRIVATE cpp/src "${EDGERECALL_GENERATED}")
 # Highway's vectors of fixed size alone: SVE's have none.

@@ -166,7 +166,7 @@ def main() -> None:
     options = core_options(python, pip)
     (venv / COMPILER).write_text(shlex.join(options) + "\n")
     arguments = shlex.join([*shlex.split(os.environ.get("CMAKE_ARGS", "")), *options])
-    install = [*pip, "install", "--editable", ".[all,dev]"]
+    install = [*pip, "install", "--no-compile", "--editable", ".[all,dev]"]  # most modules are never imported
     run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
     for module in ("pnnx", "onnx2tf"):
         run(f"{module}, without what it does not need", [*pip, "install", "--quiet", *PACKAGES[module].by_hand.split()])

@@ -5,7 +5,9 @@ Every test is in one tier, given here: by its file or folder, by a fixture that 
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import functools
 import json
 import os
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from forks import VERBS, Forks
 from shared_folders import made_once, shared_place
 
 from edgerecall.runtimes.backends.fake_predictor import pooled_projection
@@ -183,11 +186,29 @@ def config_file(data: Path, tmp_path: Path) -> Path:
     return path
 
 
+COMMAND_S = 300
+
+
 def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """`edgerecall ARGUMENTS` in a process of its own."""
-    command = [sys.executable, "-m", "edgerecall", *map(str, arguments)]
+    texts = list(map(str, arguments))
     environment = {**os.environ, **options.pop("env", {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment, **options)
+    if options.keys() <= {"cwd"} and texts and texts[0] in VERBS:
+        forks = forks_of(VERBS[texts[0]])
+        if forks.fits(environment):
+            return forks.run(texts, str(options.get("cwd", Path.cwd())), environment, COMMAND_S)
+    command = [sys.executable, "-m", "edgerecall", *texts]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=COMMAND_S, check=False, env=environment, **options
+    )
+
+
+@functools.cache
+def forks_of(imported: str) -> Forks:
+    """Started when first asked for, closed with the session."""
+    forks = Forks(imported)
+    atexit.register(forks.close)
+    return forks
 
 
 @pytest.fixture(scope="session")

@@ -36,15 +36,34 @@ def float32_copy(config: TrainConfig, state: State) -> EmbeddingNetwork:
 
 def save_inference(network: EmbeddingNetwork, shape: tuple[int, int, int], prefix: str) -> None:
     """`prefix.json` (or `.pdmodel`) and `prefix.pdiparams`, with a free batch size; the input is called `x`."""
-    spec: Any = paddle.static.InputSpec([None, *shape], "float32", name="x")
-    paddle.jit.save(network, prefix, input_spec=[spec])
+    paddle.jit.save(network, prefix, input_spec=[input_of(shape)])
+
+
+def input_of(shape: tuple[int, int, int]) -> Any:
+    """What Paddle is told of the input."""
+    return paddle.static.InputSpec([None, *shape], "float32", name="x")
+
+
+TRACED: dict[str, EmbeddingNetwork] = {}  # the last one: its program is the same whatever its parameters
+
+
+def traced(config: TrainConfig, state: State) -> EmbeddingNetwork:
+    """`float32_copy` as Paddle's program, which takes it seconds to write: once for all states of a training."""
+    network = float32_copy(config, state)
+    key = config.Arch.model_dump_json() + str(config.Global.image_shape)
+    if key in TRACED:
+        TRACED[key].set_state_dict(network.state_dict())
+    else:
+        TRACED.clear()
+        TRACED[key] = paddle.jit.to_static(network, full_graph=True)
+    return TRACED[key]
 
 
 @contextmanager
 def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
     """A function from float32 `(N, 3, H, W)` to raw embeddings float32 `(N, D)`, of the network with this state."""
-    network = float32_copy(config, state)
     if config.Global.device != "cpu":
+        network = float32_copy(config, state)
 
         def by_dygraph(tensors: Tensors) -> Tensors:
             with paddle.no_grad():
@@ -52,7 +71,7 @@ def encoder(config: TrainConfig, state: State) -> Iterator[Encode]:
 
         yield by_dygraph
         return
-    shape = config.Global.image_shape
+    network, shape = traced(config, state), config.Global.image_shape
     with tempfile.TemporaryDirectory(prefix="edgerecall-") as folder:
         prefix = Path(folder) / "inference"
         try:

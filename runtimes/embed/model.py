@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
 from ..bundle.spec import Spec
+from ..core.cpus import usable_cpus
 from ..core.errors import ImageError, InputError
 from ..predictor.interface import COMPILED_SIZES, Predictor, RunOptions
 from ..preprocess.images import find_images
@@ -65,6 +66,8 @@ class EmbeddingModel:
         self._batcher: MicroBatcher[_Request] | None = None
         self._closed = False
         self._submitting = Lock()
+        # More callers than cores would only take the interpreter from one another.
+        self._at_work = BoundedSemaphore(max(self.replicas, len(usable_cpus()) // threads))
 
     @property
     def replicas(self) -> int:
@@ -117,15 +120,19 @@ class EmbeddingModel:
             part = images[start : start + self.batch_size]
             tensors = np.empty((len(part), *self.spec.input_shape), dtype=np.float32)
             told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:], strict=False)]
-            errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
-            for index, error in enumerate(errors, start):
-                if error is not None:
-                    if on_bad is None:
-                        raise error
-                    on_bad(index, error)
-            _, kept = good_ones(range(start, start + len(part)), tensors, errors)
-            if len(kept):
-                parts.append(embed(kept))
+            errors: list[ImageError | None] = []
+            try:
+                with self._at_work:
+                    errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
+                    _, kept = good_ones(range(start, start + len(part)), tensors, errors)
+                    if len(kept) == len(part) or (len(kept) and on_bad):
+                        parts.append(embed(kept))
+            finally:  # at work no longer: what is called back may call the model
+                for index, error in enumerate(errors, start):
+                    if error is not None:
+                        if on_bad is None:
+                            raise error
+                        on_bad(index, error)
         return np.concatenate(parts)
 
     def submit(self, image: Source) -> Future[Embedding]:

@@ -101,7 +101,11 @@ class ReplicaPool:
         again. InputError when the pool is or gets closed, RuntimeFailed when none is left.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._closed or self._all_lost)
+            try:
+                self._changed.wait_for(lambda: self._free or self._closed or self._all_lost)
+            except BaseException:  # interrupted: another may have the turn
+                self._changed.notify()
+                raise
             self.check_open()
             if not self._free:
                 raise RuntimeFailed("every replica of the model has died: load it again")
@@ -111,7 +115,10 @@ class ReplicaPool:
         finally:
             with self._changed:
                 (self._free if predictor.alive else self._lost).append(predictor)
-                self._changed.notify_all()
+                if self._all_lost:
+                    self._changed.notify_all()
+                else:
+                    self._changed.notify()
 
     @property
     def _all_lost(self) -> bool:

@@ -12,7 +12,9 @@ import pytest
 
 
 def shared_place(factory: pytest.TempPathFactory) -> Path:
-    """A folder of this run, the same for all of its processes."""
+    """A folder of this run, the same for all of its processes; or of several runs, where the environment names one."""
+    if named := os.environ.get("EDGERECALL_TEST_FOLDER"):
+        return Path(named)
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 

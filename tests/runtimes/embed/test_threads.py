@@ -138,6 +138,42 @@ def test_what_waits_shares_an_inference_and_can_be_cancelled(fake_bundle: Make, 
             futures[-1].result(1)
 
 
+@pytest.mark.parametrize(("replicas", "cores", "expected"), [(3, 1, 3), (1, 5, 5)])
+def test_no_more_callers_work_than_have_cores(
+    fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, cores: int, expected: int
+) -> None:
+    """Of 16 that call, as many as there are cores or replicas are at work, and none keeps another from it for good."""
+    from edgerecall.runtimes.embed import model as module
+
+    honest, lock, at_work, most = module.preprocess_batch, threading.Lock(), 0, 0
+
+    def counted(*given: object, **named: object) -> object:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.02)
+        try:
+            return honest(*given, **named)  # type: ignore[arg-type]
+        finally:
+            with lock:
+                at_work -= 1
+
+    monkeypatch.setattr(module, "usable_cpus", lambda: tuple(range(cores)))
+    monkeypatch.setattr(module, "preprocess_batch", counted)
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle().root, "fake", batch_size=2, replicas=replicas) as model:
+        row = model.embed_bytes([image])[0]
+
+        def again(index: int, error: ImageError) -> None:  # a callback may call the model
+            assert (model.embed_bytes([image])[0] == row).all()
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            futures = [pool.submit(model.embed_bytes, [image, b"no image"], again) for _ in range(64)]
+            assert all((future.result(60) == row).all() for future in futures)
+    assert most == expected
+
+
 def test_closing_waits_and_lets_nobody_in(fake_bundle: Make, data: Path) -> None:
     image = encoded(data)[0]
     model = edgerecall.load(fake_bundle(sleep_ms=400).root, "fake", worker=True, batch_size=1)

@@ -1,0 +1,29 @@
+"""Evaluation encodes by the parameters of the moment, whatever was encoded before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from edgerecall.train.config.training import load_config
+from edgerecall.train.encoder import encoder
+from edgerecall.train.network import EmbeddingNetwork
+
+
+def test_each_state_is_encoded_as_it_is(config_file: Path) -> None:
+    config = load_config(config_file)
+    images = np.random.default_rng(0).random((3, *config.Global.image_shape), dtype=np.float32)
+    seen = []
+    for seed in (0, 1, 0):  # the program is written once, and the parameters are others
+        paddle.seed(seed)
+        network = EmbeddingNetwork(config.Arch)
+        network.eval()
+        for _, statistics in network.named_buffers():
+            statistics.set_value(statistics + paddle.rand(statistics.shape))
+        expected = network(paddle.to_tensor(images)).numpy()
+        with encoder(config, network.state_dict()) as encode:
+            seen.append(encode(images))
+        np.testing.assert_allclose(seen[-1], expected, atol=1e-5 * np.abs(expected).max())
+    assert (seen[0] == seen[2]).all() and np.abs(seen[0] - seen[1]).max() > 0.1 * np.abs(seen[0]).max()
