@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -46,8 +47,9 @@ class EmbeddingModel:
     """A pool of replicas with their preprocessing and normalisation. Use as a context manager, or close().
 
     Thread-safe: any number of threads may call any method at the same time; each inference has a replica to itself, and
-    waits for one when all are at work. Preprocessing needs none and runs meanwhile. The model owns its predictors:
-    others use them by `pool` alone, and closing it waits for the inferences under way.
+    waits for one when all are at work. Preprocessing needs none and runs meanwhile, of as many callers as there are
+    cores; the others wait their turn. The model owns its predictors: others use them by `pool` alone, and closing it
+    waits for the inferences under way.
 
     predictors: replicas of one model. batch_size: images in an inference, at most. threads: of preprocessing.
 
@@ -68,6 +70,7 @@ class EmbeddingModel:
         self._submitting = Lock()
         # More callers than cores would only take the interpreter from one another.
         self._at_work = BoundedSemaphore(max(self.replicas, len(usable_cpus()) // threads))
+        self._memories: list[NDArray[np.float32]] = []  # of batches, one of each caller at work, used again and again
 
     @property
     def replicas(self) -> int:
@@ -118,11 +121,11 @@ class EmbeddingModel:
         parts = [np.empty((0, self.spec.embedding_dim), dtype=np.float32)]
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
-            tensors = np.empty((len(part), *self.spec.input_shape), dtype=np.float32)
             told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:], strict=False)]
             errors: list[ImageError | None] = []
             try:
-                with self._at_work:
+                with self._at_work, self._memory() as memory:
+                    tensors = memory[: len(part)]
                     errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
                     _, kept = good_ones(range(start, start + len(part)), tensors, errors)
                     if len(kept) == len(part) or (len(kept) and on_bad):
@@ -134,6 +137,18 @@ class EmbeddingModel:
                             raise error
                         on_bad(index, error)
         return np.concatenate(parts)
+
+    @contextmanager
+    def _memory(self) -> Iterator[NDArray[np.float32]]:
+        """Room for a batch's tensors."""
+        try:
+            memory = self._memories.pop()
+        except IndexError:
+            memory = np.empty((self.batch_size, *self.spec.input_shape), dtype=np.float32)
+        try:
+            yield memory
+        finally:
+            self._memories.append(memory)
 
     def submit(self, image: Source) -> Future[Embedding]:
         """One image's embedding, float32 `(D,)`, later: images of many callers that wait share an inference.
