@@ -97,6 +97,7 @@ def serve(imported: str, connection: socket.socket) -> dict[str, Any] | None:
             message += connection.recv(int(head) - len(message))
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             connection.close()
             os.dup2(files[0], 1)
             os.dup2(files[1], 2)
@@ -108,6 +109,7 @@ def serve(imported: str, connection: socket.socket) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests: they close it
     os.environ.setdefault("GLOG_minloglevel", "2")
     if asked := serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2]))):
         os.chdir(asked["folder"])
