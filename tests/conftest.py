@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import functools
 import json
 import os
 import subprocess
@@ -196,19 +195,22 @@ def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProce
     if options.keys() <= {"cwd"} and texts and texts[0] in VERBS:
         forks = forks_of(VERBS[texts[0]])
         if forks.fits(environment):
-            return forks.run(texts, str(options.get("cwd", Path.cwd())), environment, COMMAND_S)
+            return forks.run(texts, str(options.get("cwd", Path.cwd())), environment)
     command = [sys.executable, "-m", "edgerecall", *texts]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=COMMAND_S, check=False, env=environment, **options
     )
 
 
-@functools.cache
+FORKS: dict[str, Forks] = {}
+
+
 def forks_of(imported: str) -> Forks:
-    """Started when first asked for, closed with the session."""
-    forks = Forks(imported)
-    atexit.register(forks.close)
-    return forks
+    """Started when first asked for, or when the one before was closed; they end with the tests' process."""
+    if imported not in FORKS or FORKS[imported].closed:
+        FORKS[imported] = Forks(imported, COMMAND_S)
+        atexit.register(FORKS[imported].close)
+    return FORKS[imported]
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ TRACED: dict[str, EmbeddingNetwork] = {}  # the last one: its program is the sam
 def traced(config: TrainConfig, state: State) -> EmbeddingNetwork:
     """`float32_copy` as Paddle's program, which takes it seconds to write: once for all states of a training."""
     network = float32_copy(config, state)
-    key = config.Arch.model_dump_json() + str(config.Global.image_shape)
+    key = config.Arch.model_dump_json(exclude_unset=True) + str(config.Global.image_shape)
     if key in TRACED:
         TRACED[key].set_state_dict(network.state_dict())
     else:

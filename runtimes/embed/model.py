@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from ..worker.micro_batches import MicroBatcher
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas
+from .turns import Turns
 
 BadIndex = Callable[[int, ImageError], None]
 Embedding = NDArray[np.float32]
@@ -48,8 +49,8 @@ class EmbeddingModel:
 
     Thread-safe: any number of threads may call any method at the same time; each inference has a replica to itself, and
     waits for one when all are at work. Preprocessing needs none and runs meanwhile, of as many callers as there are
-    cores; the others wait their turn. The model owns its predictors: others use them by `pool` alone, and closing it
-    waits for the inferences under way.
+    cores (or replicas, where they are more); the others wait their turn, batch by batch. The model owns its
+    predictors: others use them by `pool` alone, and closing it waits for the inferences under way.
 
     predictors: replicas of one model. batch_size: images in an inference, at most. threads: of preprocessing.
 
@@ -69,7 +70,7 @@ class EmbeddingModel:
         self._closed = False
         self._submitting = Lock()
         # More callers than cores would only take the interpreter from one another.
-        self._at_work = BoundedSemaphore(max(self.replicas, len(usable_cpus()) // threads))
+        self._turns = Turns(max(self.replicas, len(usable_cpus())))
         self._memories: list[NDArray[np.float32]] = []  # of batches, one of each caller at work, used again and again
 
     @property
@@ -122,31 +123,26 @@ class EmbeddingModel:
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
             told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:], strict=False)]
-            errors: list[ImageError | None] = []
-            try:
-                with self._at_work, self._memory() as memory:
-                    tensors = memory[: len(part)]
-                    errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
-                    _, kept = good_ones(range(start, start + len(part)), tensors, errors)
-                    if len(kept) == len(part) or (len(kept) and on_bad):
-                        parts.append(embed(kept))
-            finally:  # at work no longer: what is called back may call the model
-                for index, error in enumerate(errors, start):
-                    if error is not None:
-                        if on_bad is None:
-                            raise error
-                        on_bad(index, error)
+            with self._turns.turn(), self._memory(len(part)) as tensors:
+                errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
+                if on_bad is None and (bad := next(filter(None, errors), None)):
+                    raise bad
+                _, kept = good_ones(range(start, start + len(part)), tensors, errors)
+                if len(kept):
+                    parts.append(embed(kept))
+            for index, error in enumerate(errors, start):  # at work no longer: what is called may call the model
+                if error is not None and on_bad is not None:
+                    on_bad(index, error)
         return np.concatenate(parts)
 
     @contextmanager
-    def _memory(self) -> Iterator[NDArray[np.float32]]:
-        """Room for a batch's tensors."""
+    def _memory(self, count: int) -> Iterator[NDArray[np.float32]]:
+        """Room for the tensors of so many images."""
+        memory = self._memories.pop() if self._memories else None
+        if memory is None or len(memory) < count:
+            memory = np.empty((count, *self.spec.input_shape), dtype=np.float32)
         try:
-            memory = self._memories.pop()
-        except IndexError:
-            memory = np.empty((self.batch_size, *self.spec.input_shape), dtype=np.float32)
-        try:
-            yield memory
+            yield memory[:count]
         finally:
             self._memories.append(memory)
 
@@ -216,7 +212,7 @@ class EmbeddingModel:
         if predictor.compiles_per_batch and count < size:
             batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), dtype=batch.dtype)])
         raw = predictor.embed(batch)[:count]
-        return l2_normalize(raw) if self.spec.normalize_embedding else raw
+        return l2_normalize(raw) if self.spec.normalize_embedding else raw.copy()  # the batch's memory is used again
 
     def stream(self, paths: Sequence[Path], on_bad: BadImage | None = None) -> Iterator[tuple[list[Path], Embedding]]:
         """Parts of `(paths, float32 (n, D))`, in order; a bad image goes to `on_bad` and is left out, or is raised.
@@ -312,6 +308,7 @@ class EmbeddingModel:
                 batcher.stop()
         finally:
             self.pool.close()
+            self._memories.clear()
 
     def __enter__(self) -> EmbeddingModel:
         return self

@@ -27,3 +27,18 @@ def test_each_state_is_encoded_as_it_is(config_file: Path) -> None:
             seen.append(encode(images))
         np.testing.assert_allclose(seen[-1], expected, atol=1e-5 * np.abs(expected).max())
     assert (seen[0] == seen[2]).all() and np.abs(seen[0] - seen[1]).max() > 0.1 * np.abs(seen[0]).max()
+
+
+def test_a_section_that_says_what_is_the_default_makes_another_network(config_file: Path) -> None:
+    """`BackboneStopLayer: flatten`, written down, leaves the backbone's own last layer out."""
+    images, sizes = None, []
+    for more in ([], ["Arch.BackboneStopLayer={name: flatten}"]):
+        wanted = ["Arch.Neck=null", "Arch.Backbone.class_num=12", *more]
+        config = load_config(config_file, wanted)
+        images = np.zeros((2, *config.Global.image_shape), np.float32) if images is None else images
+        network = EmbeddingNetwork(config.Arch)
+        network.eval()
+        with encoder(config, network.state_dict()) as encode:
+            assert encode(images).shape == (2, network.embedding_dim)
+        sizes.append(network.embedding_dim)
+    assert sizes[0] == 12 != sizes[1]
