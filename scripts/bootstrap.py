@@ -166,19 +166,8 @@ def main() -> None:
     options = core_options(python, pip)
     (venv / COMPILER).write_text(shlex.join(options) + "\n")
     arguments = shlex.join([*shlex.split(os.environ.get("CMAKE_ARGS", "")), *options])
-    install = [*pip, "install", "--no-compile", "--editable", ".[all,dev]"]
+    install = [*pip, "install", "--editable", ".[all,dev]"]
     run("packages and the C++ core (about 400 MB to download)", install, CMAKE_ARGS=arguments)
-    # Workers write none of their own. On all cores; some packages bring files that are for other Pythons.
-    bytecode = [
-        str(python),
-        "-m",
-        "compileall",
-        "-qq",
-        "-j",
-        "0",
-        *(str(path) for path in venv.glob("lib/*/site-packages")),
-    ]
-    subprocess.run(bytecode, check=False)
     for module in ("pnnx", "onnx2tf"):
         run(f"{module}, without what it does not need", [*pip, "install", "--quiet", *PACKAGES[module].by_hand.split()])
     if shutil.which("apt-get"):
