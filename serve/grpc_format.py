@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..runtimes.core.errors import InputError
+from ..runtimes.core.text import readable
 from .grpc_messages import messages
 from .tensors import (
     BYTES,
@@ -62,7 +63,7 @@ def read_request(message: Any, most_images: int) -> InferRequest:
 def _named(where: str, name: str) -> str:
     if not name:
         raise InputError(f"{where}: name: expected a text, got ''")
-    return name
+    return readable(name)  # none of ours has what this changes, and messages tell of it
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

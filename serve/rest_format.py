@@ -17,6 +17,7 @@ import numpy as np
 
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.json_text import parse_json
+from ..runtimes.core.text import readable
 from .tensors import (
     BYTES,
     DTYPES,
@@ -97,7 +98,7 @@ def _text(data: Mapping[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
         raise InputError(f"{key}: expected a text, got {value!r:.40}")
-    return value
+    return readable(value)  # none of ours has what this changes, and messages tell of it
 
 
 def _given(data: Mapping[str, Any], tail: bytes, at: int, most_images: int) -> tuple[Given, int]:

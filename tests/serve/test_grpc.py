@@ -189,6 +189,14 @@ def test_whatever_comes_is_a_request_or_a_line(data: st.DataObject) -> None:
         assert "\n" not in str(error)
 
 
+def test_a_name_of_two_lines_is_told_in_one() -> None:
+    request = request_of(b"0123456789")
+    request.inputs[0].name = "a\nb"
+    del request.inputs[0].shape[:]
+    with pytest.raises(InputError, match=r"^a\\nb: shape: expected"):
+        read_request(request, 64)
+
+
 def test_bounds_and_deadlines(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
     fake_bundle(sleep_ms=1500, awake=GOLDEN)
     request = request_of(photographs(data, GOLDEN + 1)[GOLDEN].read_bytes())
