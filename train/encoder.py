@@ -36,12 +36,8 @@ def float32_copy(config: TrainConfig, state: State) -> EmbeddingNetwork:
 
 def save_inference(network: EmbeddingNetwork, shape: tuple[int, int, int], prefix: str) -> None:
     """`prefix.json` (or `.pdmodel`) and `prefix.pdiparams`, with a free batch size; the input is called `x`."""
-    paddle.jit.save(network, prefix, input_spec=[input_of(shape)])
-
-
-def input_of(shape: tuple[int, int, int]) -> Any:
-    """What Paddle is told of the input."""
-    return paddle.static.InputSpec([None, *shape], "float32", name="x")
+    spec: Any = paddle.static.InputSpec([None, *shape], "float32", name="x")
+    paddle.jit.save(network, prefix, input_spec=[spec])
 
 
 TRACED: dict[str, EmbeddingNetwork] = {}  # the last one: its program is the same whatever its parameters

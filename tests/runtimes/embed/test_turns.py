@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from edgerecall.runtimes.embed.turns import Turns
 
 
-def begun(work: object, turns: Turns, waiting: int) -> threading.Thread:
+def begun(work: Callable[[], None], turns: Turns, waiting: int) -> threading.Thread:
     """A thread, once so many wait."""
-    thread = threading.Thread(target=work)  # type: ignore[arg-type]
+    thread = threading.Thread(target=work)
     thread.start()
     end = time.monotonic() + 10
     while len(turns._waiting) < waiting:
