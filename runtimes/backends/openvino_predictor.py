@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -52,6 +53,17 @@ def executed_layers(compiled: Any) -> Counter[str]:
     return layers
 
 
+@lru_cache(maxsize=1)
+def shared_core() -> Any:
+    """One for the whole process, that is never freed: each gives the thread that it is made in another alternate signal
+    stack (on CPUs with AMX), and two that are freed in the order in which they were made leave it with freed memory, in
+    which the next signal, Ctrl-C too, crashes.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 @dataclass
 class Prepared:
     """A request for one batch size, its output tensor, and the array that its input tensor shares."""
@@ -75,7 +87,7 @@ class OpenVinoPredictor(Predictor):
         if options.precision not in HINTS:
             raise RuntimeUnavailable(f"runtime 'openvino' runs {', '.join(HINTS)}: ask for one of them")
         self.io, self._path, self._options = io, files["model"], options
-        self._core, self._tensor = openvino.Core(), openvino.Tensor
+        self._core, self._tensor = shared_core(), openvino.Tensor
         self._model = self._core.read_model(self._path)
         self._requests: dict[int, Prepared] = {}
         compiled = self._prepare(options.batch)

@@ -49,7 +49,7 @@ class EmbeddingModel:
 
     Thread-safe: any number of threads may call any method at the same time; each inference has a replica to itself, and
     waits for one when all are at work. Preprocessing needs none and runs meanwhile, of as many callers as there are
-    cores (or replicas, where they are more); the others wait their turn, batch by batch. The model owns its
+    cores (or replicas, where they are more); beyond that, batches take their turn in threads of the model. It owns its
     predictors: others use them by `pool` alone, and closing it waits for the inferences under way.
 
     predictors: replicas of one model. batch_size: images in an inference, at most. threads: of preprocessing.
@@ -69,7 +69,7 @@ class EmbeddingModel:
         self._batcher: MicroBatcher[_Request] | None = None
         self._closed = False
         self._submitting = Lock()
-        # More callers than cores would only take the interpreter from one another.
+        # More threads than cores would only take the interpreter and the caches from one another.
         self._turns = Turns(max(self.replicas, len(usable_cpus())))
         self._memories: list[NDArray[np.float32]] = []  # of batches, one of each caller at work, used again and again
 
@@ -119,21 +119,35 @@ class EmbeddingModel:
     ) -> Embedding:
         """`embed_bytes`. names: what messages call those that are no paths. embed: tensors of a batch."""
         self.pool.check_open()
-        parts = [np.empty((0, self.spec.embedding_dim), dtype=np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            part = images[start : start + self.batch_size]
-            told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:], strict=False)]
-            with self._turns.turn(), self._memory(len(part)) as tensors:
-                errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, told)
-                if on_bad is None and (bad := next(filter(None, errors), None)):
-                    raise bad
-                _, kept = good_ones(range(start, start + len(part)), tensors, errors)
-                if len(kept):
-                    parts.append(embed(kept))
-            for index, error in enumerate(errors, start):  # at work no longer: what is called may call the model
+        parts: list[Embedding] = []
+        start, errors = 0, list[ImageError | None]()
+
+        def batch() -> bool:
+            nonlocal start, errors
+            part, end = images[start : start + self.batch_size], start + self.batch_size
+            told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:end], strict=True)]
+            errors, rows = self._embed_part(part, told, on_bad is None, embed)
+            parts.append(rows)
+            start = end
+            return start < len(images) and not any(errors)
+
+        while start < len(images):
+            self._turns.run(batch)
+            for index, error in enumerate(errors, start - self.batch_size):  # without a turn: it may call the model
                 if error is not None and on_bad is not None:
                     on_bad(index, error)
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
+
+    def _embed_part(
+        self, part: Sequence[Source], names: Sequence[str], strict: bool, embed: Embed
+    ) -> tuple[list[ImageError | None], Embedding]:
+        """What is wrong with each image of a batch, and the embeddings of those that are good. strict: raises it."""
+        with self._memory(len(part)) as tensors:
+            errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, names)
+            if strict and (bad := next(filter(None, errors), None)):
+                raise bad
+            _, kept = good_ones(range(len(part)), tensors, errors)
+            return errors, embed(kept) if len(kept) else np.empty((0, self.spec.embedding_dim), np.float32)
 
     @contextmanager
     def _memory(self, count: int) -> Iterator[NDArray[np.float32]]:
@@ -308,6 +322,7 @@ class EmbeddingModel:
                 batcher.stop()
         finally:
             self.pool.close()
+            self._turns.close()
             self._memories.clear()
 
     def __enter__(self) -> EmbeddingModel:

@@ -1,54 +1,72 @@
-"""So many at a time, whoever came first going first."""
+"""So many pieces of work at a time, whoever came first going first."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+
+Step = Callable[[], bool]  # a turn's work; whether there is more, for the next
 
 
 class Turns:
-    """`count` threads at a time. Thread-safe; a turn that ends goes to whoever has waited longest, which Python's own
-    semaphores leave to chance: there a thread that comes again at once keeps the others out.
+    """About `count` steps at a time, of as many callers as come. Thread-safe; close() it.
+
+    A step is done by the thread that brings it as long as fewer than `count` are there, and beyond that by `count`
+    threads of its own: they find in their cores' caches what the step before needed too, which as many threads as
+    there are callers would not, and a caller is woken once, at the end.
     """
 
     def __init__(self, count: int) -> None:
+        self._count, self._pool = count, ThreadPoolExecutor(count, "edgerecall-embed")
         self._lock = threading.Lock()
-        self._free = count
-        self._waiting: deque[threading.Lock] = deque()  # each held until it is its thread's turn
+        self._callers, self._closed = 0, False
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Waits for a turn, and has it meanwhile."""
-        self._take()
+    def run(self, step: Step) -> None:
+        """Calls `step` until it returns False, or raises what it does; after each call those that wait have theirs.
+        Where the wait is interrupted, no more calls begin.
+        """
+        with self._lock:
+            self._callers += 1
+        done: Future[None] = Future()
         try:
-            yield
+            if self._alone(step, done):
+                done.result()
         finally:
-            self._give()
-
-    def _take(self) -> None:
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            mine = threading.Lock()
-            mine.acquire()
-            self._waiting.append(mine)
-        try:
-            mine.acquire()
-        except BaseException:  # interrupted: before the turn came, or just as it did
+            done.cancel()
             with self._lock:
-                waits = mine in self._waiting
-                if waits:
-                    self._waiting.remove(mine)
-            if not waits:
-                self._give()
-            raise
+                self._callers -= 1
 
-    def _give(self) -> None:
+    def _alone(self, step: Step, done: Future[None]) -> bool:
+        """Calls `step` as long as nobody waits. Whether its own threads go on."""
+        while True:
+            with self._lock:
+                if self._callers > self._count and not self._closed:
+                    self._pool.submit(self._turn, step, done)
+                    return True
+            if not step():
+                return False
+
+    def _turn(self, step: Step, done: Future[None]) -> None:
+        """A turn by one of its own threads."""
+        more = not done.cancelled()
+        try:
+            while more:
+                more = step() and not done.cancelled()
+                with self._lock:
+                    if more and not self._closed:
+                        self._pool.submit(self._turn, step, done)
+                        return
+        except BaseException as error:
+            with contextlib.suppress(InvalidStateError):  # nobody waits any more
+                done.set_exception(error)
+            return
+        with contextlib.suppress(InvalidStateError):
+            done.set_result(None)
+
+    def close(self) -> None:
+        """Ends its threads, after what waits; who comes later works alone."""
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._free += 1
+            self._closed = True
+        self._pool.shutdown()

@@ -56,7 +56,6 @@ struct Api {
     library.get(error_info, "ov_get_error_info");
     library.get(free_text, "ov_free");
     library.get(create_core, "ov_core_create");
-    library.get(free_core, "ov_core_free");
     library.get(read_model, "ov_core_read_model");
     library.get(compile, "ov_core_compile_model");
     library.get(free_model, "ov_model_free");
@@ -83,7 +82,6 @@ struct Api {
   const char* (*error_info)(int status);
   void (*free_text)(const char*);
   int (*create_core)(Core** out);
-  void (*free_core)(Core*);
   int (*read_model)(const Core*, const char* model, const char* weights, Model** out);
   int (*compile)(const Core*, const Model*, const char* device, std::size_t arguments, CompiledModel** out, ...);
   void (*free_model)(Model*);

@@ -1,90 +1,174 @@
-"""Turns go by who came first, and none is lost."""
+"""Steps go by who came first, by few threads, and none is lost."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from edgerecall.runtimes.embed.turns import Turns
 
 
-def begun(work: Callable[[], None], turns: Turns, waiting: int) -> threading.Thread:
-    """A thread, once so many wait."""
+def begun(work: Callable[[], object], turns: Turns, callers: int) -> threading.Thread:
+    """A thread, once so many callers are there."""
     thread = threading.Thread(target=work)
     thread.start()
     end = time.monotonic() + 10
-    while len(turns._waiting) < waiting:
+    while turns._callers < callers:
         assert time.monotonic() < end
         time.sleep(0.001)
     return thread
 
 
-def test_whoever_comes_again_at_once_comes_last() -> None:
-    turns, order = Turns(1), list[str]()
-
-    def once(name: str) -> None:
-        with turns.turn():
-            order.append(name)
-
-    with turns.turn():
-        threads = [begun(lambda name=name: once(name), turns, index + 1) for index, name in enumerate("abc")]
-    once("again")
+@contextmanager
+def busy(turns: Turns) -> Iterator[threading.Event]:
+    """All of its threads at work (for one turn: a caller's and its own), until the event or the end."""
+    end = threading.Event()
+    threads = [begun(lambda: turns.run(lambda: not end.wait(10)), turns, callers) for callers in (1, 2)]
+    yield end
+    end.set()
     for thread in threads:
         thread.join(10)
-    assert order == ["a", "b", "c", "again"]
 
 
-@pytest.mark.parametrize("comes", [False, True])
-def test_an_interrupted_wait_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch, comes: bool) -> None:
-    """Before its turn, and just as it comes."""
-    turns = Turns(1)
+def steps(name: str, count: int, into: list[str]) -> Callable[[], bool]:
+    """So many, each of which tells its name."""
+    left = [count]
 
-    class Interrupted:
-        """A lock whose second taker is interrupted."""
+    def step() -> bool:
+        into.append(name)
+        left[0] -= 1
+        return left[0] > 0
 
-        taken = 0
-
-        def acquire(self) -> bool:
-            self.taken += 1
-            if self.taken == 2:
-                if comes:
-                    turns._give()
-                raise KeyboardInterrupt
-            return True
-
-        def release(self) -> None:
-            pass
-
-    turns._take()
-    monkeypatch.setattr("edgerecall.runtimes.embed.turns.threading.Lock", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        turns._take()
-    monkeypatch.undo()
-    if not comes:
-        turns._give()
-    assert turns._free == 1 and not turns._waiting
+    return step
 
 
-def test_at_most_so_many() -> None:
+def test_after_each_step_those_that_wait_have_theirs() -> None:
+    turns, order = Turns(1), list[str]()
+    with busy(turns) as end:
+        threads = [
+            begun(lambda name=name, count=count: turns.run(steps(name, count, order)), turns, 3 + index)
+            for index, (name, count) in enumerate((("a", 3), ("b", 1), ("c", 2)))
+        ]
+        end.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["a", "b", "c", "a", "c", "a"]
+
+
+def test_a_caller_alone_gives_way_when_others_come() -> None:
+    """It began without waiting; the second of its steps waits behind the other's first."""
+    turns, order, come = Turns(1), list[str](), threading.Event()
+
+    def first() -> bool:
+        order.append("first")
+        come.wait(10)
+        return len(order) < 3
+
+    thread = begun(lambda: turns.run(first), turns, 1)
+    other = threading.Thread(target=lambda: turns.run(steps("other", 1, order)))
+    other.start()
+    other.join(10)
+    come.set()
+    thread.join(10)
+    assert order == ["first", "other", "first"]
+
+
+def test_an_interrupted_wait_drops_its_steps_and_keeps_nobody_out() -> None:
+    turns, done = Turns(1), list[str]()
+    with busy(turns):
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            turns.run(steps("dropped", 2, done))
+    turns.run(steps("next", 1, done))
+    turns.close()
+    assert done == ["next"] and turns._callers == 0
+
+
+def test_interrupted_at_work_no_more_steps_begin() -> None:
+    turns, count = Turns(1), 0
+
+    def step() -> bool:
+        nonlocal count
+        count += 1
+        if count == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+        return True
+
+    with busy(turns) as end:
+        end.set()
+        with pytest.raises(KeyboardInterrupt):
+            turns.run(step)
+    turns.close()
+    assert count == 1
+
+
+def test_few_threads_do_the_work_of_many() -> None:
     turns, lock, now, most = Turns(3), threading.Lock(), 0, 0
+    by: Counter[str] = Counter()
 
-    def work() -> None:
+    def work(left: list[int]) -> bool:
         nonlocal now, most
-        for _ in range(50):
-            with turns.turn():
-                with lock:
-                    now += 1
-                    most = max(most, now)
-                time.sleep(0.0002)
-                with lock:
-                    now -= 1
+        with lock:
+            now += 1
+            most = max(most, now)
+            by[threading.current_thread().name.split("_")[0]] += 1
+        time.sleep(0.001)
+        left[0] -= 1
+        with lock:
+            now -= 1
+        return left[0] > 0
 
-    threads = [threading.Thread(target=work) for _ in range(16)]
+    def caller() -> None:
+        for _ in range(10):
+            turns.run(lambda left=[5]: work(left))
+
+    threads = [threading.Thread(target=caller) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert most == 3 and turns._free == 3 and not turns._waiting
+    assert most <= 6 and turns._callers == 0  # callers at first, and its own
+    assert by.total() == 800 and by["edgerecall-embed"] > 600
+
+
+def test_failures_and_work_after_its_end_are_the_callers() -> None:
+    turns = Turns(1)
+    failed: list[BaseException] = []
+
+    def fail() -> None:
+        try:
+            turns.run(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        except ZeroDivisionError as error:
+            failed.append(error)
+
+    with busy(turns):
+        waits = begun(fail, turns, 3)
+    waits.join(10)
+    fail()
+    turns.close()
+    turns.close()
+    by: list[threading.Thread] = []
+    with busy(turns):
+        turns.run(lambda: by.append(threading.current_thread()) is not None)
+    assert len(failed) == 2 and by == [threading.current_thread()]
+
+
+def test_closing_lets_those_that_wait_end() -> None:
+    turns, order = Turns(1), list[str]()
+    with busy(turns) as end:
+        waits = begun(lambda: turns.run(steps("waits", 3, order)), turns, 3)
+        closing = threading.Thread(target=turns.close)
+        closing.start()
+        time.sleep(0.05)
+        end.set()
+        closing.join(10)
+    waits.join(10)
+    assert order == ["waits"] * 3 and not closing.is_alive() and not waits.is_alive()
