@@ -18,7 +18,7 @@ import numpy as np
 from support.environment import print_machine
 
 import edgerecall
-from edgerecall.runtimes.gallery.compressed import CompressedGallery
+from edgerecall.runtimes.approximate.compressed import CompressedGallery
 
 DIM, K, INSIDE, MEAN, IMAGES, QUERIES = 512, 10, 0.4, 0.6, 20, 256
 BITS = (1, 2, 3, 4)

@@ -48,6 +48,34 @@ def written(folder: Path, storage: Any, rows: Any) -> float:
     return time.perf_counter() - began
 
 
+def approximate(folder: Path, kind: str, queries: Any, threads: int, rounds: int) -> None:
+    """An index of the gallery: what it costs, what it keeps of exact search of other queries, and how fast it is."""
+    with edgerecall.Gallery.open(folder, writable=True) as gallery:
+        began = time.perf_counter()
+        recall = gallery.build_index(kind, threads)
+        seconds = time.perf_counter() - began
+        exact = gallery.search(queries, K, threads, exact=True)
+        found = gallery.search(queries, K, threads)
+        kept = [len({m.id for m in a} & {m.id for m in b}) / K for a, b in zip(found, exact, strict=True)]
+        entry = gallery.manifest.index
+        assert entry is not None
+        print(
+            f"{'':8} {kind}: made in {seconds:.1f} s, {entry.file.bytes / 1e6:.0f} MB, looks at {entry.effort},"
+            f" recall@{K} {recall:.4f} (stored), {statistics.mean(kept):.4f} of {len(queries)} other queries"
+        )
+        for count in (1, 64):
+            wanted = queries[:count]
+            calls = {
+                "exact": lambda wanted=wanted: gallery.search(wanted, K, threads, exact=True),
+                "index": lambda wanted=wanted: gallery.search(wanted, K, threads),
+            }
+            times, _ = timed(calls, rounds)
+            print(
+                f"{'':8} {count:3} queries: exact {times['exact']:8.2f} ms, index {times['index']:8.2f} ms,"
+                f" {times['exact'] / times['index']:.1f} times as fast"
+            )
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -55,6 +83,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--storages", default="float32,float16,int8")
+    parser.add_argument("--index", default="", help="comma list of kinds: approximate search beside exact")
     options = parser.parse_args()
     print_machine()
     threads = len(os.sched_getaffinity(0))
@@ -92,6 +121,8 @@ def main() -> None:
                         f"{'':8} {count:3} queries: memory {times['memory']:8.1f} ms, disk {times['disk']:8.1f} ms,"
                         f" {times['disk'] / times['memory']:.2f} times as long"
                     )
+            for kind in filter(None, options.index.split(",")):
+                approximate(folder, kind, queries, threads, options.rounds)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
-from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from pathlib import Path
@@ -21,11 +19,10 @@ from starlette.routing import Route
 
 from ..runtimes.core.errors import EdgeRecallError
 from ..runtimes.core.text import readable
-from .host import EXTENSIONS, Host, Refused, Told, code_of, told_of
+from .host import EXTENSIONS, RETRY_S, Host, Refused, Told, code_of, told_of
 from .page import Page
 from .rest_format import HEADER_LENGTH, read_request, write_response
 
-RETRY_S = 1
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -38,7 +35,9 @@ class App:
         self.openapi = json.loads((resources.files(__package__) / "openapi.json").read_text(encoding="utf-8"))
         self.openapi["components"]["parameters"]["name"]["schema"]["const"] = host.settings.name
         model = "/v2/models/{name}"
-        routes = [
+        prefixes = (model, model + "/versions/{version}")
+        routes = [Route(prefix + "/infer", self.infer, methods=["POST"]) for prefix in prefixes]
+        routes += [
             Route("/v2", self.about_server),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.is_ready),
@@ -50,11 +49,10 @@ class App:
             Route("/page/{file}", self.guarded(page.file, token=False)),
             Route("/pictures/{id:path}", self.guarded(page.picture)),
         ]
-        for prefix in (model, model + "/versions/{version}"):
+        for prefix in prefixes:
             routes += [
                 Route(prefix, self.guarded(self.about_model)),
                 Route(prefix + "/ready", self.guarded(self.model_ready, token=False)),
-                Route(prefix + "/infer", self.infer, methods=["POST"]),
             ]
         self.asgi = Starlette(routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: not_here})
         self.asgi.router.redirect_slashes = False  # to wherever a request's Host says
@@ -157,27 +155,13 @@ class App:
 
     async def body(self, request: Request) -> bytes:
         """The request's body, within the limits of size and time."""
-        host, settings = self.host, self.host.settings
-
-        async def read() -> bytes:
-            body = bytearray()
+        most, body = self.host.settings.body_bytes, bytearray()
+        with self.host.reading():
             async for part in request.stream():
                 body += part
-                if len(body) > settings.body_bytes:
-                    raise Refused(413, f"a request has at most {settings.body_bytes} bytes")
-            return bytes(body)
-
-        reading, stopping = asyncio.ensure_future(read()), asyncio.ensure_future(host.stopping.wait())
-        try:
-            await asyncio.wait({reading, stopping}, timeout=settings.body_seconds, return_when=FIRST_COMPLETED)
-            if reading.done():
-                return reading.result()
-            if host.stopping.is_set():
-                raise Refused(503, "the server is stopping", retry_after=str(RETRY_S), connection="close")
-            raise Refused(408, f"the body did not come within {settings.body_seconds:g} s", connection="close")
-        finally:
-            reading.cancel()
-            stopping.cancel()
+                if len(body) > most:
+                    raise Refused(413, f"a request has at most {most} bytes")
+        return bytes(body)
 
     async def tell_metrics(self, request: Request) -> Response:
         """For Prometheus."""

@@ -16,11 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TextIO, TypeVar
 
+import anyio
+
 from ..runtimes.core.errors import EdgeRecallError, InputError, RuntimeFailed
 from ..runtimes.core.text import readable
 from ..runtimes.gallery.disk_gallery import DiskGallery
+from .deadline import Deadline, TooLate
 from .metrics import Metrics
-from .service import Busy, Service, TooLate
+from .service import Busy, Service
 from .tensors import InferRequest, Outputs
 
 LOGGER = logging.getLogger("edgerecall.serve")
@@ -29,6 +32,7 @@ SMALL = 1 << 16  # bytes, that are read or written in passing
 LOOK_S = 120.0  # in which the golden images are embedded, at most
 HELD = 16  # times the largest request, that all requests' bytes may be
 END_S = 10.0  # in which a service must have ended
+RETRY_S = 1  # that clients are told to wait
 REFRESH_S = 1.0  # between two looks at the gallery and the replicas
 LATEST_REVIVAL_S = 60.0  # between two tries to start replicas that have died
 Result = TypeVar("Result")
@@ -87,7 +91,8 @@ class Host:
         self.settings, self.metrics, self.healthy = settings, Metrics(), True
         self.service = service
         service.observe = self.metrics.observe
-        self.stopping = asyncio.Event()
+        self.stopping = False
+        self._reading: set[anyio.CancelScope] = set()
         self._make, self._requests = make, requests
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -105,6 +110,28 @@ class Host:
         ending.start()
         ending.join(END_S)
         return not ending.is_alive()
+
+    def stop(self) -> None:
+        """Whatever is still being read is not waited for."""
+        self.stopping = True
+        for scope in self._reading:
+            scope.cancel()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """A body that comes: Refused where it does not come in time, or the server stops before."""
+        with anyio.move_on_after(self.settings.body_seconds) as scope:
+            self._reading.add(scope)
+            try:
+                if self.stopping:
+                    scope.cancel()
+                yield
+            finally:
+                self._reading.discard(scope)
+        if scope.cancelled_caught:
+            if self.stopping:
+                raise Refused(503, "the server is stopping", retry_after=str(RETRY_S), connection="close")
+            raise Refused(408, f"the body did not come within {self.settings.body_seconds:g} s", connection="close")
 
     @contextlib.contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -170,25 +197,27 @@ class Host:
         service.users += 1
         try:
             with self.metrics.seconds.time():
-                try:
-                    asked = await asyncio.wait_for(self.aside(size, read, service.limits.images), limit)
-                except asyncio.TimeoutError:
-                    raise TooLate(f"not read within {limit:g} s") from None
+                deadline = Deadline(asyncio.get_running_loop(), limit)
+                asked = await self.aside(size, deadline, read, service.limits.images)
                 told.id = asked.id
                 outputs = await service.infer(asked, limit - (time.perf_counter() - began))
                 told.images = len(outputs["embedding"])
                 length = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
-                answer = await self.aside(length, write, asked, self.settings.name, outputs)
+                answer = await self.aside(length, None, write, asked, self.settings.name, outputs)
         finally:
             service.users -= 1
         self.metrics.images.inc(told.images)
         return answer
 
-    async def aside(self, size: int, work: Callable[..., Result], *arguments: object) -> Result:
-        """Work on so many bytes, in a thread of its own where the others would notice."""
+    async def aside(
+        self, size: int, deadline: Deadline | None, work: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """Work on so many bytes, in a thread of its own where the others would notice; TooLate beyond its deadline."""
         if size < SMALL:
             return work(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+        job = self._readers.submit(work, *arguments)
+        found: Result = await (asyncio.wrap_future(job) if deadline is None else deadline.job(job))
+        return found
 
     def done(self, told: Told, code: str, began: float, problem: str | None = None) -> None:
         """Counts a request, and logs it."""

@@ -67,7 +67,7 @@ def serve(
                     started(f"{scheme}://{address}:{port}", beside)
 
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                host.stopping.set()
+                host.stop()
                 ends = [super().shutdown(sockets)] + ([rpc.stop(longest)] if rpc else [])
                 await asyncio.gather(*ends)
 

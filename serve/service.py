@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..runtimes.gallery.snapshot import Match
 from ..runtimes.stores.interface import Store
 from ..runtimes.stores.opening import AnyGallery, open_gallery
 from ..runtimes.worker.client import WorkerPredictor
+from .deadline import Deadline
 from .tensors import Given, InferRequest
 
 LOGGER = logging.getLogger("edgerecall.serve")
@@ -36,6 +37,7 @@ HANGS_S = 5.0  # beyond a request's time, after which a replica without an answe
 MOST_TOLD = 100_000
 DIED = "the model's processes have died and start again"
 Outputs = dict[str, Any]
+Images = list[Any] | NDArray[np.float32]  # encoded or pixels, or tensors
 
 
 class Busy(Exception):
@@ -44,10 +46,6 @@ class Busy(Exception):
 
 class Unavailable(Busy):
     """Nothing answers at the moment."""
-
-
-class TooLate(Exception):
-    """The request's time is over."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +180,8 @@ class Service:
         if not self.alive:
             raise Unavailable(DIED)
         limit = limit if seconds is None else min(limit, seconds)
-        try:
-            return await asyncio.wait_for(self._answer(images, request.outputs, top), limit)
-        except asyncio.TimeoutError:
-            raise TooLate(f"not done within {limit:g} s") from None
+        deadline = Deadline(asyncio.get_running_loop(), limit)
+        return await self._answer(images, request.outputs, top, deadline)
 
     def _seconds(self, parameters: Mapping[str, Any]) -> float:
         asked = parameters.get("timeout")  # in microseconds, as Triton has it
@@ -203,7 +199,7 @@ class Service:
             raise InputError(f"k: at most {MOST_TOLD} rows for all images of a request, got {top} for {images}")
         return top
 
-    def _images(self, given: Given) -> list[Any] | NDArray[np.float32]:
+    def _images(self, given: Given) -> Images:
         """An input's images: encoded, as pixels, or preprocessed."""
         value, spec = given.value, self.bundle.spec
         if given.name == IMAGE and isinstance(value, list):
@@ -218,30 +214,31 @@ class Service:
         allowed = "; ".join(f"{one['name']} {one['datatype']} {one['shape']}" for one in self.inputs)
         raise InputError(f"expected one of {allowed}; got {given.name:.60} {given.datatype} {list(given.shape)}")
 
-    async def _answer(self, images: list[Any] | NDArray[np.float32], asked: Mapping[str, bool], top: int) -> Outputs:
+    async def _answer(self, images: Images, asked: Mapping[str, bool], top: int, deadline: Deadline) -> Outputs:
         try:
-            embeddings = await self._embed(images)
+            embeddings = await self._embed(images, deadline)
         except RuntimeFailed:
-            embeddings = await self._embed_again(images)
-        return await self._outputs(embeddings, asked, top)
+            embeddings = await self._embed_again(images, deadline)
+        return await self._outputs(embeddings, asked, top, deadline)
 
-    async def _embed_again(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
+    async def _embed_again(self, images: Images, deadline: Deadline) -> NDArray[np.float32]:
         """By a replica that is left when one has died."""
         try:
-            return await self._embed(images)
+            return await self._embed(images, deadline)
         except RuntimeFailed:
             if self.alive < self.model.replicas:
                 raise Unavailable(DIED) from None
             raise
 
-    async def _embed(self, images: list[Any] | NDArray[np.float32]) -> NDArray[np.float32]:
+    async def _embed(self, images: Images, deadline: Deadline) -> NDArray[np.float32]:
         if isinstance(images, np.ndarray):
             size = self.model.batch_size
             parts = [images[start : start + size] for start in range(0, len(images), size)]
             futures = [self._pool.submit(self._embed_tensors, part) for part in parts]
-            rows = await self._all(futures, [len(part) for part in parts])
+            rows = await self._all(futures, [len(part) for part in parts], deadline)
             return np.asarray(np.concatenate(rows))
-        return np.asarray(np.stack(await self._all([self.model.submit(image) for image in images], [1] * len(images))))
+        futures = [self.model.submit(image) for image in images]
+        return np.asarray(await self._all(futures, [1] * len(images), deadline))
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
@@ -254,19 +251,11 @@ class Service:
         yield
         self.observe(stage, time.perf_counter() - began, images)
 
-    async def _all(self, futures: Sequence[Future[Any]], images: Sequence[int]) -> list[Any]:
+    async def _all(self, futures: Sequence[Future[Any]], images: Sequence[int], deadline: Deadline) -> list[Any]:
         """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
-        loop = asyncio.get_running_loop()
-
-        def free(count: int) -> None:
-            self.waiting -= count
-
-        for future, count in zip(futures, images, strict=True):
-            self.waiting += count
-            future.add_done_callback(lambda _, count=count: later(loop, free, count))  # type: ignore[misc]
-        jobs = [asyncio.wrap_future(future) for future in futures]
+        jobs = [self._seated(future, count, deadline) for future, count in zip(futures, images, strict=True)]
         try:
-            return await asyncio.gather(*jobs)
+            return [await jobs[0]] if len(jobs) == 1 else await asyncio.gather(*jobs)
         except ImageError as error:
             failed = [
                 at for at, job in enumerate(jobs) if job.done() and not job.cancelled() and job.exception() is error
@@ -276,13 +265,23 @@ class Service:
             for future in futures:
                 future.cancel()
 
-    async def _outputs(self, embeddings: NDArray[np.float32], asked: Mapping[str, bool], top: int) -> Outputs:
+    def _seated(self, future: Future[Any], images: int, deadline: Deadline) -> asyncio.Future[Any]:
+        """What a thread's future gives, for the loop, in time; so many images wait as long as it has not ended."""
+        self.waiting += images
+
+        def ended() -> None:
+            self.waiting -= images
+
+        return deadline.job(future, ended)
+
+    async def _outputs(
+        self, embeddings: NDArray[np.float32], asked: Mapping[str, bool], top: int, deadline: Deadline
+    ) -> Outputs:
         outputs: Outputs = {EMBEDDING: embeddings}
         if self.gallery is None or (asked and set(asked) == {EMBEDDING}):
             return outputs
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._pool, self._neighbours, self.gallery, embeddings, top)
+            found = await deadline.job(self._pool.submit(self._neighbours, self.gallery, embeddings, top))
         except RuntimeFailed as error:
             LOGGER.error("the gallery does not answer: %s", error)
             raise Unavailable("the gallery's database does not answer") from None
@@ -347,9 +346,3 @@ class Opening:
                 raise RuntimeFailed(f"{self.bundle}: not served, its golden images: {problem}")
             undo.pop_all()
         return service
-
-
-def later(loop: asyncio.AbstractEventLoop, work: Callable[[int], None], count: int) -> None:
-    """Calls in a loop's own thread, unless it has ended."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(work, count)

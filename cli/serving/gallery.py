@@ -46,6 +46,13 @@ def not_empty(text: str | None) -> str | None:
     return text
 
 
+def index_kind(text: str | None) -> str | None:
+    """An index that can be made."""
+    from ...runtimes.approximate.faiss_index import checked_kind
+
+    return None if text is None else checked_kind(text)
+
+
 IMAGES = (
     click.option("--images", type=PATH, required=True, help="Folder of images; an id is a path below it."),
     click.option("--list", "listed", type=PATH, help="Those of a list, 'path label' a line, and their labels."),
@@ -72,6 +79,14 @@ MODEL = (
 )
 
 
+INDEX = click.option(
+    "--index",
+    "kind",
+    callback=lambda _, __, text: index_kind(text),
+    help="Also make an index for approximate search: faiss:IVF<lists> or faiss:HNSW<links>.",
+)
+
+
 @command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
@@ -81,8 +96,9 @@ MODEL = (
     type=click.Choice(["float32", "float16", "int8"]),
     help="How embeddings are kept, by default float32; int8 is the fastest to search, and as exact.",
 )
+@options_of(INDEX)
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
-def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any) -> int:
+def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: bool, **given: Any) -> int:
     """Embed images by BUNDLE into a new GALLERY."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import InputError
@@ -95,13 +111,17 @@ def build(gallery: Path, bundle: Path, storage: Any, resume: bool, **given: Any)
         with Gallery.open(gallery, writable=True, model=opened) as target:
             if storage not in (None, target.manifest.storage):
                 raise InputError(f"--storage: {gallery} was begun with {target.manifest.storage}")
-            return add_entries(target, bundle, entries, given, skip=True)
+            code = add_entries(target, bundle, entries, given, skip=True)
+            make_index(target, kind, given["threads"])
+            return code
     # The model first: what cannot be opened leaves no gallery behind.
     made = not gallery.exists()
     kept: Any = storage or "float32"
     with load_model(bundle, given) as model, Gallery.create(gallery, opened, kept, command_line()) as target:
         try:
-            return embed_entries(target, model, entries, given)
+            code = embed_entries(target, model, entries, given)
+            make_index(target, kind, given["threads"])
+            return code
         except BaseException:
             if len(target):
                 click.echo(f"{gallery}: {len(target)} rows so far: repeat the command with --resume to go on", err=True)
@@ -200,12 +220,13 @@ def remove(gallery: Path, ids: tuple[str, ...], labels: tuple[str, ...], file: P
     "--duplicate", type=click.FloatRange(0, 1), help="Of rows at least this alike (cosine), only the best is told."
 )
 @click.option("--format", "kind", type=click.Choice(["text", "jsonl"]), default="text", show_default=True)
+@click.option("--exact", is_flag=True, help="Over all rows, also where there is an index.")
 @click.option("--strict", is_flag=True, help="End at the first bad image.")
 def search(gallery: Path | str, bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     """Find the rows nearest to each image.
 
-    Exactly, over all rows; in a database (GALLERY is its URL) by the index that it has. BUNDLE is the model that
-    GALLERY was built by."""
+    Exactly, over all rows, or by the index where one was made, in a database too (GALLERY is its URL). BUNDLE is the
+    model that GALLERY was built by."""
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import ImageError, InputError
     from ...runtimes.core.text import readable
@@ -229,7 +250,13 @@ def search(gallery: Path | str, bundle: Path, images: tuple[Path, ...], **given:
         with load_model(bundle, given) as model:
             for good, embeddings in model.stream(paths, None if given["strict"] else on_bad):
                 found = target.search(
-                    embeddings, given["top"], given["threads"], labels, given["min_similarity"], given["duplicate"]
+                    embeddings,
+                    given["top"],
+                    given["threads"],
+                    labels,
+                    given["min_similarity"],
+                    given["duplicate"],
+                    exact=given["exact"],
                 )
                 for path, matches in zip(good, found, strict=True):
                     show(path, matches, given["kind"])
@@ -260,6 +287,8 @@ def info(gallery: Path | str, as_json: bool) -> int:
                 "bytes": opened.bytes,
                 "segments": len(manifest.segments),
                 "removed rows on disk": sum(one.removed_rows for one in manifest.segments),
+                "index": None if manifest.index is None else manifest.index.kind,
+                "recall@10 of the index": None if manifest.index is None else manifest.index.recall,
                 "changes": manifest.generation,
                 "edgerecall": manifest.tools.get("edgerecall"),
                 "command": manifest.command,
@@ -319,15 +348,28 @@ def list_rows(gallery: Path, labels: tuple[str, ...]) -> int:
 
 @command.command()
 @click.argument("gallery", type=PATH)
-def compact(gallery: Path) -> int:
-    """Write GALLERY's rows into one file, without those removed."""
+@options_of(INDEX)
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="For the index.")
+def compact(gallery: Path, kind: str | None, threads: int) -> int:
+    """Write GALLERY's rows into one file, without those removed.
+
+    An index of them is gone then, unless --index makes one again."""
     from ...runtimes.gallery.gallery import Gallery
 
     with Gallery.open(gallery, writable=True) as target:
         before = target.bytes
         target.compact()
         console().print(f"{gallery}: {len(target)} rows, {before / 1e6:.2f} MB before, {target.bytes / 1e6:.2f} MB now")
+        make_index(target, kind, threads)
     return 0
+
+
+def make_index(target: DiskGallery, kind: str | None, threads: int) -> None:
+    """The index that was asked for, if any, and what it keeps of exact search."""
+    if kind is not None:
+        with progress_bar("indexing", len(target)) as advance:
+            recall = target.build_index(kind, threads, advance)
+        console().print(f"{target.root}: index {kind}, recall@10 {recall:.4f} of exact search")
 
 
 @command.command()

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .runtimes.approximate.compressed import CompressedGallery
     from .runtimes.bundle.bundle import Bundle
     from .runtimes.bundle.spec import Spec
     from .runtimes.core.errors import (
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         RuntimeUnavailable,
     )
     from .runtimes.embed.model import EmbeddingModel, load
-    from .runtimes.gallery.compressed import CompressedGallery
     from .runtimes.gallery.disk_gallery import DiskGallery
     from .runtimes.gallery.gallery import Gallery
     from .runtimes.gallery.snapshot import Match
@@ -34,7 +34,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Bundle": "bundle.bundle",
-    "CompressedGallery": "gallery.compressed",
+    "CompressedGallery": "approximate.compressed",
     "DiskGallery": "gallery.disk_gallery",
     "EmbeddingModel": "embed.model",
     "Gallery": "gallery.gallery",

@@ -63,6 +63,7 @@ PACKAGES = {
         Package("pgvector", "pgvector", "postgres", shown=False),
         Package("psycopg", "psycopg", "postgres", shown=False),
         Package("psycopg_pool", "psycopg-pool", "postgres", shown=False),
+        Package("faiss", "faiss-cpu", "faiss", shown=False),
         Package("qdrant_client", "qdrant-client", "qdrant", shown=False),
         Package("ray", "ray", "ray", (3, 15), shown=False),
         Package("prometheus_client", "prometheus-client", "serve", shown=False),

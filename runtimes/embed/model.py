@@ -111,13 +111,6 @@ class EmbeddingModel:
         path. Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out and it is given
         their index. InputError for what is neither.
         """
-        names = [f"image {index}" for index in range(len(images))]
-        return self._embed_sources(images, names, on_bad, self.embed_tensors)
-
-    def _embed_sources(
-        self, images: Sequence[Source], names: Sequence[str], on_bad: BadIndex | None, embed: Embed
-    ) -> Embedding:
-        """`embed_bytes`. names: what messages call those that are no paths. embed: tensors of a batch."""
         self.pool.check_open()
         parts: list[Embedding] = []
         start, errors = 0, list[ImageError | None]()
@@ -125,8 +118,8 @@ class EmbeddingModel:
         def batch() -> bool:
             nonlocal start, errors
             part, end = images[start : start + self.batch_size], start + self.batch_size
-            told = [str(s) if isinstance(s, Path) else name for s, name in zip(part, names[start:end], strict=True)]
-            errors, rows = self._embed_part(part, told, on_bad is None, embed)
+            told = [str(one) if isinstance(one, Path) else f"image {at}" for at, one in enumerate(part, start)]
+            errors, rows = self._embed_part(part, told, self.embed_tensors, strict=on_bad is None)
             parts.append(rows)
             start = end
             return start < len(images) and not any(errors)
@@ -139,9 +132,12 @@ class EmbeddingModel:
         return np.concatenate(parts) if parts else np.empty((0, self.spec.embedding_dim), dtype=np.float32)
 
     def _embed_part(
-        self, part: Sequence[Source], names: Sequence[str], strict: bool, embed: Embed
+        self, part: Sequence[Source], names: Sequence[str], embed: Embed, strict: bool = False
     ) -> tuple[list[ImageError | None], Embedding]:
-        """What is wrong with each image of a batch, and the embeddings of those that are good. strict: raises it."""
+        """What is wrong with each image of a batch, and the embeddings of those that are good. names: what messages
+        call them. embed: tensors of the good ones. strict: raises the first that is wrong.
+        """
+        self.pool.check_open()
         with self._memory(len(part)) as tensors:
             errors = preprocess_batch(part, self.spec.preprocess, tensors, self._threads, names)
             if strict and (bad := next(filter(None, errors), None)):
@@ -182,7 +178,6 @@ class EmbeddingModel:
         wanted = [request for request in requests if request.future.set_running_or_notify_cancel()]
         if not wanted:
             return
-        bad: dict[int, ImageError] = {}
         began = time.perf_counter()
         for request in wanted:
             self.observe("queue", began - request.born, 1)
@@ -195,9 +190,7 @@ class EmbeddingModel:
             return found
 
         try:
-            images = [request.image for request in wanted]
-            names = ["the image"] * len(images)
-            rows = iter(self._embed_sources(images, names, bad.__setitem__, embed))
+            errors, rows = self._embed_part([one.image for one in wanted], [one.name for one in wanted], embed)
         except BaseException as error:
             if len(wanted) > 1 and isinstance(error, InputError | ValueError | TypeError):  # of one, not of all
                 for request in wanted:
@@ -206,17 +199,19 @@ class EmbeddingModel:
             for request in wanted:
                 request.future.set_exception(error)
             return
-        for index, request in enumerate(wanted):
-            if index in bad:
-                request.future.set_exception(bad[index])
+        found = iter(rows)
+        for request, bad in zip(wanted, errors, strict=True):
+            if bad is not None:
+                request.future.set_exception(bad)
             else:
-                request.future.set_result(next(rows))
+                request.future.set_result(next(found))
 
     def _answer_alone(self, request: _Request) -> None:
         try:
-            request.future.set_result(
-                self._embed_sources([request.image], ["the image"], None, self._embed_micro_batch)[0]
-            )
+            (bad,), rows = self._embed_part([request.image], [request.name], self._embed_micro_batch)
+            if bad is not None:
+                raise bad
+            request.future.set_result(rows[0])
         except BaseException as error:
             request.future.set_exception(error)
 
@@ -337,6 +332,7 @@ class _Request:
 
     def __init__(self, image: Source) -> None:
         self.image = image
+        self.name = str(image) if isinstance(image, Path) else "the image"
         self.born = time.perf_counter()
         self.future: Future[Embedding] = Future()
 

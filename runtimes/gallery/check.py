@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from .disk_gallery import DiskGallery
+from .indexed import opened
 from .segment import Segment
 from .texts import hashes_of
 
@@ -24,6 +25,11 @@ def problems(gallery: DiskGallery, progress: Callable[[float], object] = lambda 
             found.append(problem)
         done += segment.entry.file.bytes
         progress(done / total)
+    if (entry := gallery.manifest.index) is not None:
+        try:
+            opened(gallery.root, entry, gallery.dim)
+        except InputError as error:
+            found.append(str(error))
     live: Counter[str] = Counter()
     for segment in gallery.segments:
         try:

@@ -20,17 +20,18 @@ from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..core.files import write_error
 from ..predictor.registry import tool_versions
-from .durable import TEMPORARY, make_folder, rename, synchronise_folder
+from .durable import TEMPORARY, durable_file, make_folder, rename, synchronise_folder
 from .identity import ModelIdentity, require_same
+from .indexed import IndexedSearch, made_of
 from .lock import LOCK, WriteLock
-from .manifest import FILE, MOST_ROWS, GalleryManifest, SegmentEntry, Storage
+from .manifest import FILE, MOST_ROWS, GalleryManifest, IndexEntry, SegmentEntry, Storage
 from .new_rows import checked_rows, new_content, several
-from .segment import Mask, Rows, Segment, joined, write_removed, write_segment
+from .segment import Mask, Rows, Segment, described, joined, write_removed, write_segment
 from .snapshot import Match, Snapshot
 
 MERGED = 1 << 16  # rows of a segment, up to which it is joined with new ones
 ATTEMPTS = 10  # to open while another process writes
-OURS = re.compile(rf"\d{{8,}}-\d+\.(safetensors|removed)({re.escape(TEMPORARY)})?")
+OURS = re.compile(rf"\d{{8,}}-\d+\.(safetensors|removed|faiss)({re.escape(TEMPORARY)})?")
 
 
 class DiskGallery:
@@ -44,6 +45,7 @@ class DiskGallery:
         self.root = Path(root)
         self._changing = RLock()
         self._lock: WriteLock | None = None
+        self._index: tuple[IndexEntry, Snapshot, IndexedSearch] | None = None  # the last that was opened
         if writable:
             if not (self.root / FILE).is_file():
                 GalleryManifest.read(self.root)  # says that there is none
@@ -138,8 +140,10 @@ class DiskGallery:
         min_similarity: float | None = None,
         duplicate: float | None = None,
         progress: Callable[[float], object] | None = None,
+        exact: bool = False,
     ) -> list[list[Match]]:
-        """The best k of each query, float32 `(n, dim)`, best first; fewer where there are no more.
+        """The best k of each query, float32 `(n, dim)`, best first; fewer where there are no more. By the index where
+        there is one, unless the search is to be `exact` or has labels or duplicate.
 
         labels: rows of these alone. min_similarity: none below it. duplicate: of rows whose embeddings are at least
         this similar, in cosine, to a better one of the same query, only that one is told.
@@ -151,8 +155,18 @@ class DiskGallery:
         now = self._now
         if duplicate is not None:
             return now.distinct(queries, k, threads, labels, min_similarity, duplicate)
-        rows, similarities = now.search(queries, k, threads, labels, progress)
+        if now.manifest.index is not None and labels is None and not exact:
+            rows, similarities = self._indexed(now, now.manifest.index).search(queries, k, threads)
+        else:
+            rows, similarities = now.search(queries, k, threads, labels, progress)
         return [now.told(*one, k, min_similarity, None) for one in zip(rows, similarities, strict=True)]
+
+    def _indexed(self, now: Snapshot, entry: IndexEntry) -> IndexedSearch:
+        """Opened once, as long as nothing changes."""
+        held = self._index
+        if held is None or held[0] != entry or held[1] is not now:
+            held = self._index = (entry, now, IndexedSearch.of(self.root, now, entry))
+        return held[2]
 
     def search_rows(
         self, queries: Rows, k: int = 10, threads: int = 1, labels: Collection[str] | None = None
@@ -243,6 +257,34 @@ class DiskGallery:
             entries = (write_segment(self.root, self._name(0, "safetensors"), parts),) if parts else ()
             self._commit(entries)
 
+    def build_index(self, kind: str, threads: int = 1, advance: Callable[[int], object] = lambda rows: None) -> float:
+        """An index of all rows for approximate search, in place of the one there may be; its recall@10 against exact
+        search, 0 to 1.
+
+        kind: `faiss:IVF<lists>` or `faiss:HNSW<links>`. Rows that are added later are searched exactly beside it.
+        InputError.
+        """
+        import faiss
+
+        with self._change() as now:
+            if not now.manifest.rows:
+                raise InputError(f"{self.root}: has no rows of which an index could be made")
+            index, recall = made_of(now, kind, threads, advance)
+            name = self._name(0, "faiss")
+            with durable_file(self.root / name) as stream:
+                stream.write(index.to_bytes())
+            entry = IndexEntry(
+                file=described(self.root, self.root / name),
+                kind=kind,
+                segments=tuple(one.entry.file.path for one in now.segments),
+                rows=tuple(map(len, now.segments)),
+                effort=index.effort,
+                recall=recall,
+                version=faiss.__version__,
+            )
+            self._commit(now.manifest.segments, now.manifest.model_copy(update={"index": entry}))
+        return recall
+
     def _without(self, now: Snapshot, old: Mapping[Segment, Sequence[int]]) -> list[SegmentEntry]:
         """The segments' entries, with these rows removed too."""
         entries = []
@@ -279,8 +321,13 @@ class DiskGallery:
         does by default.
         """
         before = self._now
-        manifest = (manifest or before.manifest).model_copy(
+        manifest = manifest or before.manifest
+        index = manifest.index
+        if index is not None and not {one.file.path for one in entries} & set(index.segments):
+            index = None  # nothing of what it has is left
+        manifest = manifest.model_copy(
             update={
+                "index": index,
                 "generation": before.manifest.generation + 1,
                 "next_file": before.manifest.next_file + 1,
                 "segments": entries,
@@ -312,7 +359,7 @@ class DiskGallery:
                 file = segment.entry.file.model_copy(update={"path": name})
                 entries.append(segment.entry.model_copy(update={"file": file}))
             synchronise_folder(self.root)
-            self._commit(tuple(entries), other.manifest)
+            self._commit(tuple(entries), other.manifest.model_copy(update={"index": None}))
 
     def _read(self) -> Snapshot:
         return read_snapshot(self.root, {one.entry: one for one in self._now.segments})

@@ -48,6 +48,28 @@ class SegmentEntry(Frozen):
         return self
 
 
+class IndexEntry(Frozen):
+    """An index for approximate search of some segments, by their files' names in its order, and the rows of each.
+
+    kind: as `--index` names it. effort: how many lists or candidates a search looks at. recall: its recall@10 against
+    exact search when it was made. version: of faiss.
+    """
+
+    file: PartFile
+    kind: Annotated[str, Field(max_length=80)]
+    segments: tuple[Name, ...]
+    rows: tuple[Count, ...]
+    effort: Annotated[int, Field(ge=1, le=MOST_ROWS)]
+    recall: Annotated[float, Field(ge=0, le=1)]
+    version: Annotated[str, Field(max_length=80)]
+
+    @model_validator(mode="after")
+    def as_many_counts_as_segments(self) -> IndexEntry:
+        if len(self.rows) != len(self.segments):
+            raise ValueError(f"rows: expected {len(self.segments)}, one for each segment, got {len(self.rows)}")
+        return self
+
+
 class GalleryManifest(Frozen):
     """generation: counts the changes. next_file: what the next new file is numbered.
 
@@ -63,6 +85,7 @@ class GalleryManifest(Frozen):
     tools: dict[str, str]
     command: str
     segments: tuple[SegmentEntry, ...] = ()
+    index: IndexEntry | None = None
 
     @model_validator(mode="after")
     def not_too_many_rows(self) -> GalleryManifest:
@@ -78,7 +101,8 @@ class GalleryManifest(Frozen):
     @property
     def files(self) -> list[PartFile]:
         """All but this one."""
-        return [file for one in self.segments for file in (one.file, one.removed) if file is not None]
+        own = [file for one in self.segments for file in (one.file, one.removed) if file is not None]
+        return own if self.index is None else [*own, self.index.file]
 
     @classmethod
     def read(cls, root: Path) -> GalleryManifest:

@@ -126,12 +126,12 @@ class Segment:
             raise InputError(f"{self.path}: expected {name} in its metadata, a length: the gallery is damaged")
         return length
 
-    def floats(self, row: int) -> Rows:
-        """A row's embedding as it is kept, float32 `(dim,)`."""
+    def floats(self, rows: int | slice | NDArray[np.int64]) -> Rows:
+        """Embeddings as they are kept, float32: `(dim,)` of a row, `(n, dim)` of several."""
         stored = self.content.stored
-        found = stored["embeddings"][row].astype(np.float32)
+        found = stored["embeddings"][rows].astype(np.float32)
         if self.storage == "int8":
-            found = (found + stored["rest"][row] * np.float32(REST)) * stored["scales"][row]
+            found = (found + stored["rest"][rows] * np.float32(REST)) * stored["scales"][rows][..., None]
         return np.asarray(found, np.float32)
 
     def problem(self) -> str | None:
@@ -177,16 +177,6 @@ class Segment:
             excluded,
             longest=self.content.longest,
             longest_rest=self.content.longest_rest,
-        )
-
-    def embedding(self, row: int) -> Rows:
-        """What is stored of a row, float32 `(dim,)`."""
-        stored = self.content.stored
-        values = np.asarray(stored["embeddings"][row], np.float32)
-        return (
-            values
-            if self.storage != "int8"
-            else (values + stored["rest"][row] * np.float32(REST)) * stored["scales"][row]
         )
 
     def rows_of(self, hashes: NDArray[np.uint64], ids: set[str]) -> list[int]:

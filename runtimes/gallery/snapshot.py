@@ -97,7 +97,7 @@ class Snapshot:
                 break
             if duplicate is not None:
                 segment, at = self.place(row)
-                one = segment.embedding(at)
+                one = segment.floats(at)
                 one = one / max(float(np.linalg.norm(one)), 1e-30)
                 if shown and float((np.stack(shown) @ one).max()) >= duplicate:
                     continue

@@ -27,16 +27,16 @@ State = dict[str, float]  # id -> the first number of its embedding
 
 
 def changes(seed: int) -> Iterator[tuple[str, list[str], list[float]]]:
-    """Additions, replacements, removals and compactions: verb, ids, first numbers."""
+    """Additions, replacements, removals, compactions and indexes: verb, ids, first numbers."""
     drawn = random.Random(seed)
     there: list[str] = []
     for number in range(12):
-        verb = drawn.choice(["add", "add", "add", "replace", "remove", "compact"]) if there else "add"
+        verb = drawn.choice(["add", "add", "add", "replace", "remove", "compact", "index"]) if there else "add"
         if verb == "add":
             ids = [f"{number}-{index}é" for index in range(drawn.choice([1, 1, 2, 5, 40]))]
             there += ids
         else:
-            ids = [] if verb == "compact" else drawn.sample(there, drawn.randint(1, min(4, len(there))))
+            ids = [] if verb in ("compact", "index") else drawn.sample(there, drawn.randint(1, min(4, len(there))))
         if verb == "remove":
             there = [one for one in there if one not in ids]
         yield verb, ids, [float(drawn.randint(1, 1000)) for _ in ids]
@@ -45,6 +45,9 @@ def changes(seed: int) -> Iterator[tuple[str, list[str], list[float]]]:
 def apply(gallery: DiskGallery, verb: str, ids: list[str], values: list[float]) -> None:
     if verb == "compact":
         gallery.compact()
+    elif verb == "index":
+        if len(gallery):
+            gallery.build_index("faiss:HNSW4")
     elif verb == "remove":
         gallery.remove(ids)
     else:
@@ -55,7 +58,7 @@ def apply(gallery: DiskGallery, verb: str, ids: list[str], values: list[float]) 
 
 def after(state: State, verb: str, ids: list[str], values: list[float]) -> State:
     left = {one: value for one, value in state.items() if verb != "remove" or one not in ids}
-    return left if verb in ("remove", "compact") else {**left, **dict(zip(ids, values, strict=True))}
+    return left if verb in ("remove", "compact", "index") else {**left, **dict(zip(ids, values, strict=True))}
 
 
 def states(seed: int) -> list[State]:
@@ -77,7 +80,7 @@ def content(root: Path) -> State:
         found = {}
         for segment in gallery.segments:
             for row in np.flatnonzero(~segment.gone).tolist():
-                found[segment.content.ids[row]] = float(segment.embedding(row)[0])
+                found[segment.content.ids[row]] = float(segment.floats(row)[0])
         if found:
             best = gallery.search(np.eye(1, DIM, dtype=np.float32), 1)[0][0]
             assert best.similarity == max(found.values())

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgerecall.runtimes._native import BitGallery, Gallery
+from edgerecall.runtimes.approximate.compressed import CompressedGallery, rotation
 from edgerecall.runtimes.core.errors import InputError
-from edgerecall.runtimes.gallery.compressed import CompressedGallery, rotation
 
 pytestmark = pytest.mark.cpu_sensitive
 Rows = NDArray[np.float32]

@@ -1,0 +1,1 @@
+"""Approximate nearest neighbours: an index over rows of embeddings, by a library."""

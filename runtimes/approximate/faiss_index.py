@@ -1,0 +1,124 @@
+"""An index by faiss (https://github.com/facebookresearch/faiss): inverted lists or a graph, and how far they look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import InputError
+from ..core.text import one_line
+
+Rows = NDArray[np.float32]
+KIND = re.compile(r"faiss:(IVF|HNSW)([1-9]\d{0,8})(,[A-Za-z0-9_,+]+)?")
+EXPECTED = "expected faiss:IVF<lists> or faiss:HNSW<links>, such as faiss:IVF1024 or faiss:HNSW32"
+TRAINED = 256  # rows for each list, at most, from which the lists are made
+TOP, ENOUGH = 10, 0.99  # neighbours of each row that is asked for, and the recall up to which it looks further
+LEAST = {"IVF": 1, "HNSW": 16}  # lists, or candidates, that are looked at first; doubled
+MOST = {"IVF": 1 << 30, "HNSW": 1 << 12}
+PARAMETER = {"IVF": "nprobe", "HNSW": "efSearch"}
+
+
+def checked_kind(text: str) -> str:
+    """An index that can be made. InputError for another."""
+    if not KIND.fullmatch(text):
+        raise InputError(f"--index: {EXPECTED}, got {text!r:.80}")
+    return text
+
+
+class FaissIndex:
+    """Rows by their numbers, in the order in which they were added. effort: how many lists or candidates a search looks
+    at. Thread-safe to search.
+    """
+
+    def __init__(self, index: Any, kind: str, effort: int) -> None:
+        self._index, self.kind = index, checked_kind(kind)
+        self._family = kind.split(":")[1][: 3 if "IVF" in kind else 4]
+        self.look(effort)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @classmethod
+    def build(
+        cls,
+        kind: str,
+        dim: int,
+        blocks: Iterable[Rows],
+        sample: Rows,
+        threads: int = 1,
+        advance: Callable[[int], object] = lambda rows: None,
+    ) -> FaissIndex:
+        """Of rows float32 `(n, dim)` in blocks; by their inner products.
+
+        sample: of the rows, from which lists and codes are made. InputError where faiss cannot make it of these.
+        """
+        import faiss
+
+        found = KIND.fullmatch(checked_kind(kind))
+        assert found is not None
+        if found[1] == "IVF" and len(sample) < int(found[2]):
+            raise InputError(f"--index: {kind} needs {found[2]} rows or more, got {len(sample)}: take fewer lists")
+        faiss.omp_set_num_threads(threads)
+        try:
+            made = faiss.index_factory(
+                dim, kind[len("faiss:") :] + ("" if found[3] else ",Flat"), faiss.METRIC_INNER_PRODUCT
+            )
+            made.train(sample)
+            for block in blocks:
+                made.add(block)
+                advance(len(block))
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--index: {kind}: {reason(error)}") from error
+        return cls(made, kind, LEAST[found[1]])
+
+    @classmethod
+    def read(cls, data: bytes, kind: str, effort: int, dim: int, rows: int) -> FaissIndex:
+        """From the bytes that `to_bytes` gave. InputError for others."""
+        import faiss
+
+        try:
+            index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        except RuntimeError as error:
+            raise InputError(f"not readable by faiss: {reason(error)}") from error
+        if index.d != dim or index.ntotal != rows:
+            raise InputError(f"expected {rows} rows of {dim} numbers, got {index.ntotal} of {index.d}")
+        return cls(index, kind, effort)
+
+    def to_bytes(self) -> bytes:
+        """As faiss writes it."""
+        import faiss
+
+        return bytes(faiss.serialize_index(self._index).tobytes())
+
+    def look(self, effort: int) -> None:
+        """At so many lists or candidates in a search."""
+        import faiss
+
+        self.effort = effort
+        faiss.ParameterSpace().set_index_parameter(self._index, PARAMETER[self._family], effort)
+
+    def search(self, queries: Rows, k: int, threads: int = 1) -> NDArray[np.int64]:
+        """The numbers of about the best k rows of each query, float32 `(n, dim)`, `(n, k)`; -1 where it found fewer."""
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        return np.asarray(self._index.search(np.ascontiguousarray(queries, np.float32), k)[1])
+
+    def tune(self, measured: Callable[[], float]) -> float:
+        """Looks further and further until the measured recall is `ENOUGH`, or all is looked at; the recall."""
+        self.look(LEAST[self._family])
+        most = min(MOST[self._family], int(getattr(self._index, "nlist", MOST[self._family])))
+        recall = measured()
+        while recall < ENOUGH and self.effort < most:
+            self.look(min(2 * self.effort, most))
+            recall = measured()
+        return recall
+
+
+def reason(error: BaseException) -> str:
+    """What faiss says, without where in its source."""
+    return one_line(str(error).rsplit("Error: ", 1)[-1])[:300]

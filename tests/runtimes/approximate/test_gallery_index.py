@@ -1,0 +1,210 @@
+"""A gallery's index for approximate search: what it finds, what it leaves, and what becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+
+from edgerecall.runtimes.core.errors import InputError
+from edgerecall.runtimes.gallery.check import problems
+from edgerecall.runtimes.gallery.disk_gallery import DiskGallery
+from edgerecall.runtimes.gallery.manifest import Storage
+
+DIM, ROWS = 32, 3000
+KINDS = ("faiss:IVF64", "faiss:HNSW16", "faiss:IVF64,SQ8")
+
+
+def drawn(seed: int, count: int) -> np.ndarray:
+    """Unit rows around few centres."""
+    centres = np.random.default_rng(7).standard_normal((100, DIM))
+    rng = np.random.default_rng(seed)
+    found = centres[rng.integers(0, 100, count)] + 0.5 * rng.standard_normal((count, DIM))
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+
+
+def made(root: Path, storage: Storage = "float32", rows: int = ROWS) -> DiskGallery:
+    """In three segments, a tenth of its rows removed."""
+    gallery = DiskGallery.create(root / "g", DIM, storage)
+    values, ids = drawn(0, rows), [f"row {at}" for at in range(rows)]
+    for start, stop in ((0, rows * 2 // 3), (rows * 2 // 3, rows * 9 // 10), (rows * 9 // 10, rows)):
+        gallery.add(ids[start:stop], values[start:stop])
+    assert gallery.remove(ids[::10]) == len(ids[::10])
+    return gallery
+
+
+def shared(one: list[list[object]], other: list[list[object]]) -> float:
+    """Which part of the ids two searches have in common."""
+    pairs = [({m.id for m in a}, {m.id for m in b}) for a, b in zip(one, other, strict=True)]  # type: ignore[attr-defined]
+    return float(np.mean([len(a & b) / len(b) for a, b in pairs]))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_finds_nearly_what_exact_search_finds(tmp_path: Path, storage: Storage, kind: str) -> None:
+    gallery, queries = made(tmp_path, storage), drawn(1, 50)
+    recall = gallery.build_index(kind, threads=2)
+    entry = gallery.manifest.index
+    assert entry is not None and entry.recall == recall and recall >= 0.95
+    exact, found = gallery.search(queries, 10, exact=True), gallery.search(queries, 10)
+    assert shared(found, exact) >= 0.9
+    for ours, theirs in zip(found, exact, strict=True):
+        known = {one.id: one.similarity for one in theirs}
+        near = [one.similarity for one in ours]
+        assert near == sorted(near, reverse=True) and len({one.id for one in ours}) == 10
+        assert all(abs(one.similarity - known[one.id]) < 1e-6 for one in ours if one.id in known)
+    with DiskGallery(tmp_path / "g") as reader:  # another process
+        assert reader.search(queries, 10) == found
+        assert problems(reader) == []
+
+
+def test_the_recall_is_of_how_far_it_looks(tmp_path: Path) -> None:
+    """An index that looks at one list of 256 misses a lot: the measured recall decides how far it looks."""
+    gallery, queries = made(tmp_path), drawn(1, 200)
+    gallery.build_index("faiss:IVF256")
+    assert gallery.manifest.index is not None and gallery.manifest.index.effort > 1
+    exact = gallery.search(queries, 10, exact=True)
+    assert shared(gallery.search(queries, 10), exact) > 0.95
+    assert gallery._index is not None
+    gallery._index[2]._index.look(1)
+    assert shared(gallery.search(queries, 10), exact) < 0.9
+
+
+def test_what_changes_afterwards_is_found(tmp_path: Path) -> None:
+    """Added rows are searched exactly, replaced ones by what they are now, removed ones not at all."""
+    gallery, queries = made(tmp_path), drawn(1, 5)
+    gallery.build_index("faiss:HNSW16")
+    near = np.asarray([0.999 * query + 0.001 for query in queries], np.float32)
+    gallery.add([f"new {at}" for at in range(5)], near)
+    best = [matches[0] for matches in gallery.search(queries, 3)]
+    assert [one.id for one in best] == [f"new {at}" for at in range(5)]
+    gallery.add(
+        ["row 1", "row 2501"], queries[:2] * 1.1, replace=True
+    )  # of the first segment, and of one that is joined
+    assert [gallery.search(queries[at : at + 1], 1)[0][0].id for at in (0, 1)] == ["row 1", "row 2501"]
+    removed = gallery.search(queries, 10)[4]
+    gallery.remove([one.id for one in removed])
+    left = gallery.search(queries, 10)[4]
+    assert len(left) == 10 and not {one.id for one in left} & {one.id for one in removed}
+    assert shared(gallery.search(queries, 10), gallery.search(queries, 10, exact=True)) >= 0.9
+
+
+def test_more_than_it_can_give_is_found_exactly(tmp_path: Path) -> None:
+    """Of 300 rows all but 12, those far from the query, are removed."""
+    gallery = made(tmp_path, rows=300)
+    gallery.build_index("faiss:IVF8")
+    query = drawn(3, 1)
+    order = [one.id for one in gallery.search(query, 300, exact=True)[0]]
+    gallery.remove(order[:-12])
+    assert [one.id for one in gallery.search(query, 10)[0]] == order[-12:-2]
+    assert len(gallery.search(query, 50)[0]) == 12
+    gallery.remove(order)
+    assert gallery.search(query, 10) == [[]]
+
+
+def test_labels_and_compacting(tmp_path: Path) -> None:
+    gallery, queries = made(tmp_path), drawn(1, 5)
+    gallery.add(["labelled"], queries[:1], ["a"])
+    gallery.build_index("faiss:IVF64")
+    assert [one.id for one in gallery.search(queries[:1], labels=["a"])[0]] == ["labelled"]
+    name = gallery.manifest.index.file.path  # type: ignore[union-attr]
+    gallery.compact()
+    assert gallery.manifest.index is None and not (tmp_path / "g" / name).exists()
+    assert gallery.search(queries, 5) == gallery.search(queries, 5, exact=True)
+
+
+def test_a_damaged_index(tmp_path: Path) -> None:
+    """Exact search goes on; the index is refused with what to do, and `verify` names it."""
+    gallery, query = made(tmp_path), drawn(1, 1)
+    gallery.build_index("faiss:IVF64")
+    gallery.close()
+    path = tmp_path / "g" / gallery.manifest.index.file.path  # type: ignore[union-attr]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with DiskGallery(tmp_path / "g") as reader:
+        with pytest.raises(InputError, match="sha256 differs: make it again by 'gallery compact --index'"):
+            reader.search(query)
+        assert len(reader.search(query, exact=True)[0]) == 10
+        assert [path.name in one for one in problems(reader)] == [True]
+    path.unlink()
+    with DiskGallery(tmp_path / "g") as reader, pytest.raises(InputError, match="No such file"):
+        reader.search(query)
+
+
+def test_an_index_of_other_rows(tmp_path: Path) -> None:
+    """Its file and hash put into another gallery."""
+    few, gallery = made(tmp_path / "few", rows=600), made(tmp_path)
+    for one in (few, gallery):
+        one.build_index("faiss:IVF8")
+        one.close()
+    ours, theirs = gallery.manifest.index, few.manifest.index
+    assert ours is not None and theirs is not None
+    data = (tmp_path / "few" / "g" / theirs.file.path).read_bytes()
+    (tmp_path / "g" / ours.file.path).write_bytes(data)
+    manifest = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    manifest["index"]["file"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(manifest))
+    with DiskGallery(tmp_path / "g") as reader, pytest.raises(InputError, match=f"expected {ROWS} rows of {DIM}.*600"):
+        reader.search(drawn(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("IVF64", "expected faiss:IVF<lists> or faiss:HNSW<links>"),
+        ("faiss:Flat", "expected faiss:IVF"),
+        ("faiss:IVF0", "expected faiss:IVF"),
+        ("faiss:IVF4096", "needs 4096 rows or more, got 3000: take fewer lists"),
+        ("faiss:IVF16,Nonsense", "could not parse code description Nonsense"),
+        ("faiss:IVF16,PQ7", "faiss:IVF16,PQ7: "),
+    ],
+)
+def test_what_cannot_be(tmp_path: Path, kind: str, message: str) -> None:
+    gallery = made(tmp_path)
+    before = gallery.manifest, sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        gallery.build_index(kind)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert (gallery.manifest, sorted(tmp_path.rglob("*"))) == before
+    with DiskGallery.create(tmp_path / "empty", DIM) as empty, pytest.raises(InputError, match="has no rows"):
+        empty.build_index("faiss:HNSW16")
+
+
+def test_by_command(
+    tmp_path: Path, edgerecall: Callable[..., CompletedProcess[str]], fake_bundle: object, data: Path
+) -> None:
+    fake_bundle()  # type: ignore[operator]
+
+    def told(*command: object, code: int = 0) -> str:
+        result = edgerecall("gallery", *command, cwd=tmp_path)
+        assert result.returncode == code, result.stderr
+        return result.stdout + result.stderr
+
+    build = ("build", "g", "bundle", "--images", data, "--runtime", "fake")
+    assert "--index: expected faiss:IVF<lists>" in told(*build, "--index", "hnsw", code=2)
+    assert not (tmp_path / "g").exists()
+    assert "index faiss:HNSW8, recall@10" in told(*build, "--index", "faiss:HNSW8")
+    facts = json.loads(told("info", "g", "--json"))
+    assert facts["index"] == "faiss:HNSW8" and 0.9 <= facts["recall@10 of the index"] <= 1
+    first = json.loads(told("list", "g").splitlines()[0])["id"]
+    search = ("search", "g", "bundle", data / first, "--runtime", "fake")
+    assert told(*search).splitlines()[:2] == told(*search, "--exact").splitlines()[:2]
+    told("remove", "g", first)
+    assert "recall@10" not in told("compact", "g") and json.loads(told("info", "g", "--json"))["index"] is None
+    assert "index faiss:IVF2, recall@10" in told("compact", "g", "--index", "faiss:IVF2")
+    told("verify", "g", "bundle")
+
+
+def test_without_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = made(tmp_path, rows=300)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError):
+        gallery.build_index("faiss:HNSW16")
+    assert gallery.manifest.index is None
