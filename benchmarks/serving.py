@@ -3,24 +3,18 @@ model over the same files on the same cores; and the latency of one client, alon
 share the cores with the server; the processor time of an image tells the two apart. All take turns; medians of the
 rounds.
 
---soak SECONDS: then 80 % of that load for so long, by both protocols, and the server's memory meanwhile.
+--loadgen SECONDS: then MLPerf LoadGen's Offline and, at `--load` of what that gave, Server. --soak SECONDS: then 80 %
+of the load for so long, by both protocols, and the server's memory meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import socket
 import statistics
-import struct
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,124 +22,10 @@ from pathlib import Path
 import numpy as np
 from support.environment import print_machine
 from support.models import bundle_of, photos
+from support.serving_clients import CLIENTS, Ask, Place, Sent, by_grpc, by_rest, paced, request_of, served
+from support.serving_loadgen import scenarios
 
 import edgerecall
-
-CLIENTS = 8
-HERE = threading.local()
-
-
-@dataclass(frozen=True)
-class Place:
-    """A server: where, and its process."""
-
-    host: str
-    port: int
-    grpc: str
-    process: int
-
-
-Ask = Callable[[Place, "Sent"], float]
-
-
-@contextmanager
-def served(bundle: Path, runtime: str) -> Iterator[Place]:
-    """A server of its own process."""
-    command = [sys.executable, "-m", "edgerecall", "serve", bundle, "--runtime", runtime, "--port", "0", "--name", "m"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        host, port = line.split("//")[1].split("/")[0].split(":")
-        try:
-            yield Place(host, int(port), line.split()[-1], process.pid)
-        finally:
-            process.terminate()
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One image's request as it is sent, made beforehand: clients cost the server's cores as little as they can."""
-
-    rest: bytes
-    grpc: bytes
-
-
-def request_of(image: bytes) -> Sent:
-    """An encoded image as binary tensor; the answer's too."""
-    from edgerecall.serve.grpc_messages import messages
-
-    tail = struct.pack("<I", len(image)) + image
-    given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
-    text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
-    head = (
-        f"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
-        f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
-    )
-    request = messages()["ModelInferRequest"](model_name="m")
-    request.inputs.add(name="image", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(tail)
-    return Sent(head.encode() + text + tail, request.SerializeToString())
-
-
-def by_rest(place: Place, request: Sent) -> float:
-    """Seconds of a request of one image, over a connection of the thread's own."""
-    if getattr(HERE, "rest", None) != place:
-        HERE.rest, HERE.connection = place, socket.create_connection((place.host, place.port))
-        HERE.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    began = time.perf_counter()
-    HERE.connection.sendall(request.rest)
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += received(HERE.connection)
-    head, body = answer.split(b"\r\n\r\n", 1)
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise SystemExit(head.decode())
-    (length,) = (
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-    )
-    while len(body) < length:
-        body += received(HERE.connection)
-    return time.perf_counter() - began
-
-
-def received(connection: socket.socket) -> bytes:
-    """What has come next."""
-    part = connection.recv(1 << 16)
-    if not part:
-        raise SystemExit("the server closed the connection")
-    return part
-
-
-def by_grpc(place: Place, request: Sent) -> float:
-    """The same by gRPC, over a channel of its own."""
-    import grpc
-
-    from edgerecall.serve.grpc_messages import SERVICE
-
-    if getattr(HERE, "grpc", None) != place:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        channel = grpc.insecure_channel(place.grpc, options)
-        HERE.grpc, HERE.call = place, channel.unary_unary(f"/{SERVICE}/ModelInfer")
-    began = time.perf_counter()
-    HERE.call(request.grpc)
-    return time.perf_counter() - began
-
-
-def paced(ask: Ask, place: Place, images: list[Sent], rate: float) -> list[float]:
-    """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
-    due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
-
-    def late(image: Sent, at: float) -> float:
-        ask(place, image)
-        return time.perf_counter() - at  # the wait for a thread is one for an answer
-
-    with ThreadPoolExecutor(8 * CLIENTS) as pool:
-        jobs = []
-        for image, at in zip(images, due.tolist(), strict=True):
-            time.sleep(max(at - time.perf_counter(), 0))
-            jobs.append(pool.submit(late, image, at))
-        return [job.result() for job in jobs]
 
 
 def processor_s(process: int) -> float:
@@ -200,6 +80,8 @@ def main() -> None:
     parser.add_argument("--networks", default="MobileNetV3_large_x1_0,ResNet50")
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--soak", type=float, default=0)
+    parser.add_argument("--loadgen", type=float, default=0)
+    parser.add_argument("--load", type=float, default=0.5)
     options = parser.parse_args()
     print_machine()
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
@@ -234,6 +116,9 @@ def main() -> None:
                     " long (target: at most 3)",
                     flush=True,
                 )
+            if options.loadgen:
+                files = [path.read_bytes() for path in paths]
+                scenarios(model, place, files, images, options.loadgen, options.load)
             if options.soak:
                 soak(place, images, 0.8 * rate, options.soak)
 

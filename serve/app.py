@@ -19,9 +19,9 @@ from starlette.routing import Route
 
 from ..runtimes.core.errors import EdgeRecallError
 from ..runtimes.core.text import readable
+from .formats.rest_format import HEADER_LENGTH, read_request, write_response
 from .host import EXTENSIONS, RETRY_S, Host, Refused, Told, code_of, told_of
 from .page import Page
-from .rest_format import HEADER_LENGTH, read_request, write_response
 
 Answer = Callable[[Request], Awaitable[Response]]
 

@@ -22,9 +22,9 @@ from ..runtimes.core.errors import EdgeRecallError, InputError, RuntimeFailed
 from ..runtimes.core.text import readable
 from ..runtimes.gallery.disk_gallery import DiskGallery
 from .deadline import Deadline, TooLate
+from .formats.tensors import InferRequest, Outputs
 from .metrics import Metrics
 from .service import Busy, Service
-from .tensors import InferRequest, Outputs
 
 LOGGER = logging.getLogger("edgerecall.serve")
 EXTENSIONS = ["binary_tensor_data", "model_repository"]

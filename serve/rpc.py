@@ -11,8 +11,8 @@ import grpc
 
 from ..runtimes.core.errors import InputError
 from ..runtimes.core.text import readable
-from .grpc_format import parse, read_request, write_response
-from .grpc_messages import HEALTH, SERVICE, messages
+from .formats.grpc_format import parse, read_request, write_response
+from .formats.grpc_messages import HEALTH, SERVICE, messages
 from .host import EXTENSIONS, Host, Refused, Told, code_of, told_of
 from .listen import HEADER_BYTES, Listen, bracketed
 from .service import Unavailable

@@ -27,7 +27,7 @@ from ..runtimes.stores.interface import Store
 from ..runtimes.stores.opening import AnyGallery, open_gallery
 from ..runtimes.worker.client import WorkerPredictor
 from .deadline import Deadline
-from .tensors import Given, InferRequest
+from .formats.tensors import Given, InferRequest
 
 LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"

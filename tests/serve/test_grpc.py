@@ -24,8 +24,8 @@ import edgerecall as package
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError
 from edgerecall.runtimes.preprocess.images import decode_rgb
-from edgerecall.serve.grpc_format import parse, read_request
-from edgerecall.serve.grpc_messages import HEALTH, SERVICE, messages
+from edgerecall.serve.formats.grpc_format import parse, read_request
+from edgerecall.serve.formats.grpc_messages import HEALTH, SERVICE, messages
 
 Make = Callable[..., Bundle]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -28,7 +28,7 @@ from edgerecall.runtimes.gallery.disk_gallery import DiskGallery
 from edgerecall.runtimes.gallery.identity import identity_of
 from edgerecall.runtimes.preprocess.images import decode_rgb
 from edgerecall.runtimes.preprocess.pipeline import preprocess_file
-from edgerecall.serve.rest_format import read_request
+from edgerecall.serve.formats.rest_format import read_request
 
 Make = Callable[..., Bundle]
 Run = Callable[..., subprocess.CompletedProcess[str]]

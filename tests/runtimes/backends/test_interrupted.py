@@ -32,7 +32,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "mnn", "litert", "cpp-openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "cpp-openvino"])
 def test_after_models_are_closed(real_bundle: Path, runtime: str) -> None:
     """On a CPU with AMX, OpenVINO's plugin sets a signal stack, and restores the one before when it is freed."""
     found = subprocess.run(

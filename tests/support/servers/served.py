@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgerecall.serve.rest_format import HEADER_LENGTH
+from edgerecall.serve.formats.rest_format import HEADER_LENGTH
 
 GOLDEN = 4  # images of a fake bundle: with `awake` so many, those that a server looks at take no time
 

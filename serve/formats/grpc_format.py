@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtimes.core.errors import InputError
-from ..runtimes.core.text import readable
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.text import readable
 from .grpc_messages import messages
 from .tensors import (
     BYTES,

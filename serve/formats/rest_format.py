@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..runtimes.core.errors import InputError
-from ..runtimes.core.json_text import parse_json
-from ..runtimes.core.text import readable
+from ...runtimes.core.errors import InputError
+from ...runtimes.core.json_text import parse_json
+from ...runtimes.core.text import readable
 from .tensors import (
     BYTES,
     DTYPES,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.core.errors import InputError
+from ...runtimes.core.errors import InputError
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("|u1")}
 BYTES = "BYTES"

@@ -1,0 +1,135 @@
+"""Clients of the server for its benchmarks: a server's process, requests made beforehand, and what asks by them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CLIENTS = 8
+HERE = threading.local()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server: where, and its process."""
+
+    host: str
+    port: int
+    grpc: str
+    process: int
+
+
+Ask = Callable[[Place, "Sent"], float]
+
+
+@contextmanager
+def served(bundle: Path, runtime: str) -> Iterator[Place]:
+    """A server of its own process."""
+    command = [sys.executable, "-m", "edgerecall", "serve", bundle, "--runtime", runtime, "--port", "0", "--name", "m"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        host, port = line.split("//")[1].split("/")[0].split(":")
+        try:
+            yield Place(host, int(port), line.split()[-1], process.pid)
+        finally:
+            process.terminate()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One image's request as it is sent, made beforehand: clients cost the server's cores as little as they can."""
+
+    rest: bytes
+    grpc: bytes
+
+
+def request_of(image: bytes) -> Sent:
+    """An encoded image as binary tensor; the answer's too."""
+    from edgerecall.serve.formats.grpc_messages import messages
+
+    tail = struct.pack("<I", len(image)) + image
+    given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
+    text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+    head = (
+        f"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
+        f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
+    )
+    request = messages()["ModelInferRequest"](model_name="m")
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(tail)
+    return Sent(head.encode() + text + tail, request.SerializeToString())
+
+
+def by_rest(place: Place, request: Sent) -> float:
+    """Seconds of a request of one image, over a connection of the thread's own."""
+    if getattr(HERE, "rest", None) != place:
+        HERE.rest, HERE.connection = place, socket.create_connection((place.host, place.port))
+        HERE.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    began = time.perf_counter()
+    HERE.connection.sendall(request.rest)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += received(HERE.connection)
+    head, body = answer.split(b"\r\n\r\n", 1)
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise SystemExit(head.decode())
+    (length,) = (
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+    )
+    while len(body) < length:
+        body += received(HERE.connection)
+    return time.perf_counter() - began
+
+
+def received(connection: socket.socket) -> bytes:
+    """What has come next."""
+    part = connection.recv(1 << 16)
+    if not part:
+        raise SystemExit("the server closed the connection")
+    return part
+
+
+def by_grpc(place: Place, request: Sent) -> float:
+    """The same by gRPC, over a channel of its own."""
+    import grpc
+
+    from edgerecall.serve.formats.grpc_messages import SERVICE
+
+    if getattr(HERE, "grpc", None) != place:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.insecure_channel(place.grpc, options)
+        HERE.grpc, HERE.call = place, channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    began = time.perf_counter()
+    HERE.call(request.grpc)
+    return time.perf_counter() - began
+
+
+def paced(ask: Ask, place: Place, images: list[Sent], rate: float) -> list[float]:
+    """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
+    due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
+
+    def late(image: Sent, at: float) -> float:
+        ask(place, image)
+        return time.perf_counter() - at  # the wait for a thread is one for an answer
+
+    with ThreadPoolExecutor(8 * CLIENTS) as pool:
+        jobs = []
+        for image, at in zip(images, due.tolist(), strict=True):
+            time.sleep(max(at - time.perf_counter(), 0))
+            jobs.append(pool.submit(late, image, at))
+        return [job.result() for job in jobs]
