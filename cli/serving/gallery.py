@@ -353,7 +353,7 @@ def list_rows(gallery: Path, labels: tuple[str, ...]) -> int:
 def compact(gallery: Path, kind: str | None, threads: int) -> int:
     """Write GALLERY's rows into one file, without those removed.
 
-    An index of them is gone then, unless --index makes one again."""
+    Where that changes anything, an index of them is gone, unless --index makes another."""
     from ...runtimes.gallery.gallery import Gallery
 
     with Gallery.open(gallery, writable=True) as target:

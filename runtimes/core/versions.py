@@ -57,6 +57,7 @@ PACKAGES = {
         Package("mlperf_loadgen", "mlcommons-loadgen", "bench", (3, 14)),
         Package("pyarrow", "pyarrow", "parquet", shown=False),
         Package("visualdl", "visualdl", "visualdl", shown=False),
+        Package("anyio", "anyio", "serve", shown=False),
         Package("google", "protobuf", "serve", shown=False),
         Package("grpc", "grpcio", "serve", shown=False),
         Package("httptools", "httptools", "serve", shown=False),

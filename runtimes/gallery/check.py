@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import InputError
 from .disk_gallery import DiskGallery
-from .indexed import opened
+from .indexed import written
 from .segment import Segment
 from .texts import hashes_of
 
@@ -27,7 +27,7 @@ def problems(gallery: DiskGallery, progress: Callable[[float], object] = lambda 
         progress(done / total)
     if (entry := gallery.manifest.index) is not None:
         try:
-            opened(gallery.root, entry, gallery.dim)
+            written(gallery.root, entry)
         except InputError as error:
             found.append(str(error))
     live: Counter[str] = Counter()

@@ -19,6 +19,7 @@ from .snapshot import Snapshot
 BLOCK = 1 << 14  # rows that are handed over at once
 SAMPLE = 200  # rows that are asked for to measure the recall
 OVERFETCH = 2  # times k rows are asked for: some of them may be gone
+REMEDY = "make it again by 'gallery compact --index', or search exactly"
 TIE = 1e-6  # by which similarities of equal rows differ
 
 
@@ -76,19 +77,25 @@ def taken(now: Snapshot, rows: NDArray[np.int64]) -> Rows:
     return found
 
 
-def opened(root: Path, entry: IndexEntry, dim: int) -> FaissIndex:
-    """The index that a gallery's folder holds. InputError where it is not as it was written."""
+def written(root: Path, entry: IndexEntry) -> bytes:
+    """The index's file. InputError where it is not as it was written."""
     path = root / entry.file.path
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: make it again by 'gallery compact --index'") from error
+        raise InputError(f"{path}: {error.strerror}: {REMEDY}") from error
     if hashlib.sha256(data).hexdigest() != entry.file.sha256:
-        raise InputError(f"{path}: its sha256 differs: make it again by 'gallery compact --index'")
+        raise InputError(f"{path}: its sha256 differs: it has changed since it was written: {REMEDY}")
+    return data
+
+
+def opened(root: Path, entry: IndexEntry, dim: int) -> FaissIndex:
+    """The index that a gallery's folder holds. InputError where it is none of such rows."""
+    data = written(root, entry)
     try:
         return FaissIndex.read(data, entry.kind, entry.effort, dim, sum(entry.rows))
     except InputError as error:
-        raise InputError(f"{path}: {error}: make it again by 'gallery compact --index'") from error
+        raise InputError(f"{root / entry.file.path}: {error}: {REMEDY}") from error
 
 
 class IndexedSearch:

@@ -37,6 +37,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "quantize": ("BUNDLE", "--calibrate", "DATA", "--artifacts", "onnx-int8"),
     "gallery build": ("NEW", "BUNDLE", "--images", "DATA", "--runtime", "fake"),
     "gallery add": ("NONE", "BUNDLE", "--images", "DATA"),
+    "gallery compact": ("NONE",),
     "gallery search": ("NONE", "BUNDLE", "DATA"),
     "embed": ("BUNDLE", "NEW", "--images", "DATA", "--runtime", "fake"),
     "serve": ("BUNDLE", "--runtime", "fake", "--gallery", "NONE"),
