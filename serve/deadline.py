@@ -20,33 +20,33 @@ class Deadline:
         self._loop, self._seconds, self._at = loop, seconds, loop.time() + seconds
 
     def job(self, future: Future[Any], ended: Callable[[], object] = lambda: None) -> asyncio.Future[Any]:
-        """What a thread's future gives, TooLate where that is late. ended: is called once that has ended, in the loop.
+        """What a thread's future gives, TooLate where that is late. What has not begun by then, or when nobody waits
+        any longer, never is. ended: is called in the loop once the future has ended.
 
         Cheaper than the tasks and scopes by which a coroutine is given a timeout: a timer and one call from the thread.
         """
         job: asyncio.Future[Any] = self._loop.create_future()
+        timer = self._loop.call_at(self._at, self._over, job)
+        job.add_done_callback(lambda done: (timer.cancel(), future.cancel()))
 
-        def over() -> None:
-            if not job.done():
-                job.set_exception(TooLate(f"not done within {self._seconds:g} s"))
-
-        timer = self._loop.call_at(self._at, over)
-
-        def finish() -> None:
-            timer.cancel()
+        def finish(done: Future[Any]) -> None:
             ended()
             if job.done():
                 return
-            if future.cancelled():
+            if done.cancelled():
                 job.cancel()
-            elif error := future.exception():
+            elif error := done.exception():
                 job.set_exception(error)
             else:
-                job.set_result(future.result())
+                job.set_result(done.result())
 
-        def call(_: Future[Any]) -> None:
+        def call(done: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(finish)
+                self._loop.call_soon_threadsafe(finish, done)
 
         future.add_done_callback(call)
         return job
+
+    def _over(self, job: asyncio.Future[Any]) -> None:
+        if not job.done():
+            job.set_exception(TooLate(f"not done within {self._seconds:g} s"))

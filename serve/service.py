@@ -114,7 +114,9 @@ class Service:
             found = (self.gallery.root / FILE).stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
-                self.gallery = DiskGallery(self.gallery.root, model=self.identity)
+                found_now = DiskGallery(self.gallery.root, model=self.identity)
+                found_now.prepare()
+                self.gallery = found_now
                 self._written = written
             self.gallery_problem = None
         except (OSError, InputError, RuntimeFailed) as error:
@@ -282,9 +284,9 @@ class Service:
             return outputs
         try:
             found = await deadline.job(self._pool.submit(self._neighbours, self.gallery, embeddings, top))
-        except RuntimeFailed as error:
+        except (RuntimeFailed, InputError) as error:
             LOGGER.error("the gallery does not answer: %s", error)
-            raise Unavailable("the gallery's database does not answer") from None
+            raise Unavailable("the gallery does not answer") from None
         return {**outputs, **found}
 
     def _neighbours(self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
@@ -330,6 +332,8 @@ class Opening:
             if self.gallery is not None and before is None:
                 gallery = open_gallery(self.gallery, bundle)
                 undo.callback(gallery.close)
+                if isinstance(gallery, DiskGallery):
+                    gallery.prepare()
             model = load(
                 self.bundle,
                 self.runtime,

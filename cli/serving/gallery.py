@@ -47,10 +47,14 @@ def not_empty(text: str | None) -> str | None:
 
 
 def index_kind(text: str | None) -> str | None:
-    """An index that can be made."""
+    """An index that can be made, by a library that is there."""
+    if text is None:
+        return None
+    import faiss  # noqa: F401
+
     from ...runtimes.approximate.faiss_index import checked_kind
 
-    return None if text is None else checked_kind(text)
+    return checked_kind(text)
 
 
 IMAGES = (
@@ -100,6 +104,7 @@ INDEX = click.option(
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
 def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: bool, **given: Any) -> int:
     """Embed images by BUNDLE into a new GALLERY."""
+    from ...runtimes.approximate.faiss_index import require_rows
     from ...runtimes.bundle.bundle import Bundle
     from ...runtimes.core.errors import InputError
     from ...runtimes.gallery.gallery import Gallery
@@ -117,6 +122,8 @@ def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: b
     # The model first: what cannot be opened leaves no gallery behind.
     made = not gallery.exists()
     kept: Any = storage or "float32"
+    if kind is not None:
+        require_rows(kind, len(entries))
     with load_model(bundle, given) as model, Gallery.create(gallery, opened, kept, command_line()) as target:
         try:
             code = embed_entries(target, model, entries, given)
@@ -354,10 +361,13 @@ def compact(gallery: Path, kind: str | None, threads: int) -> int:
     """Write GALLERY's rows into one file, without those removed.
 
     Where that changes anything, an index of them is gone, unless --index makes another."""
+    from ...runtimes.approximate.faiss_index import require_rows
     from ...runtimes.gallery.gallery import Gallery
 
     with Gallery.open(gallery, writable=True) as target:
         before = target.bytes
+        if kind is not None:
+            require_rows(kind, len(target))
         target.compact()
         console().print(f"{gallery}: {len(target)} rows, {before / 1e6:.2f} MB before, {target.bytes / 1e6:.2f} MB now")
         make_index(target, kind, threads)

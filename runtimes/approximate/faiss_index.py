@@ -18,15 +18,28 @@ EXPECTED = "expected faiss:IVF<lists> or faiss:HNSW<links>, such as faiss:IVF102
 TRAINED = 256  # rows for each list, at most, from which the lists are made
 TOP, ENOUGH = 10, 0.99  # neighbours of each row that is asked for, and the recall up to which it looks further
 LEAST = {"IVF": 1, "HNSW": 16}  # lists, or candidates, that are looked at first; doubled
-MOST = {"IVF": 1 << 30, "HNSW": 1 << 12}
+MOST = {"IVF": 1 << 20, "HNSW": 1 << 12}
+SIZES = {"IVF": (1, 1 << 20), "HNSW": (2, 512)}  # lists, links
 PARAMETER = {"IVF": "nprobe", "HNSW": "efSearch"}
 
 
 def checked_kind(text: str) -> str:
     """An index that can be made. InputError for another."""
-    if not KIND.fullmatch(text):
+    found = KIND.fullmatch(text)
+    if not found:
         raise InputError(f"--index: {EXPECTED}, got {text!r:.80}")
+    least, most = SIZES[found[1]]
+    if not least <= int(found[2]) <= most:
+        raise InputError(f"--index: {found[1]}: expected {least} to {most}, got {found[2]}")
     return text
+
+
+def require_rows(kind: str, rows: int) -> None:
+    """InputError where an index has more lists than there are rows."""
+    found = KIND.fullmatch(checked_kind(kind))
+    assert found is not None
+    if found[1] == "IVF" and rows < int(found[2]):
+        raise InputError(f"--index: {kind} needs {found[2]} rows or more, got {rows}: take fewer lists")
 
 
 class FaissIndex:
@@ -36,7 +49,7 @@ class FaissIndex:
 
     def __init__(self, index: Any, kind: str, effort: int) -> None:
         self._index, self.kind = index, checked_kind(kind)
-        self._family = kind.split(":")[1][: 3 if "IVF" in kind else 4]
+        self._family = "IVF" if kind.startswith("faiss:IVF") else "HNSW"
         self.look(effort)
 
     def __len__(self) -> int:
@@ -60,8 +73,7 @@ class FaissIndex:
 
         found = KIND.fullmatch(checked_kind(kind))
         assert found is not None
-        if found[1] == "IVF" and len(sample) < int(found[2]):
-            raise InputError(f"--index: {kind} needs {found[2]} rows or more, got {len(sample)}: take fewer lists")
+        require_rows(kind, len(sample))
         faiss.omp_set_num_threads(threads)
         try:
             made = faiss.index_factory(
@@ -82,11 +94,11 @@ class FaissIndex:
 
         try:
             index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+            if index.d != dim or index.ntotal != rows:
+                raise InputError(f"expected {rows} rows of {dim} numbers, got {index.ntotal} of {index.d}")
+            return cls(index, kind, effort)
         except RuntimeError as error:
-            raise InputError(f"not readable by faiss: {reason(error)}") from error
-        if index.d != dim or index.ntotal != rows:
-            raise InputError(f"expected {rows} rows of {dim} numbers, got {index.ntotal} of {index.d}")
-        return cls(index, kind, effort)
+            raise InputError(f"not readable by faiss as {kind}: {reason(error)}") from error
 
     def to_bytes(self) -> bytes:
         """As faiss writes it."""
@@ -98,6 +110,8 @@ class FaissIndex:
         """At so many lists or candidates in a search."""
         import faiss
 
+        if not 1 <= effort <= MOST[self._family]:
+            raise InputError(f"effort: expected 1 to {MOST[self._family]}, got {effort}")
         self.effort = effort
         faiss.ParameterSpace().set_index_parameter(self._index, PARAMETER[self._family], effort)
 
@@ -109,7 +123,9 @@ class FaissIndex:
         return np.asarray(self._index.search(np.ascontiguousarray(queries, np.float32), k)[1])
 
     def tune(self, measured: Callable[[], float]) -> float:
-        """Looks further and further until the measured recall is `ENOUGH`, or all is looked at; the recall."""
+        """Looks further and further until the measured recall is `ENOUGH`, or it looks at all lists or at `MOST`
+        candidates; the recall.
+        """
         self.look(LEAST[self._family])
         most = min(MOST[self._family], int(getattr(self._index, "nlist", MOST[self._family])))
         recall = measured()
@@ -121,4 +137,4 @@ class FaissIndex:
 
 def reason(error: BaseException) -> str:
     """What faiss says, without where in its source."""
-    return one_line(str(error).rsplit("Error: ", 1)[-1])[:300]
+    return re.sub(r"^Error in .* at \S+:\d+: ", "", one_line(str(error).rsplit("Error: ", 1)[-1], 1000))[:300]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ BACKENDS = (
 )
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 HEAVY_LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
+MAKING = Lock()
+CORES: list[Any] = []  # one at most
 LAYER_FIELDS = ("layerType", "runtimePrecision", "primitiveType")
 
 
@@ -53,7 +55,6 @@ def executed_layers(compiled: Any) -> Counter[str]:
     return layers
 
 
-@lru_cache(maxsize=1)
 def shared_core() -> Any:
     """One for the whole process, that is never freed: each gives the thread that it is made in another alternate signal
     stack (on CPUs with AMX), and two that are freed in the order in which they were made leave it with freed memory, in
@@ -61,7 +62,10 @@ def shared_core() -> Any:
     """
     import openvino
 
-    return openvino.Core()
+    with MAKING:
+        if not CORES:
+            CORES.append(openvino.Core())
+    return CORES[0]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -21,7 +22,7 @@ class Turns:
     def __init__(self, count: int) -> None:
         self._count, self._pool = count, ThreadPoolExecutor(count, "edgerecall-embed")
         self._lock = threading.Lock()
-        self._callers, self._closed = 0, False
+        self._callers, self._closed, self._process = 0, False, os.getpid()
 
     def run(self, step: Step) -> None:
         """Calls `step` until it returns False, or raises what it does; after each call those that wait have theirs.
@@ -37,16 +38,26 @@ class Turns:
             done.cancel()
             with self._lock:
                 self._callers -= 1
+            del step, done  # an error that it raised holds this frame, and they hold the images
 
     def _alone(self, step: Step, done: Future[None]) -> bool:
         """Calls `step` as long as nobody waits. Whether its own threads go on."""
         while True:
             with self._lock:
-                if self._callers > self._count and not self._closed:
-                    self._pool.submit(self._turn, step, done)
+                if self._callers > self._count and self._handed(step, done):
                     return True
             if not step():
                 return False
+
+    def _handed(self, step: Step, done: Future[None]) -> bool:
+        """Whether its own threads take it; not when it is closed or Python ends, nor in a forked process."""
+        if self._closed or os.getpid() != self._process:
+            return False
+        try:
+            self._pool.submit(self._turn, step, done)
+        except RuntimeError:
+            return False
+        return True
 
     def _turn(self, step: Step, done: Future[None]) -> None:
         """A turn by one of its own threads."""
@@ -55,12 +66,12 @@ class Turns:
             while more:
                 more = step() and not done.cancelled()
                 with self._lock:
-                    if more and not self._closed:
-                        self._pool.submit(self._turn, step, done)
+                    if more and self._handed(step, done):
                         return
         except BaseException as error:
             with contextlib.suppress(InvalidStateError):  # nobody waits any more
                 done.set_exception(error)
+            del step, done
             return
         with contextlib.suppress(InvalidStateError):
             done.set_result(None)

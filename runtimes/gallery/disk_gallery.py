@@ -1,4 +1,4 @@
-"""A gallery in a folder: embeddings with ids, labels and metadata, searched exactly where they lie.
+"""A gallery in a folder: embeddings with ids, labels and metadata, searched exactly where they lie, or by an index.
 
 A change writes new files, then replaces `gallery.json`: whatever stops it, the gallery is as before or as after. One
 process writes at a time; any number read, each what was there when it opened or refreshed.
@@ -10,19 +10,20 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..approximate.faiss_index import FaissIndex
 from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..core.files import write_error
 from ..predictor.registry import tool_versions
 from .durable import TEMPORARY, durable_file, make_folder, rename, synchronise_folder
 from .identity import ModelIdentity, require_same
-from .indexed import IndexedSearch, made_of
+from .indexed import IndexedSearch, made_of, opened
 from .lock import LOCK, WriteLock
 from .manifest import FILE, MOST_ROWS, GalleryManifest, IndexEntry, SegmentEntry, Storage
 from .new_rows import checked_rows, new_content, several
@@ -45,7 +46,9 @@ class DiskGallery:
         self.root = Path(root)
         self._changing = RLock()
         self._lock: WriteLock | None = None
-        self._index: tuple[IndexEntry, Snapshot, IndexedSearch] | None = None  # the last that was opened
+        self._opening = Lock()
+        self._index: tuple[IndexEntry, FaissIndex] | None = None  # that was opened last
+        self._indexed: tuple[Snapshot, IndexedSearch] | None = None  # and a snapshot's rows in it
         if writable:
             if not (self.root / FILE).is_file():
                 GalleryManifest.read(self.root)  # says that there is none
@@ -95,6 +98,8 @@ class DiskGallery:
 
     def close(self) -> None:
         """Lets another process write."""
+        with self._opening:
+            self._index = self._indexed = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -128,7 +133,9 @@ class DiskGallery:
         with self._changing:
             found = self._read()
             changed = found.manifest != self._now.manifest
-            self._now = found
+            if changed:
+                self._now = found
+                self._forget_index()
         return changed
 
     def search(
@@ -155,18 +162,42 @@ class DiskGallery:
         now = self._now
         if duplicate is not None:
             return now.distinct(queries, k, threads, labels, min_similarity, duplicate)
-        if now.manifest.index is not None and labels is None and not exact:
-            rows, similarities = self._indexed(now, now.manifest.index).search(queries, k, threads)
+        by_index = None if labels is not None or exact else self._by_index(now)
+        if by_index is not None:
+            rows, similarities = by_index.search(queries, k, threads)
         else:
             rows, similarities = now.search(queries, k, threads, labels, progress)
         return [now.told(*one, k, min_similarity, None) for one in zip(rows, similarities, strict=True)]
 
-    def _indexed(self, now: Snapshot, entry: IndexEntry) -> IndexedSearch:
-        """Opened once, as long as nothing changes."""
-        held = self._index
-        if held is None or held[0] != entry or held[1] is not now:
-            held = self._index = (entry, now, IndexedSearch.of(self.root, now, entry))
-        return held[2]
+    def prepare(self) -> None:
+        """Opens the index, where there is one, which the first search would. InputError where it is damaged."""
+        self._by_index(self._now)
+
+    def _by_index(self, now: Snapshot) -> IndexedSearch | None:
+        """A search by the snapshot's index, opened once; None without one, or where it has been replaced since."""
+        entry = now.manifest.index
+        if entry is None:
+            return None
+        with self._opening:
+            if self._indexed is not None and self._indexed[0] is now:
+                return self._indexed[1]
+            if self._index is None or self._index[0].file != entry.file:
+                try:
+                    self._index = entry, opened(self.root, entry, self.dim)
+                except InputError:
+                    if GalleryManifest.read(self.root).index == entry:
+                        raise
+                    return None
+            found = IndexedSearch.of(self.root, now, entry, self._index[1])
+            self._indexed = now, found
+        return found
+
+    def _forget_index(self) -> None:
+        """Frees what no search needs any longer."""
+        with self._opening:
+            self._indexed = None
+            if self._index is not None and self._index[0] != self._now.manifest.index:
+                self._index = None
 
     def search_rows(
         self, queries: Rows, k: int = 10, threads: int = 1, labels: Collection[str] | None = None
@@ -339,6 +370,7 @@ class DiskGallery:
             raise write_error(self.root, error) from error
         manifest.write(self.root)
         self._now = after
+        self._forget_index()
         self._remove_strays()
 
     def _opened(self, now: Snapshot, entry: SegmentEntry) -> Segment:

@@ -116,35 +116,43 @@ class IndexedSearch:
             for one, count in zip(covered, counts, strict=True)
         ]
         self._rows = np.concatenate([*parts, [-1]])  # the last is that of what was not found
+        self._live = int((self._rows >= 0).sum())
         known = {id(one) for one in covered}
         self._left = [one for one in now.segments if id(one) not in known]
         self._firsts = [firsts[id(one)] for one in self._left]
 
     @classmethod
-    def of(cls, root: Path, now: Snapshot, entry: IndexEntry) -> IndexedSearch:
-        """By the index that a snapshot's folder holds."""
+    def of(cls, root: Path, now: Snapshot, entry: IndexEntry, index: FaissIndex) -> IndexedSearch:
+        """By the index that a snapshot's folder holds. InputError where it is of other rows."""
         by_path = {one.entry.file.path: one for one in now.segments}
         covered = [by_path.get(path) for path in entry.segments]
-        return cls(now, covered, opened(root, entry, now.manifest.dim), entry.rows)
+        if any(one is not None and len(one) != rows for one, rows in zip(covered, entry.rows, strict=True)):
+            raise InputError(f"{root / entry.file.path}: is of other rows: {REMEDY}")
+        return cls(now, covered, index, entry.rows)
 
     def search(self, queries: Rows, k: int, threads: int, complete: bool = True) -> tuple[NDArray[np.int64], Rows]:
         """As `Snapshot.search`, with similarities to what is stored. complete: the search is exact where so many of the
         index's rows are gone that it gives too few.
         """
+        if type(k) is not int or k < 1:
+            raise InputError(f"search: expected k of 1 or more, got {k!r:.40}")
         k = min(k, max(int(self._now.firsts[-1]), 1))
         numbers = self._index.search(queries, min(OVERFETCH * k + TOP, max(len(self._index), 1)), threads)
         candidates = self._rows[numbers]
         rows, similarities = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
         others = self._exact(queries, k, threads)
+        lacking = []
         for at, query in enumerate(queries):
             near = np.unique(candidates[at][candidates[at] >= 0])
+            if complete and len(near) < min(k, self._live):  # what it named is gone: nearer rows may be behind that
+                lacking.append(at)
+                continue
             scores = taken(self._now, near).astype(np.float64) @ query.astype(np.float64)
             found = np.concatenate([near, others[0][at]])
             scored = np.concatenate([scores, others[1][at]]).astype(np.float32)
             best = np.argsort(-scored, kind="stable")[:k]
             rows[at, : len(best)], similarities[at, : len(best)] = found[best], scored[best]
-        lacking = np.flatnonzero(rows[:, -1] < 0)
-        if complete and len(lacking) and self._now.manifest.rows:
+        if lacking:
             rows[lacking], similarities[lacking] = self._now.search(queries[lacking], k, threads, None)
         return rows, similarities
 

@@ -98,6 +98,9 @@ def run_load_test(
     batcher = MicroBatcher(system.answer, batch) if scenario == "Server" else None
     try:
         run_queries(batcher.put if batcher else system.answer, len(samples), scenario, settings, folder)
+    except RuntimeFailed:
+        if system.error is None:
+            raise
     finally:
         if batcher:
             batcher.stop()

@@ -28,7 +28,7 @@ SharedLibrary open_library(const RunOptions& options) {
 /// signal crashes.
 ov::Core* shared_core(const std::string& library, const ov::Api& api, int& status) {
   static std::mutex mutex;
-  static std::map<std::string, ov::Core*> cores;
+  static auto& cores = *new std::map<std::string, ov::Core*>;
   const std::lock_guard<std::mutex> lock(mutex);
   ov::Core*& core = cores[library];
   status = core == nullptr ? api.create_core(&core) : ov::kOk;

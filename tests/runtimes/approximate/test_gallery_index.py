@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -72,7 +73,7 @@ def test_the_recall_is_of_how_far_it_looks(tmp_path: Path) -> None:
     exact = gallery.search(queries, 10, exact=True)
     assert shared(gallery.search(queries, 10), exact) > 0.95
     assert gallery._index is not None
-    gallery._index[2]._index.look(1)
+    gallery._index[1].look(1)
     assert shared(gallery.search(queries, 10), exact) < 0.9
 
 
@@ -106,6 +107,55 @@ def test_more_than_it_can_give_is_found_exactly(tmp_path: Path) -> None:
     assert len(gallery.search(query, 50)[0]) == 12
     gallery.remove(order)
     assert gallery.search(query, 10) == [[]]
+
+
+def test_far_rows_beside_it_do_not_hide_near_ones(tmp_path: Path) -> None:
+    """The nearest rows are removed, and there are far rows that the index does not have, as many as are asked for."""
+    gallery, query = made(tmp_path), drawn(3, 1)
+    gallery.build_index("faiss:HNSW16")
+    gallery.remove([one.id for one in gallery.search(query, 60, exact=True)[0]])
+    gallery.add([f"far {at}" for at in range(20)], np.repeat(-query, 20, axis=0))
+    exact = gallery.search(query, 5, exact=True)
+    assert exact[0][0].similarity > 0 and gallery.search(query, 5) == exact
+
+
+def test_readers_go_on_while_it_is_replaced(tmp_path: Path) -> None:
+    """One that had not opened the index yet searches its rows exactly; one that had goes on by it."""
+    gallery, queries = made(tmp_path), drawn(1, 5)
+    gallery.build_index("faiss:HNSW16")
+    with DiskGallery(tmp_path / "g") as late, DiskGallery(tmp_path / "g") as early:
+        before = early.search(queries, 5)
+        gallery.build_index("faiss:IVF16")
+        assert late.search(queries, 5) == late.search(queries, 5, exact=True)
+        assert early.search(queries, 5) == before
+        assert early.refresh() and early.manifest.index == gallery.manifest.index
+        assert not early.refresh() and len(early.search(queries, 5)[0]) == 5
+
+
+def test_it_is_opened_once_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By many threads, and again after changes that leave it as it is."""
+    from edgerecall.runtimes.gallery import disk_gallery
+
+    gallery, queries, opened = made(tmp_path), drawn(1, 8), []
+    gallery.build_index("faiss:HNSW16")
+    honest = disk_gallery.opened
+    monkeypatch.setattr(disk_gallery, "opened", lambda *given: (opened.append(1), honest(*given))[1])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda query: gallery.search(query[None], 5)[0], queries))
+    assert found == gallery.search(queries, 5)
+    gallery.add(["new"], queries[:1])
+    gallery.refresh()
+    assert gallery.search(queries[:1], 1)[0][0].id == "new" and len(opened) == 1
+    gallery.compact()
+    assert gallery._index is None and gallery._indexed is None
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5])
+def test_how_many(tmp_path: Path, k: int) -> None:
+    gallery = made(tmp_path, rows=300)
+    gallery.build_index("faiss:HNSW16")
+    with pytest.raises(InputError, match="expected k of 1 or more"):
+        gallery.search(drawn(1, 1), k)
 
 
 def test_labels_and_compacting(tmp_path: Path) -> None:
@@ -156,11 +206,29 @@ def test_an_index_of_other_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change", [{"kind": "faiss:IVF16"}, {"effort": 1 << 30}, {"rows": [1999, 601, 400]}, {"rows": [2000, 600, 400, 0]}]
+)
+def test_a_manifest_that_tells_otherwise(tmp_path: Path, change: dict[str, object]) -> None:
+    gallery = made(tmp_path)
+    gallery.build_index("faiss:HNSW16")
+    gallery.close()
+    manifest = json.loads((tmp_path / "g" / "gallery.json").read_text())
+    manifest["index"] |= change
+    (tmp_path / "g" / "gallery.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError) as caught, DiskGallery(tmp_path / "g") as reader:
+        reader.search(drawn(1, 1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("IVF64", "expected faiss:IVF<lists> or faiss:HNSW<links>"),
         ("faiss:Flat", "expected faiss:IVF"),
         ("faiss:IVF0", "expected faiss:IVF"),
+        ("faiss:HNSW1", "HNSW: expected 2 to 512, got 1"),
+        ("faiss:HNSW100000", "HNSW: expected 2 to 512"),
+        ("faiss:IVF2000000", "IVF: expected 1 to 1048576"),
         ("faiss:IVF4096", "needs 4096 rows or more, got 3000: take fewer lists"),
         ("faiss:IVF16,Nonsense", "could not parse code description Nonsense"),
         ("faiss:IVF16,PQ7", "faiss:IVF16,PQ7: "),

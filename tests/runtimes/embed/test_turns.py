@@ -64,20 +64,29 @@ def test_after_each_step_those_that_wait_have_theirs() -> None:
 
 def test_a_caller_alone_gives_way_when_others_come() -> None:
     """It began without waiting; the second of its steps waits behind the other's first."""
-    turns, order, come = Turns(1), list[str](), threading.Event()
+    turns, order, come, go_on = Turns(1), list[str](), threading.Event(), threading.Event()
+    by: list[str] = []
 
     def first() -> bool:
         order.append("first")
+        by.append(threading.current_thread().name.split("_")[0])
         come.wait(10)
-        return len(order) < 3
+        return len(by) < 2
+
+    def second() -> bool:
+        order.append("other")
+        go_on.wait(10)
+        return False
 
     thread = begun(lambda: turns.run(first), turns, 1)
-    other = threading.Thread(target=lambda: turns.run(steps("other", 1, order)))
-    other.start()
-    other.join(10)
+    other = begun(lambda: turns.run(second), turns, 2)  # in the model's own thread, and stays there
     come.set()
-    thread.join(10)
-    assert order == ["first", "other", "first"]
+    time.sleep(0.1)
+    assert order == ["first", "other"]
+    go_on.set()
+    for one in (thread, other):
+        one.join(10)
+    assert order == ["first", "other", "first"] and by[1] == "edgerecall-embed" != by[0]
 
 
 def test_an_interrupted_wait_drops_its_steps_and_keeps_nobody_out() -> None:
@@ -172,3 +181,20 @@ def test_closing_lets_those_that_wait_end() -> None:
         closing.join(10)
     waits.join(10)
     assert order == ["waits"] * 3 and not closing.is_alive() and not waits.is_alive()
+
+
+def test_without_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python ends, or the process is a fork of the one in which they run: each caller does its own."""
+    turns, order = Turns(1), list[str]()
+    with busy(turns):
+        monkeypatch.setattr(turns._pool, "submit", lambda *given: _ends())
+        turns.run(steps("ends", 2, order))
+        monkeypatch.undo()
+        monkeypatch.setattr("edgerecall.runtimes.embed.turns.os.getpid", lambda: -1)
+        turns.run(steps("forked", 2, order))
+        monkeypatch.undo()
+    assert order == ["ends", "ends", "forked", "forked"]
+
+
+def _ends() -> None:
+    raise RuntimeError("cannot schedule new futures after interpreter shutdown")

@@ -1,0 +1,84 @@
+"""What an event loop waits for ends in time, and what nobody waits for is not begun."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from edgerecall.serve.deadline import Deadline, TooLate
+
+
+def test_what_is_late_is_not_begun() -> None:
+    begun, ended = [], []
+
+    async def main() -> None:
+        deadline = Deadline(asyncio.get_running_loop(), 0.1)
+        jobs = [
+            deadline.job(pool.submit(lambda at=at: (begun.append(at), time.sleep(0.4))), lambda at=at: ended.append(at))
+            for at in range(4)
+        ]
+        start = time.monotonic()
+        for job in jobs:
+            with pytest.raises(TooLate, match=r"not done within 0\.1 s"):
+                await job
+        assert time.monotonic() - start < 0.35
+        await asyncio.sleep(0.6)
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(main())
+    assert begun == [0] and sorted(ended) == [0, 1, 2, 3]
+
+
+def test_what_nobody_waits_for_is_not_begun() -> None:
+    begun: list[int] = []
+
+    async def main() -> None:
+        deadline = Deadline(asyncio.get_running_loop(), 10)
+        first = deadline.job(pool.submit(time.sleep, 0.3))
+        task = asyncio.ensure_future(deadline.job(pool.submit(begun.append, 1)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await first
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(main())
+    assert begun == []
+
+
+def test_results_failures_and_an_end_of_the_loop() -> None:
+    async def main() -> None:
+        deadline = Deadline(asyncio.get_running_loop(), 10)
+        assert await deadline.job(pool.submit(int, "7")) == 7
+        with pytest.raises(ValueError, match="invalid literal"):
+            await deadline.job(pool.submit(int, "x"))
+        deadline.job(pool.submit(time.sleep, 0.3))  # ends after the loop
+        with pytest.raises(TooLate):
+            await Deadline(asyncio.get_running_loop(), -1).job(pool.submit(time.sleep, 0.1))
+
+    with ThreadPoolExecutor(2) as pool:
+        asyncio.run(main())
+
+
+def test_nothing_is_kept_of_what_was_answered() -> None:
+    """Not even until the garbage collector comes."""
+
+    class Answer:
+        """Something large."""
+
+    async def main() -> weakref.ref[Answer]:
+        deadline = Deadline(asyncio.get_running_loop(), 10)
+        answer = await deadline.job(pool.submit(Answer))
+        await asyncio.sleep(0.01)
+        return weakref.ref(answer)
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert asyncio.run(main())() is None
+    finally:
+        gc.enable()
