@@ -27,7 +27,12 @@ class Deadline:
         """
         job: asyncio.Future[Any] = self._loop.create_future()
         timer = self._loop.call_at(self._at, self._over, job)
-        job.add_done_callback(lambda done: (timer.cancel(), future.cancel()))
+
+        def over(_: asyncio.Future[Any]) -> None:
+            timer.cancel()
+            future.cancel()
+
+        job.add_done_callback(over)
 
         def finish(done: Future[Any]) -> None:
             ended()
