@@ -121,13 +121,15 @@ def by_grpc(place: Place, request: Sent) -> float:
 
 def paced(ask: Ask, place: Place, images: list[Sent], rate: float) -> list[float]:
     """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
-    due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
 
     def late(image: Sent, at: float) -> float:
         ask(place, image)
         return time.perf_counter() - at  # the wait for a thread is one for an answer
 
     with ThreadPoolExecutor(8 * CLIENTS) as pool:
+        all_there = threading.Barrier(8 * CLIENTS)  # each has its connection before
+        list(pool.map(lambda _: (all_there.wait(), ask(place, images[0])), range(8 * CLIENTS)))
+        due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
         jobs = []
         for image, at in zip(images, due.tolist(), strict=True):
             time.sleep(max(at - time.perf_counter(), 0))
