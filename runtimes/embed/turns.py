@@ -53,14 +53,19 @@ class Turns:
         """Whether its own threads take it; not when it is closed or Python ends, nor in a forked process."""
         if self._closed or os.getpid() != self._process:
             return False
+        valid = [True]
         try:
-            self._pool.submit(self._turn, step, done)
-        except RuntimeError:
+            self._pool.submit(self._turn, step, done, valid)
+        except RuntimeError:  # it may be in the queue all the same, where only a new thread could not be had
+            valid.clear()
             return False
         return True
 
-    def _turn(self, step: Step, done: Future[None]) -> None:
+    def _turn(self, step: Step, done: Future[None], valid: list[bool]) -> None:
         """A turn by one of its own threads."""
+        with self._lock:  # which the thread that handed it over holds until it knows
+            if not valid:
+                return
         more = not done.cancelled()
         try:
             while more:

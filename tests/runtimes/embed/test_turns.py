@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -92,7 +91,7 @@ def test_a_caller_alone_gives_way_when_others_come() -> None:
 def test_an_interrupted_wait_drops_its_steps_and_keeps_nobody_out() -> None:
     turns, done = Turns(1), list[str]()
     with busy(turns):
-        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             turns.run(steps("dropped", 2, done))
     turns.run(steps("next", 1, done))
@@ -106,17 +105,18 @@ def test_interrupted_at_work_no_more_steps_begin() -> None:
     def step() -> bool:
         nonlocal count
         count += 1
+        time.sleep(0.05)  # until the caller waits: a signal just before that is seen after it, as with any lock
         if count == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
-        return True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.1)
+        return count < 100
 
     with busy(turns) as end:
         end.set()
         with pytest.raises(KeyboardInterrupt):
             turns.run(step)
     turns.close()
-    assert count == 1
+    assert count <= 2
 
 
 def test_few_threads_do_the_work_of_many() -> None:
@@ -194,6 +194,30 @@ def test_without_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         turns.run(steps("forked", 2, order))
         monkeypatch.undo()
     assert order == ["ends", "ends", "forked", "forked"]
+
+
+def test_no_new_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays in the executor's queue then is not done twice."""
+    turns, order = Turns(2), list[str]()
+    end = threading.Event()
+    threads = [begun(lambda: turns.run(lambda: not end.wait(10)), turns, callers) for callers in (1, 2, 3)]
+
+    def none() -> None:
+        raise RuntimeError("can't start new thread")
+
+    def step() -> bool:
+        order.append(threading.current_thread().name)
+        end.set()  # so that a thread of its own looks into the queue
+        time.sleep(0.1)
+        return len(order) < 3
+
+    monkeypatch.setattr(turns._pool, "_adjust_thread_count", none)
+    turns.run(step)
+    monkeypatch.undo()
+    for thread in threads:
+        thread.join(10)
+    turns.close()
+    assert order == [threading.current_thread().name] * 3 and turns._callers == 0
 
 
 def _ends() -> None:
