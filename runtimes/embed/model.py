@@ -48,7 +48,7 @@ class EmbeddingModel:
     """A pool of replicas with their preprocessing and normalisation. Use as a context manager, or close().
 
     Thread-safe: any number of threads may call any method at the same time; each inference has a replica to itself, and
-    waits for one when all are at work. Preprocessing needs none and runs meanwhile, of about as many callers as there
+    waits for one when all are at work. Preprocessing needs none and runs meanwhile, of as many callers as there
     are cores (or replicas, where they are more); beyond that, batches take their turn in threads of the model. What is
     submitted has threads of its own, as many as replicas. The model owns its
     predictors: others use them by `pool` alone, and closing it waits for the inferences under way.

@@ -2,87 +2,131 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 Step = Callable[[], bool]  # a turn's work; whether there is more, for the next
 
 
-class Turns:
-    """About `count` steps at a time, of as many callers as come. Thread-safe; close() it.
+class _Job:
+    """A caller's steps while it waits. ended: whether all are done, or (False) it has a turn to do them itself."""
 
-    A step is done by the thread that brings it as long as fewer than `count` are there, and beyond that by `count`
-    threads of its own: they find in their cores' caches what the step before needed too, which as many threads as
-    there are callers would not, and a caller is woken once, at the end.
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.ended: Future[bool] = Future()
+        self.own = True  # until it is known that no thread of the turns' own does it
+
+
+class Turns:
+    """At most `count` steps at a time, of as many callers as come. Thread-safe; close() it.
+
+    A step is done by the thread that brings it as long as there is a turn for it, and beyond that by `count` threads of
+    its own: they find in their cores' caches what the step before needed too, which as many threads as there are
+    callers would not, and a caller is woken once, at the end.
     """
 
     def __init__(self, count: int) -> None:
-        self._count, self._pool = count, ThreadPoolExecutor(count, "edgerecall-embed")
+        self._pool = ThreadPoolExecutor(count, "edgerecall-embed")
         self._lock = threading.Lock()
-        self._callers, self._closed, self._process = 0, False, os.getpid()
+        self._free, self._waiting = count, deque[_Job]()
+        self._closed, self._process = False, os.getpid()
 
     def run(self, step: Step) -> None:
         """Calls `step` until it returns False, or raises what it does; after each call those that wait have theirs.
         Where the wait is interrupted, no more calls begin.
         """
-        with self._lock:
-            self._callers += 1
-        done: Future[None] = Future()
+        job = _Job(step)
         try:
-            if self._alone(step, done):
-                done.result()
+            with self._lock:
+                turn = self._free > 0
+                if turn:
+                    self._free -= 1
+                else:
+                    self._waiting.append(job)
+            while turn or not self._done(job):
+                turn = False
+                if self._alone(job):
+                    return
         finally:
-            done.cancel()
-            with self._lock:
-                self._callers -= 1
-            del step, done  # an error that it raised holds this frame, and they hold the images
+            del job, step  # an error that it raised holds this frame, and they hold the images
 
-    def _alone(self, step: Step, done: Future[None]) -> bool:
-        """Calls `step` as long as nobody waits. Whether its own threads go on."""
-        while True:
-            with self._lock:
-                if self._callers > self._count and self._handed(step, done):
-                    return True
-            if not step():
-                return False
-
-    def _handed(self, step: Step, done: Future[None]) -> bool:
-        """Whether its own threads take it; not when it is closed or Python ends, nor in a forked process."""
-        if self._closed or os.getpid() != self._process:
-            return False
-        valid = [True]
+    def _done(self, job: _Job) -> bool:
+        """Waits: whether the job has ended. If not, its caller has a turn."""
         try:
-            self._pool.submit(self._turn, step, done, valid)
-        except RuntimeError:  # it may be in the queue all the same, where only a new thread could not be had
-            valid.clear()
-            return False
-        return True
+            return job.ended.result()
+        except BaseException:
+            with self._lock:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+                elif not job.ended.cancel() and not job.own and job.ended.exception() is None:
+                    self._pass_on()  # the turn had come just then
+            raise
 
-    def _turn(self, step: Step, done: Future[None], valid: list[bool]) -> None:
-        """A turn by one of its own threads."""
-        with self._lock:  # which the thread that handed it over holds until it knows
-            if not valid:
-                return
-        more = not done.cancelled()
+    def _alone(self, job: _Job) -> bool:
+        """Calls its step, by a turn, as long as nobody waits. Whether it has ended."""
+        more = True
         try:
             while more:
-                more = step() and not done.cancelled()
+                more = False  # unless it says otherwise
+                more = job.step()
                 with self._lock:
-                    if more and self._handed(step, done):
-                        return
-        except BaseException as error:
-            with contextlib.suppress(InvalidStateError):  # nobody waits any more
-                done.set_exception(error)
-            del step, done
+                    if self._waiting:
+                        break
+        finally:
+            with self._lock:
+                if more:
+                    job.ended, job.own = Future(), True
+                    self._waiting.append(job)
+                self._pass_on()
+        return not more
+
+    def _pass_on(self) -> None:
+        """Gives a turn to whoever has waited longest: to a thread of its own with that job, or, where it is closed,
+        Python ends or this is a forked process, to the caller itself. With the lock.
+        """
+        if not self._waiting:
+            self._free += 1
             return
-        with contextlib.suppress(InvalidStateError):
-            done.set_result(None)
+        job = self._waiting.popleft()
+        try:
+            if self._closed or os.getpid() != self._process:
+                raise RuntimeError
+            self._pool.submit(self._work, job)
+        except RuntimeError:  # it may be in the pool's queue all the same, where only a new thread could not be had
+            job.own = False
+            job.ended.set_result(False)
+
+    def _work(self, job: _Job) -> None:
+        """A thread of its own, by a turn: job after job, a step each."""
+        with self._lock:  # which the thread that gave the turn holds until it knows
+            if not job.own:
+                return
+        while True:
+            more, failure = False, None
+            try:
+                more = not job.ended.cancelled() and job.step()
+            except BaseException as error:
+                failure = error
+            with self._lock:
+                more = more and not job.ended.cancelled()
+                if more:
+                    self._waiting.append(job)
+                elif failure is not None and not job.ended.cancelled():
+                    job.ended.set_exception(failure)
+                elif not job.ended.cancelled():
+                    job.ended.set_result(True)
+                del failure
+                if self._closed or not self._waiting:
+                    self._pass_on()
+                    del job
+                    return
+                job = self._waiting.popleft()
 
     def close(self) -> None:
-        """Ends its threads, after what waits; who comes later works alone."""
+        """Ends its threads, after the steps at work; who waits or comes later has turns of its own."""
         with self._lock:
             self._closed = True
         self._pool.shutdown()

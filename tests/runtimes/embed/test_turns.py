@@ -14,12 +14,12 @@ import pytest
 from edgerecall.runtimes.embed.turns import Turns
 
 
-def begun(work: Callable[[], object], turns: Turns, callers: int) -> threading.Thread:
-    """A thread, once so many callers are there."""
+def begun(work: Callable[[], object], turns: Turns, waiting: int) -> threading.Thread:
+    """A thread, once so many wait."""
     thread = threading.Thread(target=work)
     thread.start()
     end = time.monotonic() + 10
-    while turns._callers < callers:
+    while len(turns._waiting) < waiting or turns._free:
         assert time.monotonic() < end
         time.sleep(0.001)
     return thread
@@ -27,12 +27,13 @@ def begun(work: Callable[[], object], turns: Turns, callers: int) -> threading.T
 
 @contextmanager
 def busy(turns: Turns) -> Iterator[threading.Event]:
-    """All of its threads at work (for one turn: a caller's and its own), until the event or the end."""
+    """Its one turn taken, until the event or the end."""
     end = threading.Event()
-    threads = [begun(lambda: turns.run(lambda: not end.wait(10)), turns, callers) for callers in (1, 2)]
-    yield end
-    end.set()
-    for thread in threads:
+    thread = begun(lambda: turns.run(lambda: not end.wait(10)), turns, 0)
+    try:
+        yield end
+    finally:
+        end.set()
         thread.join(10)
 
 
@@ -48,11 +49,25 @@ def steps(name: str, count: int, into: list[str]) -> Callable[[], bool]:
     return step
 
 
+def test_whoever_comes_again_at_once_comes_last() -> None:
+    turns, order = Turns(1), list[str]()
+    with busy(turns) as end:
+        threads = [
+            begun(lambda name=name: turns.run(steps(name, 1, order)), turns, index + 1)
+            for index, name in enumerate("abc")
+        ]
+        end.set()
+        turns.run(steps("again", 1, order))
+    for thread in threads:
+        thread.join(10)
+    assert order == ["a", "b", "c", "again"]
+
+
 def test_after_each_step_those_that_wait_have_theirs() -> None:
     turns, order = Turns(1), list[str]()
     with busy(turns) as end:
         threads = [
-            begun(lambda name=name, count=count: turns.run(steps(name, count, order)), turns, 3 + index)
+            begun(lambda name=name, count=count: turns.run(steps(name, count, order)), turns, 1 + index)
             for index, (name, count) in enumerate((("a", 3), ("b", 1), ("c", 2)))
         ]
         end.set()
@@ -63,7 +78,7 @@ def test_after_each_step_those_that_wait_have_theirs() -> None:
 
 def test_a_caller_alone_gives_way_when_others_come() -> None:
     """It began without waiting; the second of its steps waits behind the other's first."""
-    turns, order, come, go_on = Turns(1), list[str](), threading.Event(), threading.Event()
+    turns, order, come = Turns(1), list[str](), threading.Event()
     by: list[str] = []
 
     def first() -> bool:
@@ -72,31 +87,49 @@ def test_a_caller_alone_gives_way_when_others_come() -> None:
         come.wait(10)
         return len(by) < 2
 
-    def second() -> bool:
-        order.append("other")
-        go_on.wait(10)
-        return False
-
-    thread = begun(lambda: turns.run(first), turns, 1)
-    other = begun(lambda: turns.run(second), turns, 2)  # in the model's own thread, and stays there
+    thread = begun(lambda: turns.run(first), turns, 0)
+    other = begun(lambda: turns.run(steps("other", 1, order)), turns, 1)
     come.set()
-    time.sleep(0.1)
-    assert order == ["first", "other"]
-    go_on.set()
     for one in (thread, other):
         one.join(10)
     assert order == ["first", "other", "first"] and by[1] == "edgerecall-embed" != by[0]
 
 
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 def test_an_interrupted_wait_drops_its_steps_and_keeps_nobody_out() -> None:
     turns, done = Turns(1), list[str]()
     with busy(turns):
-        threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)).start()
+        threading.Timer(0.2, interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             turns.run(steps("dropped", 2, done))
     turns.run(steps("next", 1, done))
     turns.close()
-    assert done == ["next"] and turns._callers == 0
+    assert done == ["next"] and turns._free == 1 and not turns._waiting
+
+
+def test_interrupted_just_as_the_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no threads of its own, so that the turn comes to the caller itself."""
+    turns, done = Turns(1), list[str]()
+    turns.close()
+    with busy(turns) as end:
+        from edgerecall.runtimes.embed import turns as module
+
+        honest = module.Future.result
+
+        def late(future: object) -> object:
+            end.set()
+            honest(future)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module.Future, "result", late)
+        with pytest.raises(KeyboardInterrupt):
+            turns.run(steps("dropped", 2, done))
+        monkeypatch.undo()
+    turns.run(steps("next", 1, done))
+    assert done == ["next"] and turns._free == 1 and not turns._waiting
 
 
 def test_interrupted_at_work_no_more_steps_begin() -> None:
@@ -107,19 +140,19 @@ def test_interrupted_at_work_no_more_steps_begin() -> None:
         count += 1
         time.sleep(0.05)  # until the caller waits: a signal just before that is seen after it, as with any lock
         if count == 1:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            interrupt()
         time.sleep(0.1)
         return count < 100
 
     with busy(turns) as end:
-        end.set()
+        threading.Timer(0.1, end.set).start()  # then it is for a thread of its own
         with pytest.raises(KeyboardInterrupt):
             turns.run(step)
     turns.close()
-    assert count <= 2
+    assert count == 1 and turns._free == 1
 
 
-def test_few_threads_do_the_work_of_many() -> None:
+def test_at_most_so_many_and_few_threads() -> None:
     turns, lock, now, most = Turns(3), threading.Lock(), 0, 0
     by: Counter[str] = Counter()
 
@@ -144,7 +177,7 @@ def test_few_threads_do_the_work_of_many() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert most <= 6 and turns._callers == 0  # callers at first, and its own
+    assert most == 3 and turns._free == 3 and not turns._waiting
     assert by.total() == 800 and by["edgerecall-embed"] > 600
 
 
@@ -159,66 +192,71 @@ def test_failures_and_work_after_its_end_are_the_callers() -> None:
             failed.append(error)
 
     with busy(turns):
-        waits = begun(fail, turns, 3)
+        waits = begun(fail, turns, 1)
     waits.join(10)
     fail()
     turns.close()
     turns.close()
     by: list[threading.Thread] = []
-    with busy(turns):
-        turns.run(lambda: by.append(threading.current_thread()) is not None)
-    assert len(failed) == 2 and by == [threading.current_thread()]
+    turns.run(lambda: by.append(threading.current_thread()) is not None)
+    assert len(failed) == 2 and by == [threading.current_thread()] and turns._free == 1
+
+
+def test_a_failure_after_a_good_step() -> None:
+    """By the caller itself, and by a thread of its own: it ends there."""
+    turns, left = Turns(1), [3]
+
+    def step() -> bool:
+        left[0] -= 1
+        if left[0] < 1:
+            raise ValueError
+        return True
+
+    with pytest.raises(ValueError):
+        turns.run(step)
+    left[0] = 3
+    with busy(turns) as end:
+        threading.Timer(0.1, end.set).start()
+        with pytest.raises(ValueError):
+            turns.run(step)
+    turns.close()
+    assert left == [0] and turns._free == 1 and not turns._waiting
 
 
 def test_closing_lets_those_that_wait_end() -> None:
     turns, order = Turns(1), list[str]()
     with busy(turns) as end:
-        waits = begun(lambda: turns.run(steps("waits", 3, order)), turns, 3)
-        closing = threading.Thread(target=turns.close)
-        closing.start()
-        time.sleep(0.05)
+        waits = begun(lambda: turns.run(steps("waits", 3, order)), turns, 1)
+        turns.close()
         end.set()
-        closing.join(10)
-    waits.join(10)
-    assert order == ["waits"] * 3 and not closing.is_alive() and not waits.is_alive()
+        waits.join(10)
+    assert order == ["waits"] * 3 and not waits.is_alive() and turns._free == 1
 
 
-def test_without_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python ends, or the process is a fork of the one in which they run: each caller does its own."""
-    turns, order = Turns(1), list[str]()
-    with busy(turns):
-        monkeypatch.setattr(turns._pool, "submit", lambda *given: _ends())
-        turns.run(steps("ends", 2, order))
-        monkeypatch.undo()
-        monkeypatch.setattr("edgerecall.runtimes.embed.turns.os.getpid", lambda: -1)
-        turns.run(steps("forked", 2, order))
-        monkeypatch.undo()
-    assert order == ["ends", "ends", "forked", "forked"]
+@pytest.mark.parametrize("why", ["ends", "forked", "no thread"])
+def test_without_threads_of_its_own(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Python ends, the process is a fork of the one in which they run, or no more can be had: each caller does its own,
+    once.
+    """
+    turns, by = Turns(1), list[threading.Thread]()
 
-
-def test_no_new_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stays in the executor's queue then is not done twice."""
-    turns, order = Turns(2), list[str]()
-    end = threading.Event()
-    threads = [begun(lambda: turns.run(lambda: not end.wait(10)), turns, callers) for callers in (1, 2, 3)]
-
-    def none() -> None:
+    def none(*given: object) -> None:
         raise RuntimeError("can't start new thread")
 
     def step() -> bool:
-        order.append(threading.current_thread().name)
-        end.set()  # so that a thread of its own looks into the queue
+        by.append(threading.current_thread())
         time.sleep(0.1)
-        return len(order) < 3
+        return len(by) < 3
 
-    monkeypatch.setattr(turns._pool, "_adjust_thread_count", none)
-    turns.run(step)
-    monkeypatch.undo()
-    for thread in threads:
-        thread.join(10)
-    turns.close()
-    assert order == [threading.current_thread().name] * 3 and turns._callers == 0
-
-
-def _ends() -> None:
-    raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+    with busy(turns) as end:
+        waits = begun(lambda: turns.run(step), turns, 1)
+        if why == "forked":
+            monkeypatch.setattr("edgerecall.runtimes.embed.turns.os.getpid", lambda: -1)
+        else:
+            monkeypatch.setattr(turns._pool, "submit" if why == "ends" else "_adjust_thread_count", none)
+        end.set()
+        time.sleep(0.05)
+        monkeypatch.undo()
+        turns._pool.submit(int)  # a thread that looks into the executor's queue
+        waits.join(10)
+    assert by == [waits] * 3 and turns._free == 1 and not turns._waiting
