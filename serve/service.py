@@ -114,9 +114,9 @@ class Service:
             found = (self.gallery.root / FILE).stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._written:
-                found_now = DiskGallery(self.gallery.root, model=self.identity)
-                found_now.prepare()
-                self.gallery = found_now
+                now = DiskGallery(self.gallery.root, model=self.identity)
+                now.prepare(self.gallery)
+                self.gallery = now
                 self._written = written
             self.gallery_problem = None
         except (OSError, InputError, RuntimeFailed) as error:

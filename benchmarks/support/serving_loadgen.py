@@ -84,7 +84,9 @@ def scenarios(
                 with issuing(work, pool) as issue:
                     run_queries(issue, len(files), scenario, settings, logs)
                 found = read_logs(Path(logs), scenario, settings)
-            rates.setdefault(name, found.samples_per_s or 0)
+            if not found.samples_per_s:
+                raise SystemExit(f"LoadGen {scenario}, {name}: no throughput: {found.problem}")
+            rates.setdefault(name, found.samples_per_s)
             latency = f"p50 {found.latency_p50_ms:.1f} ms, p99 {found.latency_p99_ms:.1f} ms, {found.queries} queries, "
             told = (latency if scenario == "Server" else "") + (
                 "VALID" if found.valid else f"INVALID ({found.problem})"

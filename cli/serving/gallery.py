@@ -52,9 +52,10 @@ def index_kind(text: str | None) -> str | None:
         return None
     import faiss  # noqa: F401
 
-    from ...runtimes.approximate.faiss_index import checked_kind
+    from ...runtimes.approximate.faiss_index import parsed
 
-    return checked_kind(text)
+    parsed(text)
+    return text
 
 
 IMAGES = (

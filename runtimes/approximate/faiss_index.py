@@ -23,23 +23,28 @@ SIZES = {"IVF": (1, 1 << 20), "HNSW": (2, 512)}  # lists, links
 PARAMETER = {"IVF": "nprobe", "HNSW": "efSearch"}
 
 
-def checked_kind(text: str) -> str:
-    """An index that can be made. InputError for another."""
-    found = KIND.fullmatch(text)
+def parsed(kind: str) -> tuple[str, int, str]:
+    """An index's family, its lists or links, and its code, by faiss's words. InputError for what cannot be made."""
+    found = KIND.fullmatch(kind)
     if not found:
-        raise InputError(f"--index: {EXPECTED}, got {text!r:.80}")
-    least, most = SIZES[found[1]]
-    if not least <= int(found[2]) <= most:
-        raise InputError(f"--index: {found[1]}: expected {least} to {most}, got {found[2]}")
-    return text
+        raise InputError(f"--index: {EXPECTED}, got {kind!r:.80}")
+    family, size, code = found[1], int(found[2]), found[3] or ",Flat"
+    least, most = SIZES[family]
+    if not least <= size <= most:
+        raise InputError(f"--index: {family}: expected {least} to {most}, got {size}")
+    return family, size, code
+
+
+def rows_sampled(kind: str) -> int:
+    """From how many rows its lists and codes are made, at most."""
+    return TRAINED * parsed(kind)[1]
 
 
 def require_rows(kind: str, rows: int) -> None:
     """InputError where an index has more lists than there are rows."""
-    found = KIND.fullmatch(checked_kind(kind))
-    assert found is not None
-    if found[1] == "IVF" and rows < int(found[2]):
-        raise InputError(f"--index: {kind} needs {found[2]} rows or more, got {rows}: take fewer lists")
+    family, size, _ = parsed(kind)
+    if family == "IVF" and rows < size:
+        raise InputError(f"--index: {kind} needs {size} rows or more, got {rows}: take fewer lists")
 
 
 class FaissIndex:
@@ -48,8 +53,7 @@ class FaissIndex:
     """
 
     def __init__(self, index: Any, kind: str, effort: int) -> None:
-        self._index, self.kind = index, checked_kind(kind)
-        self._family = "IVF" if kind.startswith("faiss:IVF") else "HNSW"
+        self._index, self.kind, self._family = index, kind, parsed(kind)[0]
         self.look(effort)
 
     def __len__(self) -> int:
@@ -71,21 +75,18 @@ class FaissIndex:
         """
         import faiss
 
-        found = KIND.fullmatch(checked_kind(kind))
-        assert found is not None
+        family, size, code = parsed(kind)
         require_rows(kind, len(sample))
         faiss.omp_set_num_threads(threads)
         try:
-            made = faiss.index_factory(
-                dim, kind[len("faiss:") :] + ("" if found[3] else ",Flat"), faiss.METRIC_INNER_PRODUCT
-            )
+            made = faiss.index_factory(dim, f"{family}{size}{code}", faiss.METRIC_INNER_PRODUCT)
             made.train(sample)
             for block in blocks:
                 made.add(block)
                 advance(len(block))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"--index: {kind}: {reason(error)}") from error
-        return cls(made, kind, LEAST[found[1]])
+        return cls(made, kind, LEAST[family])
 
     @classmethod
     def read(cls, data: bytes, kind: str, effort: int, dim: int, rows: int) -> FaissIndex:

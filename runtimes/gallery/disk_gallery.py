@@ -169,8 +169,12 @@ class DiskGallery:
             rows, similarities = now.search(queries, k, threads, labels, progress)
         return [now.told(*one, k, min_similarity, None) for one in zip(rows, similarities, strict=True)]
 
-    def prepare(self) -> None:
-        """Opens the index, where there is one, which the first search would. InputError where it is damaged."""
+    def prepare(self, before: DiskGallery | None = None) -> None:
+        """Opens the index, where there is one, which the first search would; or shares that of a gallery `before`,
+        where it is the same. InputError where it is damaged.
+        """
+        if before is not None:
+            self._index = before._index
         self._by_index(self._now)
 
     def _by_index(self, now: Snapshot) -> IndexedSearch | None:

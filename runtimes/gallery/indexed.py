@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._native import search_rows
-from ..approximate.faiss_index import TOP, TRAINED, FaissIndex, checked_kind
+from ..approximate.faiss_index import TOP, FaissIndex, rows_sampled
 from ..core.errors import InputError
 from .manifest import IndexEntry
 from .segment import Rows, Segment
@@ -28,15 +28,13 @@ def made_of(now: Snapshot, kind: str, threads: int, advance: Callable[[int], obj
 
     The recall is that of rows of the gallery, themselves left out, and decides how far each search looks.
     """
-    lists = int("".join(filter(str.isdigit, checked_kind(kind).split(",")[0])))
-    rows = int(now.firsts[-1])
-    chosen = np.random.default_rng(0).permutation(rows)[: TRAINED * lists]
+    chosen = np.random.default_rng(0).permutation(int(now.firsts[-1]))[: rows_sampled(kind)]
     index = FaissIndex.build(kind, now.manifest.dim, blocks(now.segments), taken(now, chosen), threads, advance)
-    asked = np.random.default_rng(1).permutation(rows)
-    asked = np.asarray([row for row in asked.tolist() if is_there(now, row)][:SAMPLE], np.int64)
+    there = np.flatnonzero(~np.concatenate([one.gone for one in now.segments]))
+    asked = np.random.default_rng(1).permutation(there)[:SAMPLE]
     queries = taken(now, asked)
     exact = similarities_of_others(asked, *now.search(queries, TOP + 1, threads, None))
-    covered = IndexedSearch(now, tuple(now.segments), index)
+    covered = IndexedSearch(now, now.segments, index, tuple(map(len, now.segments)))
 
     def measured() -> float:
         near = similarities_of_others(asked, *covered.search(queries, TOP + 1, threads, complete=False))
@@ -52,12 +50,6 @@ def similarities_of_others(asked: NDArray[np.int64], rows: NDArray[np.int64], si
     return [
         near[(found != row) & (found >= 0)][:TOP] for row, found, near in zip(asked, rows, similarities, strict=True)
     ]
-
-
-def is_there(now: Snapshot, row: int) -> bool:
-    """Whether a row was not removed."""
-    segment, at = now.place(row)
-    return not segment.gone[at]
 
 
 def blocks(segments: Sequence[Segment]) -> Iterator[Rows]:
@@ -101,19 +93,19 @@ def opened(root: Path, entry: IndexEntry, dim: int) -> FaissIndex:
 class IndexedSearch:
     """Searches a snapshot by an index of some of its segments, and the others exactly.
 
-    covered: the index's segments in its order; None for one that is no longer there, whose rows are passed over.
+    covered: the index's segments in its order; None for one that is no longer there, whose rows are passed over. rows:
+    of each, in the index.
     """
 
-    def __init__(self, now: Snapshot, covered: Sequence[Segment | None], index: FaissIndex, rows: Sequence[int] = ()):
+    def __init__(self, now: Snapshot, covered: Sequence[Segment | None], index: FaissIndex, rows: Sequence[int]):
         self._now, self._index = now, index
-        counts = list(rows) or [len(one) for one in covered if one is not None]
         firsts = {id(one): first for one, first in zip(now.segments, now.firsts.tolist(), strict=False)}
         # Of each row of the index, its number in the snapshot.
         parts = [
             np.full(count, -1, np.int64)
             if one is None
             else np.where(one.gone, -1, firsts[id(one)] + np.arange(count, dtype=np.int64))
-            for one, count in zip(covered, counts, strict=True)
+            for one, count in zip(covered, rows, strict=True)
         ]
         self._rows = np.concatenate([*parts, [-1]])  # the last is that of what was not found
         self._live = int((self._rows >= 0).sum())

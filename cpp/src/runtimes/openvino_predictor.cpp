@@ -23,18 +23,6 @@ SharedLibrary open_library(const RunOptions& options) {
   return {library_path(options.library, "EDGERECALL_OPENVINO", "libopenvino_c.so"), kRemedy};
 }
 
-/// One for the whole process, that is never freed: each gives the thread that it is made in another alternate signal
-/// stack, and two that are freed in the order in which they were made leave it with freed memory, in which the next
-/// signal crashes.
-ov::Core* shared_core(const std::string& library, const ov::Api& api, int& status) {
-  static std::mutex mutex;
-  static auto& cores = *new std::map<std::string, ov::Core*>;
-  const std::lock_guard<std::mutex> lock(mutex);
-  ov::Core*& core = cores[library];
-  status = core == nullptr ? api.create_core(&core) : ov::kOk;
-  return core;
-}
-
 const char* hint_of(Precision precision) {
   switch (precision) {
     case Precision::fp16: return "f16";
@@ -76,9 +64,7 @@ class OpenVinoPredictor : public Predictor {
     check(api_.get_version(&version), "version");
     info_.version = version.build;
     api_.free_version(&version);
-    int status = ov::kOk;
-    core_ = shared_core(library_.path(), api_, status);
-    check(status, "start");
+    core_ = shared_core();
     const Prepared& first = prepare(options.batch);
     info_.precision = precision_in(property(first.compiled.pointer, "INFERENCE_PRECISION_HINT"));
     info_.threads = std::atoi(property(first.compiled.pointer, "INFERENCE_NUM_THREADS").c_str());
@@ -118,6 +104,18 @@ class OpenVinoPredictor : public Predictor {
     const std::string text = one_line(reason != nullptr && *reason != '\0' ? reason : api_.error_info(status));
     if (reason != nullptr) api_.free_text(reason);
     throw RuntimeFailed(std::string("openvino, ") + what + ": " + text);
+  }
+
+  /// One for the whole process, that is never freed: each gives the thread that it is made in another alternate signal
+  /// stack, and two that are freed in the order in which they were made leave it with freed memory, in which the next
+  /// signal crashes.
+  ov::Core* shared_core() const {
+    static std::mutex mutex;
+    static auto& cores = *new std::map<std::string, ov::Core*>;
+    const std::lock_guard<std::mutex> lock(mutex);
+    ov::Core*& core = cores[library_.path()];
+    if (core == nullptr) check(api_.create_core(&core), "start");
+    return core;
   }
 
   std::string property(const ov::CompiledModel* compiled, const char* key) const {

@@ -146,6 +146,9 @@ def test_it_is_opened_once_and_let_go(tmp_path: Path, monkeypatch: pytest.Monkey
     gallery.add(["new"], queries[:1])
     gallery.refresh()
     assert gallery.search(queries[:1], 1)[0][0].id == "new" and len(opened) == 1
+    with DiskGallery(tmp_path / "g") as following:  # as a server's next view of it
+        following.prepare(gallery)
+        assert following.search(queries[:1], 1)[0][0].id == "new" and len(opened) == 1
     gallery.compact()
     assert gallery._index is None and gallery._indexed is None
 

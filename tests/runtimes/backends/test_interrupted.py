@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.runtime
+def test_one_core_a_process() -> None:
+    """Also where no CPU has AMX, and for threads that come at the same time."""
+    from edgerecall.runtimes.backends.openvino_predictor import shared_core
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(core) for core in pool.map(lambda _: shared_core(), range(8))}) == 1
+
+
+@pytest.mark.runtime
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "cpp-openvino"])
 def test_after_models_are_closed(real_bundle: Path, runtime: str) -> None:
     """On a CPU with AMX, OpenVINO's plugin sets a signal stack, and restores the one before when it is freed."""
