@@ -110,7 +110,8 @@ class EmbeddingModel:
 
         images: each an encoded image as bytes (JPEG, PNG, BMP, WebP, TIFF), RGB pixels uint8 `(height, width, 3)`, or a
         path. Without `on_bad` the first bad image raises ImageError; with it, bad ones are left out and it is given
-        their index. InputError for what is neither.
+        their index. InputError for what is neither. A runtime that compiles for each batch size does so for up to four,
+        when each first comes, so that few images do not cost what a whole batch does.
         """
         self.pool.check_open()
         parts: list[Embedding] = []
@@ -120,7 +121,7 @@ class EmbeddingModel:
             nonlocal start, errors
             part, end = images[start : start + self.batch_size], start + self.batch_size
             told = [str(one) if isinstance(one, Path) else f"image {at}" for at, one in enumerate(part, start)]
-            errors, rows = self._embed_part(part, told, self.embed_tensors, strict=on_bad is None)
+            errors, rows = self._embed_part(part, told, self._embed_micro_batch, strict=on_bad is None)
             parts.append(rows)
             start = end
             return start < len(images) and not any(errors)

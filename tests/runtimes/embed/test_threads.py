@@ -42,6 +42,21 @@ def test_real_runtimes_under_threads(real_bundle: Path, data: Path, runtime: str
         assert_threads_change_nothing(model, encoded(data))
 
 
+def test_few_images_do_not_cost_a_whole_batch(real_bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO, which compiles for each batch size: in pieces of sizes that it keeps, never filled up to the largest."""
+    images = (encoded(data) * 13)[:13]
+    with edgerecall.load(real_bundle, "openvino", batch_size=8) as model:
+        (predictor,) = model.pool.predictors
+        honest, sizes = predictor.embed, list[int]()
+        monkeypatch.setattr(predictor, "embed", lambda batch: (sizes.append(len(batch)), honest(batch))[1])
+        rows = model.embed_bytes(images)
+        assert sizes == [8, 4, 1]
+        sizes.clear()
+        alone = np.concatenate([model.embed_bytes([image]) for image in images])
+        assert sizes == [1] * 13
+    np.testing.assert_allclose(rows, alone, rtol=0, atol=5e-5)
+
+
 @pytest.mark.runtime
 def test_ncnn_under_threads(device_bundle: Path, data: Path) -> None:
     with edgerecall.load(device_bundle, "ncnn", batch_size=4, replicas=2) as model:
