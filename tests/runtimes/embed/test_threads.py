@@ -43,7 +43,7 @@ def test_real_runtimes_under_threads(real_bundle: Path, data: Path, runtime: str
 
 
 def test_few_images_do_not_cost_a_whole_batch(real_bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO, which compiles for each batch size: in pieces of sizes that it keeps, never filled up to the largest."""
+    """OpenVINO compiles for each batch size: in pieces of sizes that it keeps, never filled up to the largest."""
     images = (encoded(data) * 13)[:13]
     with edgerecall.load(real_bundle, "openvino", batch_size=8) as model:
         (predictor,) = model.pool.predictors
