@@ -1,1 +1,1 @@
-"""Galleries in somebody's database: one interface over pgvector and Qdrant."""
+"""Galleries in somebody's database: one interface over pgvector, Qdrant and Milvus."""

@@ -10,7 +10,7 @@ from ..gallery.disk_gallery import DiskGallery
 from ..gallery.identity import ModelIdentity
 from .interface import Store
 
-SCHEMES = ("postgresql", "postgres", "qdrant", "qdrants")
+SCHEMES = ("postgresql", "postgres", "qdrant", "qdrants", "milvus", "milvuss")
 AnyGallery = DiskGallery | Store
 
 
@@ -31,6 +31,10 @@ def store_at(url: str, dim: int | None = None, model: ModelIdentity | None = Non
         from .postgres import PostgresStore
 
         return PostgresStore(url, dim, model, command)
+    if scheme.startswith("milvus"):
+        from .milvus import MilvusStore
+
+        return MilvusStore(url, dim, model, command)
     from .qdrant import QdrantStore
 
     return QdrantStore(url, dim, model, command)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -17,16 +14,13 @@ from qdrant_client import QdrantClient, models
 from ..core.errors import InputError, RuntimeFailed
 from ..gallery.identity import ModelIdentity
 from ..gallery.snapshot import Match
+from .address import MISSING, REGISTER, address_of, key_of
 from .interface import IsThere, NewRow, Rows, Store, texts
 
-COLLECTION = "products"
-REGISTER = "edgerecall_galleries"
-SPACE = uuid.UUID("5f3a1b52-6c5e-4d0c-9d7e-3a1f1c9b2e10")  # of the points' names
 PAGE = 1000
 STEP = 100  # points of a request, which servers take 32 MiB of
 PORT = 6333
 EXPECTED = "expected qdrant://HOST[:PORT][?collection=NAME&api_key=KEY] or qdrant:///FOLDER[?collection=NAME]"
-MISSING = "expected a gallery, and there is none: make one by 'gallery push'"
 WAIT_S = 15
 Result = TypeVar("Result")
 
@@ -40,34 +34,18 @@ class QdrantStore(Store):
     """
 
     def __init__(self, url: str, dim: int | None = None, model: ModelIdentity | None = None, command: str = "") -> None:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            raise InputError(EXPECTED) from None
-        options = dict(one.partition("=")[::2] for one in parts.query.split("&") if one)
-        self.collection = unquote(options.pop("collection", COLLECTION))
-        key = options.pop("api_key", None)
-        self.local = host is None
-        folder = Path(unquote(parts.path))
-        if options or not self.collection or (self.local and len(folder.parts) < 2) or (host and parts.path.strip("/")):
-            raise InputError(EXPECTED)
-        if self.collection == REGISTER:
-            raise InputError(f"collection: {REGISTER} is where galleries are told of: choose another name")
-        place = str(folder) if self.local else f"{host}:{port or PORT}"
-        self.where = f"{parts.scheme}://{place}, collection {self.collection}"
-        if self.local and dim is None and not (folder / "meta.json").is_file():
+        address = address_of(url, PORT, ("api_key",), EXPECTED)
+        self.collection, self.local, self.where = address.collection, address.host is None, address.told
+        if self.local and dim is None and not (address.path / "meta.json").is_file():
             raise InputError(f"{self.where}: {MISSING}")
         self._one = RLock()
         try:
             if self.local:
-                self._client = QdrantClient(path=str(folder))
+                self._client = QdrantClient(path=str(address.path))
             else:
-                scheme = "https" if parts.scheme == "qdrants" else "http"
-                address = f"{scheme}://{place}"
                 self._client = QdrantClient(
-                    url=address,
-                    api_key=None if key is None else unquote(key),
+                    url=f"{'https' if address.scheme == 'qdrants' else 'http'}://{address.place}",
+                    api_key=address.options.get("api_key"),
                     timeout=WAIT_S,
                     check_compatibility=False,
                 )
@@ -85,7 +63,7 @@ class QdrantStore(Store):
     def _prepare(self, dim: int | None, model: ModelIdentity | None, command: str) -> None:
         points = []
         if self._call(self._client.collection_exists, REGISTER):
-            points = self._call(self._client.retrieve, REGISTER, [point(self.collection)], with_payload=True)
+            points = self._call(self._client.retrieve, REGISTER, [key_of(self.collection)], with_payload=True)
         there = self._call(self._client.collection_exists, self.collection)
         if not points and dim is None:
             raise InputError(f"{self.where}: {MISSING}")
@@ -112,7 +90,7 @@ class QdrantStore(Store):
         if not self._call(self._client.collection_exists, REGISTER):
             vectors = models.VectorParams(size=1, distance=models.Distance.DOT)
             self._call(self._client.create_collection, REGISTER, vectors_config=vectors)
-        one = models.PointStruct(id=point(self.collection), vector=[0.0], payload=payload)
+        one = models.PointStruct(id=key_of(self.collection), vector=[0.0], payload=payload)
         self._call(self._client.upsert, REGISTER, [one], wait=True)
 
     def _call(self, work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
@@ -128,7 +106,7 @@ class QdrantStore(Store):
         return int(self._call(self._client.count, self.collection, exact=True).count)
 
     def known(self, ids: Collection[str]) -> set[str]:
-        wanted = [point(one) for one in texts(ids, "known: ids")]
+        wanted = [key_of(one) for one in texts(ids, "known: ids")]
         found = self._call(self._client.retrieve, self.collection, wanted, with_payload=["id"])
         return {str((one.payload or {})["id"]) for one in found}
 
@@ -149,7 +127,7 @@ class QdrantStore(Store):
         ids, labels = texts(ids, "remove: ids"), texts(labels, "remove: labels")
         before = len(self)
         if ids:
-            chosen = models.PointIdsList(points=[point(one) for one in ids])
+            chosen = models.PointIdsList(points=[key_of(one) for one in ids])
             self._call(self._client.delete, self.collection, chosen, wait=True)
         if labels:
             self._call(self._client.delete, self.collection, models.FilterSelector(filter=of(labels)), wait=True)
@@ -169,7 +147,7 @@ class QdrantStore(Store):
             raise IsThere(f"{self.where}: id {min(there)!r:.200} is there already")
         points = [
             models.PointStruct(
-                id=point(one.id),
+                id=key_of(one.id),
                 vector=one.embedding.tolist(),
                 payload={"id": one.id, "label": one.label, "metadata": one.metadata},
             )
@@ -200,11 +178,6 @@ class QdrantStore(Store):
 
     def close(self) -> None:
         self._client.close()
-
-
-def point(name: str) -> str:
-    """A row's point: Qdrant's are numbers or UUIDs."""
-    return str(uuid.uuid5(SPACE, name))
 
 
 def of(labels: Collection[str]) -> models.Filter:

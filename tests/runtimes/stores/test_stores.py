@@ -1,4 +1,4 @@
-"""Galleries in databases: a real PostgreSQL with pgvector, and Qdrant in a folder, by one contract."""
+"""Galleries in databases: a real PostgreSQL with pgvector, Qdrant in a folder and Milvus in a file, by one contract."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ def database() -> Iterator[str]:
         pytest.fail(str(error))
 
 
-@pytest.fixture(params=["postgres", "qdrant"])
+@pytest.fixture(params=["postgres", "qdrant", "milvus"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where no gallery is yet."""
     if request.param == "qdrant":
         return f"qdrant://{tmp_path}/qdrant?collection=c"
+    if request.param == "milvus":
+        return f"milvus://{tmp_path}/milvus.db?collection=c"
     return f"{request.getfixturevalue('database')}&table=t{next(NUMBERS)}"
 
 
@@ -82,6 +84,13 @@ def test_rows_come_back(url: str) -> None:
         assert store.search(given[:1], 2)[0][0].label in ("x", None)
         assert store.remove(["a/0000.jpg", "none"], ["class 2"]) == 1 + labels.count("class 2")
         assert len(store) == 50 - labels.count("class 2")
+
+
+def test_labels_of_more_rows_than_one_answer_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgerecall.runtimes.stores.milvus.PART", 5)
+    with store_at(f"milvus://{tmp_path}/m.db", 16) as store:
+        store.add(names(60), rows(0, 60), [str(at) for at in range(60)])
+        assert store.labels() == {str(at) for at in range(60)}
 
 
 def test_bad_rows_leave_nothing(url: str) -> None:
@@ -334,10 +343,15 @@ def test_what_is_no_gallery(
         (f"qdrant://{tmp_path}/q?collection=edgerecall_galleries", "choose another name"),
         ("qdrant://user:secret@/x?y=1", "expected qdrant://HOST"),
         ("qdrant://127.0.0.1:1?api_key=secret", "qdrant://127.0.0.1:1"),
+        (f"milvus://{tmp_path}/q.db", "expected a gallery, and there is none"),
+        (f"milvus://{tmp_path}/q.txt", "expected milvus://HOST"),
+        (f"milvus://{tmp_path}/none/q.db?collection=a-b", "collection: expected letters, digits and _"),
+        ("milvus://x?secret=1", "expected milvus://HOST"),
+        ("milvus://127.0.0.1:1?token=secret", "milvus://127.0.0.1:1"),
         ("postgresql://[bad/x", "expected postgresql://"),
         ("postgresql://postgres:se#cret/x@127.0.0.1:1/x?sslpassword=secret", "expected postgresql://"),
         ("postgresql:///x?host=/nowhere&password=secret", "postgresql:///nowhere/x"),
-        ("mysql://x/y", "a URL of postgresql, postgres, qdrant, qdrants, got 'mysql"),
+        ("mysql://x/y", "a URL of postgresql, postgres, qdrant, qdrants, milvus, milvuss, got 'mysql"),
     ):
         run = edgerecall("gallery", "info", url, cwd=tmp_path)
         one_line(run, 2, told)
