@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
     "gallery": ("serving.gallery", "Embeddings with ids and labels on disk: build, add, remove, search."),
+    "detector": ("serving.detector", "Where in a picture something is: seal a detection network, check it, run it."),
     "embed": ("serving.embed", "Many images to Parquet files, on this machine or a Ray cluster, resumable."),
     "web": ("serving.web", "A static page that embeds and searches in the browser, offline too."),
     "serve": ("serving.serve", "Images in, embeddings or neighbours out, by the Open Inference Protocol."),

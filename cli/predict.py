@@ -80,7 +80,7 @@ def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bo
     from ..runtimes.core.config import validate
     from ..runtimes.core.errors import ImageError, InputError
     from ..runtimes.embed.predict_config import ignored_preprocess
-    from ..runtimes.embed.shitu import answers, read_boxes
+    from ..runtimes.embed.shitu import FindBoxes, answers, boxes_of, boxes_told, no_boxes, opened_detector, read_boxes
     from ..runtimes.embed.shitu_config import ShituConfig
     from ..runtimes.preprocess.images import find_images
 
@@ -88,8 +88,6 @@ def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bo
     logger = setup_logging(console(stderr=True))
     if ignored := ignored_preprocess(config):
         logger.warning("%s", ignored)
-    if config.Global.det_inference_model_dir and boxes is None:
-        logger.warning("no detector runs here: whole images are looked up; give what one found with --boxes")
     paths = find_images(config.Global.infer_imgs)
     bad = 0
 
@@ -98,8 +96,15 @@ def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bo
         bad += 1
         logger.warning("skipped: %s", error)
 
-    found = read_boxes(boxes) if boxes is not None else {}
-    for path, products in answers(config, paths, found, None if strict else on_bad):
+    find: FindBoxes = no_boxes
+    if boxes is not None:
+        find = boxes_told(read_boxes(boxes), paths)
+    elif (detector := opened_detector(config)) is not None:
+        find = boxes_of(detector)
+    elif config.Global.det_inference_model_dir is not None:
+        place = config.Global.det_inference_model_dir
+        logger.warning("whole images are looked up: there is no detector in %s; or give boxes with --boxes", place)
+    for path, products in answers(config, paths, find, None if strict else on_bad):
         told = {"image": str(path), "products": products} if named else products
         click.echo(json.dumps(told, ensure_ascii=False))
     if bad == len(paths):

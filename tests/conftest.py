@@ -48,6 +48,7 @@ FILE_TIERS = {
     "runtimes": "core",
     "runtimes/backends/test_no_telemetry.py": "runtime",
     "runtimes/backends/test_onnxruntime_cuda.py": "runtime",
+    "runtimes/detect/test_detector.py": "runtime",
     "runtimes/gpu/test_tensorrt.py": "runtime",
     "scripts": "core",
     "serve": "core",

@@ -11,25 +11,29 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import MANIFEST
 from ..core.errors import ImageError, InputError
 from ..core.files import read_text, sha256
 from ..core.json_text import parse_json
+from ..detect.boxes import suppressed
+from ..detect.detector import Box, Detector, open_model
+from ..detect.sealed import FILE as SEALED
+from ..detect.sealed import open_sealed
+from ..detect.settings import parse_detector
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.entries import entries_of_list
 from ..gallery.identity import ModelIdentity, identity_of
 from ..gallery.manifest import FILE
-from ..preprocess.images import decode_rgb, read_bytes
+from ..preprocess.images import Pixels, decode_rgb, read_bytes
 from .batches import BadImage
 from .gallery_build import embed_into
 from .model import Embedding, EmbeddingModel
 from .predict_config import open_rec_model
 from .shitu_config import ShituConfig
 
-Box = tuple[int, int, int, int]
+FindBoxes = Callable[[Path, Pixels], Sequence[Box]]  # in a picture, by its path and its pixels
 
 
 class SignModel:
@@ -139,7 +143,7 @@ def read_boxes(file: Path) -> dict[str, list[Box]]:
 
 
 def answer(
-    config: ShituConfig, gallery: DiskGallery, model: EmbeddingModel | SignModel, image: Path, boxes: Sequence[Box]
+    config: ShituConfig, gallery: DiskGallery, model: EmbeddingModel | SignModel, image: Path, find: FindBoxes
 ) -> list[dict[str, Any]]:
     """What the picture shows: for the boxes, and the whole of it, the label of the nearest row where it is near enough
     (`rec_docs`), and how near it is (`rec_scores`: inner product, or Hamming distance); best first, and of boxes that
@@ -148,7 +152,7 @@ def answer(
     index = config.IndexProcess
     pixels = decode_rgb(read_bytes(image), model.spec.preprocess.decode.exif, str(image))
     height, width = pixels.shape[:2]
-    everything = [*(clipped(box, width, height) for box in boxes), (0, 0, width, height)]
+    everything = [*(clipped(box, width, height) for box in find(image, pixels)), (0, 0, width, height)]
     kept = [box for box in everything if box[0] < box[2] and box[1] < box[3]]
     crops = [np.ascontiguousarray(pixels[ymin:ymax, xmin:xmax]) for xmin, ymin, xmax, ymax in kept]
     found = gallery.search(model.embed_bytes(crops), index.return_k)
@@ -173,38 +177,48 @@ def clipped(box: Box, width: int, height: int) -> Box:
     return max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
 
 
-def suppressed(boxes: NDArray[Any], scores: NDArray[Any], limit: float) -> list[int]:
-    """Greedy non-maximum suppression: indices of boxes `(n, 4)`, best first, that overlap (IoU, pixels inclusive as in
-    the reference) with none before them by more than `limit`.
-    """
-    kept: list[int] = []
-    left = np.argsort(-scores, kind="stable") if len(boxes) else np.empty(0, np.int64)
-    while len(left):
-        best, left = int(left[0]), left[1:]
-        kept.append(best)
-        low, high = np.maximum(boxes[best, :2], boxes[left, :2]), np.minimum(boxes[best, 2:], boxes[left, 2:])
-        inner = np.maximum(high - low + 1, 0).prod(axis=1)
-        areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
-        left = left[inner / (areas[best] + areas[left] - inner) <= limit]
-    return kept
-
-
-def answers(
-    config: ShituConfig, paths: Sequence[Path], boxes: Mapping[str, list[Box]], on_bad: BadImage | None
-) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """`answer` for each image that can be read. boxes: by path as given, or by a name that one path alone has.
-
-    InputError for boxes of an image that is none of these.
+def boxes_told(boxes: Mapping[str, list[Box]], paths: Sequence[Path]) -> FindBoxes:
+    """Boxes by path as given, or by a name that one path alone has. InputError for boxes of an image that is none of
+    these.
     """
     names = Counter(path.name for path in paths)
     known = {str(path) for path in paths} | {name for name, count in names.items() if count == 1}
     if unknown := sorted(set(boxes) - known):
         raise InputError(f"boxes: {unknown[0]!r:.200} is none of the images, or several: name it as the images are")
+    return lambda path, pixels: boxes.get(str(path), boxes.get(path.name, []))
+
+
+def opened_detector(config: ShituConfig) -> Detector | None:
+    """The config's: a sealed one, with its own settings, or a network by those of the config. None without one, and
+    where there is nothing at its place.
+    """
+    place, threads = config.Global.det_inference_model_dir, config.Global.cpu_num_threads
+    if place is None or not place.exists():
+        return None
+    if (place / SEALED).is_file():
+        return open_sealed(place, threads)
+    return open_model(place, parse_detector(config.model_dump(), "config").settings, threads)
+
+
+def boxes_of(detector: Detector) -> FindBoxes:
+    """What it finds."""
+    return lambda path, pixels: [found.box for found in detector.detect(pixels)]
+
+
+def no_boxes(path: Path, pixels: Pixels) -> Sequence[Box]:
+    """The whole picture is all there is."""
+    return ()
+
+
+def answers(
+    config: ShituConfig, paths: Sequence[Path], find: FindBoxes, on_bad: BadImage | None
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """`answer` for each image that can be read."""
     with DiskGallery(config.IndexProcess.index_dir) as gallery, opened(config, len(paths)) as model:
         gallery.require_model(model_identity(config, model))
         for path in paths:
             try:
-                yield path, answer(config, gallery, model, path, boxes.get(str(path), boxes.get(path.name, [])))
+                yield path, answer(config, gallery, model, path, find)
             except ImageError as error:
                 if on_bad is None:
                     raise

@@ -8,21 +8,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..core.config import Frozen
+from ..detect.settings import Labels, Results, Share
 from .predict_config import BinarizeOptions, RecConfig, RecGlobal
 
 MOST_FOUND = 10_000
 
 
 class ShituGlobal(RecGlobal):
-    """`Global`: those of recognition, and the detector's, which are passed over: boxes come from a file here."""
+    """`Global`: those of recognition, and the detector's, which a sealed detector brings itself."""
 
-    det_inference_model_dir: str | None = None
+    det_inference_model_dir: Path | None = None
     rec_nms_thresold: Annotated[float, Field(ge=0, le=1)] = 0.05
     image_shape: Any = None
-    threshold: Any = None
-    max_det_results: Any = None
-    label_list: Any = None
-    labe_list: Any = None
+    threshold: Share = 0.2
+    max_det_results: Results = 5
+    label_list: Labels | None = None
+    labe_list: Labels | None = None  # as the reference has it too
 
     @model_validator(mode="before")
     @classmethod
@@ -72,7 +73,7 @@ class ShituConfig(RecConfig):
     Global: ShituGlobal
     IndexProcess: IndexProcess
     RecPostProcess: ShituPostProcess | None = None  # type: ignore[assignment]
-    DetPreProcess: Any = None
+    DetPreProcess: dict[str, Any] | None = None
     DetPostProcess: Any = None
 
     @model_validator(mode="before")

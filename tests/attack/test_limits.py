@@ -39,6 +39,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gallery add": ("NONE", "BUNDLE", "--images", "DATA"),
     "gallery compact": ("NONE",),
     "gallery search": ("NONE", "BUNDLE", "DATA"),
+    "detector find": ("NONE", "DATA"),
     "embed": ("BUNDLE", "NEW", "--images", "DATA", "--runtime", "fake"),
     "serve": ("BUNDLE", "--runtime", "fake", "--gallery", "NONE"),
     "bench": ("BUNDLE", "--images", "DATA", "--samples", "2", "--rounds", "1", "--seconds", "1", "--limit", "8"),

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from edgerecall.runtimes.bundle.bundle import Bundle
-from edgerecall.runtimes.embed.shitu import suppressed
 from edgerecall.runtimes.gallery.disk_gallery import DiskGallery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -113,7 +112,7 @@ def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall
         assert all(one["rec_scores"] == exact for one in both[:2]) and both[1]["bbox"][2] <= picture.width
     named = edgerecall("predict", "-c", path, "--format", "jsonl", cwd=place).stdout.splitlines()
     assert [json.loads(line)["image"] for line in named] == ["query/a.png", "query/b.png"]
-    assert "no detector runs here" in edgerecall("predict", "-c", path, cwd=place).stderr
+    assert "there is no detector in models/picodet" in edgerecall("predict", "-c", path, cwd=place).stderr
 
     lines = (place / "list.txt").read_text().splitlines(keepends=True)
     (place / "list.txt").write_text(lines[0])
@@ -196,11 +195,30 @@ def test_bad_boxes(place: Path, data: Path, edgerecall: Run, one_line: OneLine) 
         one_line(result, 2, "boxes.jsonl:1: expected an image and its boxes")
 
 
-def test_suppression() -> None:
-    boxes = np.asarray([[0, 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29], [5, 5, 14, 14]])
-    scores = np.asarray([0.5, 0.9, 0.7, 0.8])
-    # 1 covers nine tenths of 0; 3 and 1 share 5 x 4 of 10 x 10 + 10 x 9 pixels.
-    assert suppressed(boxes, scores, 0.05) == [1, 2]
-    assert suppressed(boxes, scores, 20 / 170) == [1, 3, 2]
-    assert suppressed(boxes, scores, 0.95) == [1, 3, 2, 0]
-    assert suppressed(np.asarray([]), np.asarray([]), 0.5) == []
+@pytest.mark.runtime
+def test_a_detector_finds_what_a_file_would_tell(place: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
+    from detection_models import SIDE, always
+
+    boxes = json.loads((place / "boxes.jsonl").read_text())["boxes"]
+    (place / "query" / "a.png").unlink()
+    path = write(place, data)
+    assert edgerecall("gallery", "index", "-c", path, cwd=place).returncode == 0
+    expected = edgerecall("predict", "-c", path, "--boxes", "boxes.jsonl", cwd=place).stdout
+    always(place / "net.onnx", [[0, 0.9, *boxes[0]], [0, 0.8, *boxes[1]], [0, 0.1, 0, 0, 5, 5]])
+    settings = yaml.safe_load(path.read_text())
+    settings["Global"] |= {"det_inference_model_dir": "net.onnx", "image_shape": [3, SIDE, SIDE]}
+    settings["DetPreProcess"]["transform_ops"] = [
+        {"DetResize": {"target_size": [SIDE, SIDE], "keep_ratio": False}},
+        {"DetNormalizeImage": {"mean": [0, 0, 0], "std": [1, 1, 1]}},
+    ]
+    path.write_text(yaml.safe_dump(settings))
+    found = edgerecall("predict", "-c", path, cwd=place)
+    assert found.stdout == expected != "" and not found.stderr, found.stderr
+    sealed = edgerecall("detector", "seal", "det", "-c", path, "--images", "query", cwd=place)
+    assert sealed.stdout == "det: 2 boxes in 1 golden pictures\n", sealed.stderr
+    (place / "net.onnx").unlink()
+    run = ("predict", "-c", path, "-o", "Global.det_inference_model_dir=det")
+    assert edgerecall(*run, cwd=place).stdout == expected
+    assert edgerecall(*run, "-o", "Global.threshold=0.99", cwd=place).stdout == expected  # it brings its own settings
+    (place / "det" / "detector.json").write_text("{}")
+    one_line(edgerecall(*run, cwd=place), 2, "detector.json: ")

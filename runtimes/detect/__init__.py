@@ -1,0 +1,1 @@
+"""Where in a picture something is: the stage before the embedding, in PP-ShiTu's way."""
