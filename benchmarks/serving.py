@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from support.environment import print_machine
 from support.models import bundle_of, photos
-from support.serving_clients import CLIENTS, Ask, Place, Sent, by_grpc, by_rest, paced, request_of, served
+from support.serving_clients import CLIENTS, Ask, Place, Sent, all_by_rest, by_grpc, by_rest, paced, request_of, served
 from support.serving_loadgen import scenarios
 
 import edgerecall
@@ -98,9 +98,9 @@ def main() -> None:
         ):
             for _ in range(options.rounds + 1):  # the first is for warming up
                 timed(library, os.getpid(), len(paths), lambda: model.embed_images(paths))
-                for name, ask in asks.items():
-                    work = partial(ask, place)
-                    timed(servers[name], place.process, len(images), lambda w=work: list(pool.map(w, images)))
+                timed(servers["REST"], place.process, len(images), lambda: all_by_rest(place, images))
+                rpc = partial(pool.map, partial(by_grpc, place))
+                timed(servers["gRPC"], place.process, len(images), lambda rpc=rpc: list(rpc(images)))
             print(f"{network}, {options.runtime}: library {library.told}", flush=True)
             for name, ask in asks.items():
                 ratio = statistics.median(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
@@ -16,14 +17,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ..runtimes.core.errors import EdgeRecallError
 from ..runtimes.core.text import readable
+from .connection import WHOLE
 from .formats.rest_format import HEADER_LENGTH, read_request, write_response
 from .host import EXTENSIONS, RETRY_S, Host, Refused, Told, code_of, told_of
 from .page import Page
 
 Answer = Callable[[Request], Awaitable[Response]]
+INFER = re.compile(r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?/infer")
 
 
 class App:
@@ -54,8 +58,17 @@ class App:
                 Route(prefix, self.guarded(self.about_model)),
                 Route(prefix + "/ready", self.guarded(self.model_ready, token=False)),
             ]
-        self.asgi = Starlette(routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: not_here})
-        self.asgi.router.redirect_slashes = False  # to wherever a request's Host says
+        self.routed = Starlette(routes=routes, lifespan=self.lifespan, exception_handlers={HTTPException: not_here})
+        self.routed.router.redirect_slashes = False  # to wherever a request's Host says
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. What most requests ask for goes by no router: a request's way through it takes a fifth of its time."""
+        if scope["type"] == "http" and scope["method"] == "POST" and (found := INFER.fullmatch(scope["path"])):
+            scope["path_params"] = {name: value for name, value in found.groupdict().items() if value is not None}
+            answer = await self.infer(Request(scope, receive))
+            await answer(scope, receive, send)
+        else:
+            await self.routed(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -156,7 +169,7 @@ class App:
     async def body(self, request: Request) -> bytes:
         """The request's body, within the limits of size and time."""
         most, body = self.host.settings.body_bytes, bytearray()
-        with self.host.reading():
+        with contextlib.nullcontext() if request.scope.get(WHOLE) else self.host.reading():
             async for part in request.stream():
                 body += part
                 if len(body) > most:

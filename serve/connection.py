@@ -9,7 +9,36 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .listen import HEADER_BYTES
 
+WHOLE = "edgerecall.whole"  # in a request's scope, once all of its body has come
 FRAMES = 8  # bytes around each byte of a body in chunks, at most
+
+
+class JoinedWrites:
+    """A transport that sends what is written in one turn of the loop at once: an answer's head with its body."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends it with the next `flush`, at the end of this turn at the latest."""
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+
+    def flush(self) -> None:
+        """Sends what was written."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def close(self) -> None:
+        """After what was written."""
+        self.flush()
+        self._transport.close()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -37,7 +66,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._joined = JoinedWrites(transport, self.loop)
+        super().connection_made(self._joined)  # type: ignore[arg-type]
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,10 +100,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        scope: Any = self.scope
+        scope[WHOLE] = True
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         if self.cycle.more_body and not self.pipeline:
             self._over = True
             self._start_timer(self.rest_s)
+        self._joined.flush()
         super().on_response_complete()
 
     def pause_writing(self) -> None:

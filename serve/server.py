@@ -35,7 +35,7 @@ def serve(
     longest = int(host.service.limits.seconds) + GRACE_S
     with contextlib.closing(bound(listen)) as socket_:
         config = uvicorn.Config(
-            app.asgi,
+            app,
             log_level="warning",
             access_log=False,
             http=BoundedProtocol,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import selectors
 import socket
 import struct
 import subprocess
@@ -75,25 +77,58 @@ def request_of(image: bytes) -> Sent:
     return Sent(head.encode() + text + tail, request.SerializeToString())
 
 
+class Client:
+    """A connection that asks and is not waited for. answered: its seconds, once the answer is there."""
+
+    def __init__(self, place: Place) -> None:
+        self.socket = socket.create_connection((place.host, place.port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._answer, self._began = b"", 0.0
+
+    def ask(self, request: Sent) -> None:
+        """Sends it."""
+        self._answer, self._began = b"", time.perf_counter()
+        self.socket.sendall(request.rest)
+
+    def answered(self) -> float | None:
+        """Reads what has come; None where that is not all."""
+        self._answer += received(self.socket)
+        head, found, body = self._answer.partition(b"\r\n\r\n")
+        if not found:
+            return None
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise SystemExit(head.decode())
+        lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        return time.perf_counter() - self._began if len(body) == int(lengths[0].split(b":")[1]) else None
+
+
+def all_by_rest(place: Place, requests: list[Sent]) -> None:
+    """As many clients at a time, in one thread: it takes less of the server's cores than threads do."""
+    left = iter(requests)
+    with selectors.DefaultSelector() as waiting:
+        for request in itertools.islice(left, CLIENTS):
+            client = Client(place)
+            client.ask(request)
+            waiting.register(client.socket, selectors.EVENT_READ, client)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                if key.data.answered() is None:
+                    continue
+                if (request := next(left, None)) is not None:
+                    key.data.ask(request)
+                else:
+                    waiting.unregister(key.fileobj)
+                    key.data.socket.close()
+
+
 def by_rest(place: Place, request: Sent) -> float:
     """Seconds of a request of one image, over a connection of the thread's own."""
     if getattr(HERE, "rest", None) != place:
-        HERE.rest, HERE.connection = place, socket.create_connection((place.host, place.port))
-        HERE.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    began = time.perf_counter()
-    HERE.connection.sendall(request.rest)
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += received(HERE.connection)
-    head, body = answer.split(b"\r\n\r\n", 1)
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise SystemExit(head.decode())
-    (length,) = (
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
-    )
-    while len(body) < length:
-        body += received(HERE.connection)
-    return time.perf_counter() - began
+        HERE.rest, HERE.client = place, Client(place)
+    HERE.client.ask(request)
+    while (seconds := HERE.client.answered()) is None:
+        pass
+    return float(seconds)
 
 
 def received(connection: socket.socket) -> bytes:

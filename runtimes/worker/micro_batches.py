@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class MicroBatcher(Generic[Item]):
-    """Hands waiting items to `work`, as many at once as wait and at most `size`, on threads of its own.
+    """Hands waiting items to `work`, at most `size` at once, on threads of its own: what waits is shared among them.
 
     Thread-safe. work: must not raise; with several `threads` it is called from each of them at the same time. An item
     is taken as soon as a thread is free: it never waits for a batch to fill.
@@ -35,7 +35,8 @@ class MicroBatcher(Generic[Item]):
     def _serve(self) -> None:
         while True:
             batch = [self._waiting.get()]
-            while batch[-1] is not None and len(batch) < self._size:
+            share = -(-(1 + self._waiting.qsize()) // len(self._threads))  # the others are free soon, or already
+            while batch[-1] is not None and len(batch) < min(share, self._size):
                 try:
                     batch.append(self._waiting.get_nowait())
                 except queue.Empty:

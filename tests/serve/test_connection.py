@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 
-from edgerecall.serve.connection import BoundedProtocol
+from edgerecall.serve.connection import BoundedProtocol, JoinedWrites
 from edgerecall.serve.listen import HEADER_BYTES
 
 Message = dict[str, Any]
@@ -22,6 +23,12 @@ ANSWER = b"HTTP/1.1 200"
 async def echo(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Any]) -> None:
     """Answers by how many bytes the body has."""
     if scope["type"] != "http":
+        return
+    if scope["path"] == "/parts":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"two"})
         return
     if scope["path"] != "/":
         await asyncio.sleep(1.5 if scope["path"] == "/slow" else 0)
@@ -161,6 +168,38 @@ def test_an_answer_that_is_not_taken(address: tuple[str, int]) -> None:
         stream.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(2.5)
         assert len(all_of(stream)) < 64 << 20
+
+
+def test_parts_of_an_answer_do_not_wait_for_one_another(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, 30) as stream:
+        stream.sendall(b"GET /parts HTTP/1.1\r\nHost: x\r\n\r\n")
+        found, began = b"", time.monotonic()
+        while not found.endswith(b"one"):
+            found += stream.recv(1000)
+        assert time.monotonic() - began < 0.9
+        assert stream.recv(1000) == b"two"
+
+
+def test_what_is_written_together_is_sent_at_once() -> None:
+    sent: list[bytes | None] = []
+
+    async def write() -> None:
+        transport = SimpleNamespace(write=sent.append, close=lambda: sent.append(None), is_closing=lambda: False)
+        joined = JoinedWrites(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
+        joined.write(b"head")
+        joined.write(b"body")
+        assert sent == [] and not joined.is_closing()
+        joined.flush()
+        assert sent == [b"headbody"]
+        joined.write(b"a")
+        await asyncio.sleep(0)
+        assert sent == [b"headbody", b"a"]
+        joined.write(b"b")
+        joined.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(write())
+    assert sent == [b"headbody", b"a", b"b", None]
 
 
 def test_what_is_allowed(address: tuple[str, int]) -> None:

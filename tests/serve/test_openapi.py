@@ -22,7 +22,7 @@ def test_every_route_is_described(shared_server: Client) -> None:
     assert document["components"]["parameters"]["name"]["schema"] == {"const": "bundle"}
     routes = {
         (route.path.replace(":path", ""), method)
-        for route in App(SimpleNamespace(settings=SimpleNamespace(name="bundle"))).asgi.routes  # type: ignore[arg-type]
+        for route in App(SimpleNamespace(settings=SimpleNamespace(name="bundle"))).routed.routes  # type: ignore[arg-type]
         if isinstance(route, Route) and route.path not in UNDESCRIBED
         for method in (route.methods or set()) - {"HEAD"}
     }

@@ -163,6 +163,36 @@ def test_neighbours(tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: R
         assert "edgerecall_gallery_rows 35.0" in server.get("/metrics")[1].decode()
 
 
+def test_neighbours_by_an_index(
+    tmp_path: Path, data: Path, fake_bundle: Make, edgerecall: Run, one_line: OneLine
+) -> None:
+    """As exact search tells them, also when rows go; and an index that is damaged is not served."""
+    fake_bundle()
+    lists = ("--images", data, "--list", data / "test_list.txt", "--runtime", "fake")
+    built = edgerecall("gallery", "build", "g", "bundle", *lists, "--index", "faiss:HNSW16", cwd=tmp_path)
+    assert built.returncode == 0 and "recall@10" in built.stdout, built.stderr
+    name, _ = (data / "test_list.txt").read_text().splitlines()[5].rsplit(" ", 1)
+    options = ("--runtime", "fake", "--exact", "--format", "jsonl", "--top", "4")
+    exact = edgerecall("gallery", "search", "g", "bundle", data / name, *options, cwd=tmp_path)
+    expected = [one["id"] for one in json.loads(exact.stdout)["matches"]]
+    given, tail = image_input((data / name).read_bytes())
+
+    def nearest(server: Client) -> list[str]:
+        code, answer, _ = server.infer({"inputs": [given], "parameters": {"k": 3}}, tail)
+        assert code == 200
+        return list(next(one["data"] for one in answer["outputs"] if one["name"] == "ids"))
+
+    with serving(tmp_path, "--gallery", "g") as server:
+        assert nearest(server) == expected[:3] and expected[0] == name
+        edgerecall("gallery", "remove", "g", name, cwd=tmp_path)
+        server.wait_for("edgerecall_gallery_rows 35.0")
+        assert nearest(server) == expected[1:]
+    (index,) = (tmp_path / "g").glob("*.faiss")
+    index.write_bytes(index.read_bytes()[:-8] + b"nonsense")
+    refused = edgerecall("serve", "bundle", "--runtime", "fake", "--port", "0", "--gallery", "g", cwd=tmp_path)
+    one_line(refused, 2, index.name)
+
+
 IMAGE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8="]}
 
 
