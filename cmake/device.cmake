@@ -1,7 +1,7 @@
 # edgerecall-device. As it is packed, everything but libc and the runtimes' own libraries is inside.
 add_executable(edgerecall-device
   cpp/tools/main.cpp cpp/tools/arguments.cpp cpp/tools/session.cpp cpp/tools/images.cpp cpp/tools/verify.cpp
-  cpp/tools/predict.cpp cpp/tools/search.cpp cpp/tools/bench/bench.cpp cpp/tools/row_process.cpp
+  cpp/tools/predict.cpp cpp/tools/search.cpp cpp/tools/gallery.cpp cpp/tools/bench/bench.cpp cpp/tools/row_process.cpp
   cpp/tools/bench/row_worker.cpp)
 target_include_directories(edgerecall-device PRIVATE cpp/src cpp/tools "${EDGERECALL_GENERATED}")
 target_compile_definitions(edgerecall-device PRIVATE "EDGERECALL_VERSION=\"${PROJECT_VERSION}\"")

@@ -3,7 +3,7 @@
 add_library(edgerecall_predictors STATIC
   cpp/src/runtimes/predictor.cpp cpp/src/runtimes/registry.cpp cpp/src/bundle/bundle.cpp
   cpp/src/bundle/manifest.cpp cpp/src/gallery/disk_gallery.cpp cpp/src/gallery/mapped_file.cpp
-  cpp/src/gallery/segment.cpp)
+  cpp/src/gallery/gallery_writer.cpp cpp/src/gallery/segment.cpp)
 target_include_directories(edgerecall_predictors PRIVATE cpp/src "${EDGERECALL_GENERATED}")
 target_link_libraries(edgerecall_predictors PUBLIC edgerecall_core PRIVATE edgerecall_flags nlohmann_json::nlohmann_json)
 set_target_properties(edgerecall_predictors PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)

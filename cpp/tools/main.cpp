@@ -53,7 +53,8 @@ int failed(const char* message, int code) {
 }
 
 int run(int argc, char** argv) {
-  const std::vector<Verb> verbs = {verify_verb(), predict_verb(), search_verb(), bench_verb(), info_verb()};
+  const std::vector<Verb> verbs = {verify_verb(), predict_verb(), search_verb(), add_verb(),
+                                   remove_verb(), bench_verb(),   info_verb()};
   if (argc < 2) return usage(stderr, verbs);
   if (std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0) return usage(stdout, verbs);
   for (const Verb& verb : verbs) {

@@ -15,6 +15,8 @@ struct Verb {
 Verb verify_verb();
 Verb predict_verb();
 Verb search_verb();
+Verb add_verb();
+Verb remove_verb();
 Verb bench_verb();
 Verb info_verb();
 

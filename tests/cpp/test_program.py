@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +29,36 @@ from edgerecall.runtimes.core.files import sha256
 from edgerecall.runtimes.embed.model import EmbeddingModel, l2_normalize
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.gallery import gallery
+from edgerecall.runtimes.gallery.check import problems
+from edgerecall.runtimes.gallery.disk_gallery import DiskGallery
 from edgerecall.runtimes.gallery.manifest import Storage
 
 pytestmark = pytest.mark.device
-Program = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Program:
+    """Runs the program with arguments."""
+
+    file: Path
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.
+        strict = {"UBSAN_OPTIONS": "halt_on_error=1", "TBB_ENABLE_SANITIZERS": "1"}
+        command = [str(self.file), *map(str, arguments)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, **streams, text=True, env={**os.environ, **strict})  # type: ignore[call-overload]
+
+    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments) as process:
+            out, told = process.communicate(timeout=120)
+        assert "Sanitizer" not in told and "runtime error" not in told, told
+        return subprocess.CompletedProcess(process.args, process.returncode, out, told)
 
 
 @pytest.fixture(scope="module", params=["packed", "sanitized"])
 def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """Runs the program with arguments."""
     folder = tmp_path_factory.mktemp("program") / "unpacked"
     DeviceProgram(device_archive, None).unpack(folder)
     if request.param == "sanitized":
@@ -46,18 +69,7 @@ def program(request: pytest.FixtureRequest, device_archive: Path, tmp_path_facto
             run_logged("sanitized", ["cmake", *command], folder.parent / "cmake.log", ROOT)
         shutil.copyfile(ROOT / "build" / "sanitized" / "edgerecall-device", folder / "edgerecall-device")
         (folder / "edgerecall-device").chmod(0o755)
-    # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.
-    strict = {"UBSAN_OPTIONS": "halt_on_error=1", "TBB_ENABLE_SANITIZERS": "1"}
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [str(folder / "edgerecall-device"), *map(str, arguments)]
-        result = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, **strict}, check=False, timeout=120
-        )
-        assert "Sanitizer" not in result.stderr and "runtime error" not in result.stderr, result.stderr
-        return result
-
-    return run
+    return Program(folder / "edgerecall-device")
 
 
 def test_the_archive_has_every_licence(device_archive: Path) -> None:
@@ -76,6 +88,11 @@ def nested(levels: int) -> list:
 def one_line(result: subprocess.CompletedProcess[str], code: int, text: str) -> None:
     assert result.returncode == code, result.stderr
     assert text in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("edgerecall-device: ")
+
+
+def check(root: Path) -> list[str]:
+    with DiskGallery(root) as disk:
+        return problems(disk)
 
 
 def expected(bundle: Bundle, images: list[Path]) -> np.ndarray:
@@ -359,6 +376,99 @@ def test_searches_the_gallery_that_python_wrote(
             one["mean"] = [0.5, 0.5, 0.5]
     described.write_text(json.dumps(changed))
     one_line(program(*command), 2, "its images were preprocessed otherwise; query by the model")
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_writes_the_gallery_that_python_reads(
+    program: Program, device_bundle: Path, tmp_path: Path, storage: Storage
+) -> None:
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    embeddings = expected(bundle, images)
+    names = [image.name for image in images]
+    with gallery.Gallery.create(tmp_path / "g", bundle, storage) as disk:
+        disk.add(["before", "1 ☃"], embeddings[:2], ["old", None], [{"a": 1}, None])
+    with gallery.Gallery.create(tmp_path / "h", bundle, storage) as disk:
+        disk.add(["before", "1 ☃"], embeddings[:2], ["old", None], [{"a": 1}, None])
+        disk.add(names, embeddings, ["tea 茶"] * len(names))
+        expected_found = disk.search(embeddings, 20)
+    images_folder = tmp_path / "images"
+    images_folder.mkdir()
+    for image in images:
+        shutil.copyfile(image, images_folder / image.name)
+    (images_folder / "bad.jpg").write_bytes(b"no image")
+    command = ("add", device_bundle, images_folder, "--gallery", tmp_path / "g")
+    added = program(*command, "--label", "tea 茶")
+    count = len(names)
+    assert json.loads(added.stdout) == {"added": count, "replaced": 0, "skipped": 1, "rows": count + 2}, added.stderr
+    assert "bad.jpg" in added.stderr and "left out" in added.stderr
+    with DiskGallery(tmp_path / "g") as disk:
+        assert check(tmp_path / "g") == []
+        for mine, theirs in zip(disk.search(embeddings, 20), expected_found, strict=True):
+            assert {(one.id, one.label) for one in mine} == {(one.id, one.label) for one in theirs}
+            np.testing.assert_allclose([one.similarity for one in mine], [one.similarity for one in theirs], atol=1e-6)
+    (images_folder / "bad.jpg").unlink()
+    one_line(program(*command), 2, f"id '{names[0]}' is there already")
+    again = json.loads(program(*command, "--replace").stdout)
+    assert again == {"added": count, "replaced": count, "skipped": 0, "rows": count + 2}
+    removed = json.loads(program("remove", tmp_path / "g", "1 ☃", names[0], "none").stdout)
+    assert removed == {"removed": 2, "rows": count}
+    assert json.loads(program("remove", tmp_path / "g", "none").stdout)["removed"] == 0
+    with DiskGallery(tmp_path / "g", writable=True) as disk:  # and goes on with it
+        assert check(tmp_path / "g") == [] and len(disk) == count
+        assert {one.id for one in disk.rows()} == {"before", *names[1:]}
+        one_line(program("remove", tmp_path / "g", "before"), 2, "is open for writing already")
+        disk.add(["after"], embeddings[:1])
+        disk.compact()
+        assert disk.known(["after", names[1], names[0]]) == {"after", names[1]}
+    assert json.loads(program("remove", tmp_path / "g", "before", "after", *names).stdout)["rows"] == 0
+    files = {one.name for one in (tmp_path / "g").iterdir()}
+    assert files == {"gallery.json", "lock"}
+
+
+def test_what_the_program_does_not_write(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    bundle, image = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))[0]
+    with gallery.Gallery.create(tmp_path / "g", bundle) as disk:
+        disk.add(["a"], np.ones((1, 8), np.float32))
+    before = {one.name: one.read_bytes() for one in (tmp_path / "g").iterdir()}
+    (tmp_path / "\udcff.jpg").write_bytes(image.read_bytes())
+    for arguments, told in (
+        (("add", device_bundle, image), "expected --gallery"),
+        (("add", device_bundle, image, "--gallery", tmp_path / "none"), "gallery.json"),
+        (
+            ("add", device_bundle, image, "--gallery", tmp_path / "g", "--label", "x" * 5000),
+            "1 to 4096 bytes, got 5000",
+        ),
+        (("add", device_bundle, tmp_path / "\udcff.jpg", "--gallery", tmp_path / "g"), "is no text in UTF-8"),
+        (("remove", tmp_path / "g"), "expected a gallery's folder, and ids of rows"),
+        (("remove", tmp_path / "none", "a"), "gallery.json"),
+    ):
+        one_line(program(*arguments), 2, told)
+    assert {one.name: one.read_bytes() for one in (tmp_path / "g").iterdir()} == before
+
+
+def test_killed_while_it_writes(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    """At whatever moment: what was acknowledged is there, nothing is torn, and the next goes on."""
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    gallery.Gallery.create(tmp_path / "g", bundle).close()
+    drawn, rows, killed = random.Random(1), 0, 0
+    for number in range(30):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        for image in images:
+            shutil.copyfile(image, folder / f"{number} {image.name}")
+        began = time.monotonic()
+        with program.start("add", device_bundle, folder, "--gallery", tmp_path / "g") as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(drawn.uniform(0, 0.4))
+            process.kill()
+            acknowledged = "added" in process.communicate()[0]
+        killed += not acknowledged
+        assert check(tmp_path / "g") == [], f"after {time.monotonic() - began:.3f} s"
+        with DiskGallery(tmp_path / "g") as disk:
+            there = len(disk)
+        assert there in (rows, rows + len(images)) and (there > rows or not acknowledged)
+        rows = there
+    assert 0 < killed < 30
 
 
 def test_a_damaged_gallery_is_told_or_searched(program: Program, device_bundle: Path, tmp_path: Path) -> None:

@@ -43,6 +43,37 @@ class DiskGallery {
   Row row(std::int64_t number) const;
 
  private:
+  friend class GalleryWriter;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Changes a gallery in a folder, as Python's does: each change is on the disk when it returns, and whatever stops one,
+/// the gallery is as before or as after. One writes at a time, in all processes; any number read. Not thread-safe.
+class GalleryWriter {
+ public:
+  /// Throws InputError where another writes, and for what is no gallery.
+  explicit GalleryWriter(const std::string& root);
+  ~GalleryWriter();
+  GalleryWriter(const GalleryWriter&) = delete;
+  GalleryWriter& operator=(const GalleryWriter&) = delete;
+
+  struct NewRow {
+    std::string id, label;
+    bool labelled = false;
+  };
+  /// Adds rows `(rows.size(), dim)`; how many were replaced. replace: those that are there with one of these ids go in
+  /// the same step; without, they are an InputError. So are ids and labels that are no UTF-8 of 1 to 4,096 bytes, and
+  /// values that are not finite or, in a float16 gallery, too large for it.
+  std::size_t add(const std::vector<NewRow>& rows, const float* embeddings, bool replace);
+
+  /// Removes rows with one of these ids; how many there were.
+  std::size_t remove(const std::vector<std::string>& ids);
+
+  /// As it is now.
+  const DiskGallery& gallery() const;
+
+ private:
   struct State;
   std::unique_ptr<State> state_;
 };

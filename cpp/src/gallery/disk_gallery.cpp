@@ -9,16 +9,15 @@
 #include "base/json_text.h"
 #include "edgerecall/error.h"
 #include "edgerecall/preprocess.h"
-#include "gallery/segment.h"
+#include "gallery/gallery_state.h"
 
 namespace edgerecall {
 namespace {
 
 using std::size_t;
 
-constexpr const char* kName = "gallery.json";
+constexpr const char* kName = kGalleryFile;
 constexpr int kFormat = 1;
-constexpr size_t kManifestBytes = 1 << 24, kMostRows = (1u << 31) - 1;
 constexpr double kSameModel = 0.999;  // lowest cosine of golden embeddings by one model, as in Python
 constexpr double kSamePixels = 1e-4;  // of tensors by one preprocessing, whatever the digits of 1/255
 constexpr std::int64_t kMaxPixels = 1 << 28;
@@ -73,18 +72,6 @@ double cosine(const float* a, const double* b, size_t dim) {
 
 }  // namespace
 
-struct DiskGallery::State {
-  State(const std::string& folder, const std::string& text);
-
-  std::string root;
-  Json model;
-  Storage storage = Storage::float32;
-  size_t dim = 0, rows = 0;
-  std::vector<Segment> segments;
-  std::vector<StoredRows> parts;
-  std::vector<std::int64_t> firsts;
-};
-
 DiskGallery::DiskGallery(const std::string& root) {
   const std::string where = root + "/" + kName;
   for (int attempt = 1;; ++attempt) {
@@ -101,14 +88,13 @@ DiskGallery::DiskGallery(const std::string& root) {
 DiskGallery::State::State(const std::string& folder, const std::string& text) : root(folder) {
   State& state = *this;
   const std::string where = root + "/" + kName;
-  const Json manifest = parse_json(text);
+  manifest = parse_json(text);
   if (!manifest.is_object()) throw InputError(where + ": not readable as JSON: build the gallery again");
   if (member(manifest, "format_version", &Json::is_number_integer, where).get<std::int64_t>() != kFormat)
     throw InputError(where + ": this EdgeRecall reads gallery format 1: update EdgeRecall");
   state.dim = count_of(manifest, "dim", 65536, where);
   if (state.dim == 0) throw InputError(where + ": dim: expected 1 to 65536");
   state.storage = storage_named(member(manifest, "storage", &Json::is_string, where).get<std::string>(), where);
-  state.model = manifest.value("model", Json());
   std::int64_t number = 0;
   for (const Json& one : member(manifest, "segments", &Json::is_array, where)) {
     SegmentEntry entry;
@@ -142,11 +128,12 @@ void DiskGallery::require_model(const Bundle& bundle) const {
   if (bundle.io().embedding_dim != state.dim)
     throw refused("its embeddings have " + std::to_string(state.dim) + " numbers, the model's " +
                   std::to_string(bundle.io().embedding_dim));
-  if (state.model.is_null()) return;  // brought without a model
+  const Json model = state.manifest.value("model", Json());
+  if (model.is_null()) return;  // brought without a model
   const std::string where = state.root + "/" + kName;
-  if (!state.model.value("signs", Json()).is_null()) throw refused("its embeddings are signs, the query's are not");
-  const Json& spec = member(state.model, "spec", &Json::is_object, where);
-  const Json& sealed = member(state.model, "golden", &Json::is_array, where);
+  if (!model.value("signs", Json()).is_null()) throw refused("its embeddings are signs, the query's are not");
+  const Json& spec = member(model, "spec", &Json::is_object, where);
+  const Json& sealed = member(model, "golden", &Json::is_array, where);
   if (member(spec, "normalize_embedding", &Json::is_boolean, where).get<bool>() != bundle.normalize_embedding())
     throw refused("its embeddings are normalised otherwise");
   const Preprocess preprocess(member(spec, "preprocess", &Json::is_object, where).dump());

@@ -7,6 +7,7 @@
 
 #include "base/json_text.h"
 #include "edgerecall/error.h"
+#include "edgerecall/sha256.h"
 
 namespace edgerecall {
 namespace {
@@ -34,6 +35,15 @@ bool is_count(const Json& value) { return value.is_number_unsigned() && value.ge
 
 }  // namespace
 
+std::uint64_t text_hash(const std::string& text) {
+  Sha256 hash;
+  hash.add(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+  const std::string digits = hash.finish();
+  std::uint64_t found = 0;
+  for (size_t byte = 8; byte-- > 0;) found = found << 8 | std::stoul(digits.substr(2 * byte, 2), nullptr, 16);
+  return found;
+}
+
 Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
     : path_(entry.path), file_(entry.path, entry.bytes) {
   read_header();
@@ -48,6 +58,7 @@ Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
     rows_.rest = reinterpret_cast<const std::int16_t*>(array("rest", "I16", {rows, dim}).data);
   }
   array("id_offsets", "U64", {rows + 1});
+  array("id_hashes", "U64", {rows});
   array("ids", "U8", {kAny});
   array("labels", "I32", {rows});
   array("label_offsets", "U64", {kAny});
@@ -129,6 +140,14 @@ std::string Segment::text(const std::string& offsets, const std::string& data, s
 }
 
 StoredRows Segment::searched() const { return rows_; }
+
+bool Segment::gone(size_t number) const {
+  return rows_.excluded != nullptr && (rows_.excluded[number / 8] >> (number % 8) & 1) != 0;
+}
+
+std::uint64_t Segment::id_hash(size_t number) const {
+  return read<std::uint64_t>(arrays_.at("id_hashes").data, number);
+}
 
 DiskGallery::Row Segment::row(size_t number) const {
   DiskGallery::Row row;

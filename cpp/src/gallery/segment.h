@@ -12,6 +12,9 @@
 
 namespace edgerecall {
 
+/// The first 8 bytes of a text's SHA-256, little-endian: finds an id among many.
+std::uint64_t text_hash(const std::string& text);
+
 /// What the manifest says of it.
 struct SegmentEntry {
   std::string path;
@@ -29,6 +32,9 @@ class Segment {
 
   StoredRows searched() const;
   DiskGallery::Row row(std::size_t number) const;
+  bool gone(std::size_t number) const;
+  /// `text_hash` of each row's id.
+  std::uint64_t id_hash(std::size_t number) const;
 
  private:
   struct Array {

@@ -17,13 +17,13 @@
 namespace edgerecall {
 namespace {
 
-constexpr char kRemedy[] =
+constexpr char kOnnxRuntimeRemedy[] =
     "put ONNX Runtime's libonnxruntime.so (1.8 or newer) into lib/onnxruntime/ beside the program, or name it in "
     "EDGERECALL_ONNXRUNTIME";
 
-SharedLibrary open_library(const RunOptions& options) {
+SharedLibrary open_onnxruntime(const RunOptions& options) {
   setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // 1.29 and newer tell Microsoft of each process and model
-  return {library_path(options.library, "EDGERECALL_ONNXRUNTIME", "libonnxruntime.so"), kRemedy};
+  return {library_path(options.library, "EDGERECALL_ONNXRUNTIME", "libonnxruntime.so"), kOnnxRuntimeRemedy};
 }
 
 const ort::ApiBase* base_of(const SharedLibrary& library) {
@@ -92,7 +92,7 @@ class OnnxRuntimePredictor : public Predictor {
  public:
   OnnxRuntimePredictor(const Files& files, const ModelIO& io, const RunOptions& options)
       : Predictor(io, {"onnxruntime", "", "", options.threads, {}}),
-        library_(open_library(options)),
+        library_(open_onnxruntime(options)),
         base_(base_of(library_)),
         api_(table_of(base_)),
         model_(file_of(files, "model")) {
@@ -208,7 +208,7 @@ class OnnxRuntimePredictor : public Predictor {
 
 }  // namespace
 
-void find_onnxruntime(const RunOptions& options) { open_library(options); }
+void find_onnxruntime(const RunOptions& options) { open_onnxruntime(options); }
 
 std::unique_ptr<Predictor> make_onnxruntime(const Files& files, const ModelIO& io, const RunOptions& options) {
   return std::make_unique<OnnxRuntimePredictor>(files, io, options);

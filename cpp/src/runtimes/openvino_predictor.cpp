@@ -14,13 +14,13 @@
 namespace edgerecall {
 namespace {
 
-constexpr char kRemedy[] =
+constexpr char kOpenVinoRemedy[] =
     "put the libraries of OpenVINO (2022.1 or newer) into lib/openvino/ beside the program, or name their folder in "
     "EDGERECALL_OPENVINO";
 constexpr std::size_t kPrepared = 4;  // batch sizes kept compiled
 
-SharedLibrary open_library(const RunOptions& options) {
-  return {library_path(options.library, "EDGERECALL_OPENVINO", "libopenvino_c.so"), kRemedy};
+SharedLibrary open_openvino(const RunOptions& options) {
+  return {library_path(options.library, "EDGERECALL_OPENVINO", "libopenvino_c.so"), kOpenVinoRemedy};
 }
 
 const char* hint_of(Precision precision) {
@@ -53,7 +53,7 @@ class OpenVinoPredictor : public Predictor {
  public:
   OpenVinoPredictor(const Files& files, const ModelIO& io, const RunOptions& options)
       : Predictor(io, {"openvino", "", "", options.threads, {}}),
-        library_(open_library(options)),
+        library_(open_openvino(options)),
         api_(library_),
         model_(file_of(files, "model")),
         weights_(file_of(files, "weights")),
@@ -185,7 +185,7 @@ class OpenVinoPredictor : public Predictor {
 
 }  // namespace
 
-void find_openvino(const RunOptions& options) { open_library(options); }
+void find_openvino(const RunOptions& options) { open_openvino(options); }
 
 std::unique_ptr<Predictor> make_openvino(const Files& files, const ModelIO& io, const RunOptions& options) {
   return std::make_unique<OpenVinoPredictor>(files, io, options);
