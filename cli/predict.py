@@ -99,7 +99,7 @@ def tell_products(raw: dict[str, Any], name: str, boxes: Path | None, strict: bo
     find: FindBoxes = no_boxes
     if boxes is not None:
         find = boxes_told(read_boxes(boxes), paths)
-    elif (detector := opened_detector(config)) is not None:
+    elif (detector := opened_detector(config, name)) is not None:
         find = boxes_of(detector)
     elif config.Global.det_inference_model_dir is not None:
         place = config.Global.det_inference_model_dir

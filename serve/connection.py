@@ -31,8 +31,8 @@ class JoinedWrites:
 
     def flush(self) -> None:
         """Sends what was written."""
-        if self._parts:
-            parts, self._parts = self._parts, []
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:

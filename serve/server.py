@@ -39,6 +39,7 @@ def serve(
             log_level="warning",
             access_log=False,
             http=BoundedProtocol,
+            ws="none",
             timeout_keep_alive=KEPT_S,
             limit_concurrency=listen.connections + 1,  # it counts the one that asks
             timeout_graceful_shutdown=longest,

@@ -29,7 +29,7 @@ def seal(out: Path, config_path: Path, overrides: tuple[str, ...], images: Path)
     """Network, preprocessing, thresholds and golden pictures of CONFIG's det_inference_model_dir to the folder OUT."""
     from ...runtimes.core.config import apply_overrides, read_yaml
     from ...runtimes.core.errors import InputError
-    from ...runtimes.detect.sealed import MOST_GOLDEN, seal
+    from ...runtimes.detect.sealed import seal
     from ...runtimes.detect.settings import parse_detector
     from ...runtimes.preprocess.images import find_images
 
@@ -38,9 +38,16 @@ def seal(out: Path, config_path: Path, overrides: tuple[str, ...], images: Path)
     model = config.Global.det_inference_model_dir
     if model is None:
         raise InputError(f"{name}: expected Global.det_inference_model_dir")
-    pictures = find_images(images)[:MOST_GOLDEN]
-    boxes = seal(model, config.settings, pictures, out, command_line())
-    console().print(f"{out}: {boxes} boxes in {len(pictures)} golden pictures")
+    logger = setup_logging(console(stderr=True))
+    kept, boxes = seal(
+        model,
+        config.settings,
+        find_images(images),
+        out,
+        command_line(),
+        lambda path, error: logger.warning("skipped: %s", error),
+    )
+    console().print(f"{out}: {boxes} boxes in {kept} golden pictures")
     return 0
 
 

@@ -322,7 +322,7 @@ def push(gallery: Path, url: str, replace: bool, with_index: bool) -> int:
     """Copy GALLERY's rows into a database.
 
     URL: postgresql://HOST/DATABASE?table=NAME (with the extension pgvector), qdrant://HOST:6333?collection=NAME,
-    qdrant:///FOLDER?collection=NAME, milvus://HOST:19530?collection=NAME or milvus:///FILE.db?collection=NAME. Rows
+    qdrant:///FOLDER?collection=NAME, milvus://HOST:19530?collection=NAME or milvus:///FOLDER.db?collection=NAME. Rows
     that are there stay, so that an interrupted copy goes on where it was."""
     from ...runtimes.gallery.gallery import Gallery
     from ...runtimes.stores.interface import copy_gallery

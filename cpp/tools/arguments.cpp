@@ -37,7 +37,8 @@ Arguments::Arguments(int argc, char** argv, const std::vector<Option>& options) 
     if (got == 'h') {
       help_ = true;
     } else if (got == 0) {
-      values_[known[static_cast<std::size_t>(index)].name] = optarg != nullptr ? optarg : "yes";
+      const std::string name = known[static_cast<std::size_t>(index)].name;
+      values_[name] = given_[name] = optarg != nullptr ? optarg : "yes";
     } else {
       const std::string given = optind > 0 && optind <= argc ? argv[optind - 1] : "";
       throw UsageError((got == ':' ? "a value is missing behind " : "there is no option ") + given);

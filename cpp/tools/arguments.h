@@ -29,6 +29,7 @@ class Arguments {
 
   const std::string& text(const std::string& name) const { return values_.at(name); }
   bool flag(const std::string& name) const { return !text(name).empty(); }
+  bool given(const std::string& name) const { return given_.count(name) != 0; }
   bool help() const { return help_; }
   /// A whole number from 1 on. Throws UsageError.
   int count(const std::string& name) const;
@@ -44,7 +45,7 @@ class Arguments {
   const std::string& bundle() const;
 
  private:
-  std::map<std::string, std::string> values_;
+  std::map<std::string, std::string> values_, given_;
   std::vector<std::string> rest_;
   bool help_ = false;
 };

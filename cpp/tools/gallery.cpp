@@ -13,15 +13,12 @@
 namespace edgerecall::device {
 namespace {
 
-/// An image's id: its path below the folder that was named, or as it was named.
-std::string id_of(const std::string& path, const std::vector<std::string>& places) {
-  for (std::string place : places) {
-    if (!is_folder(place)) continue;
-    while (place.size() > 1 && place.back() == '/') place.pop_back();
-    if (path.size() > place.size() + 1 && path.compare(0, place.size() + 1, place + "/") == 0)
-      return path.substr(place.size() + 1);
-  }
-  return path;
+/// An image's id, as Python's `gallery add` gives it: its path below the folder that was named, or its own name.
+std::string id_of(const std::string& path, const std::vector<std::string>& folders) {
+  for (const std::string& folder : folders)
+    if (path.size() > folder.size() + 1 && path.compare(0, folder.size() + 1, folder + "/") == 0)
+      return path.substr(folder.size() + 1);
+  return path.substr(path.find_last_of('/') + 1);
 }
 
 int print_line(const Json& line) {
@@ -32,9 +29,16 @@ int print_line(const Json& line) {
 int add(const Arguments& arguments) {
   const Bundle bundle(arguments.bundle());
   if (!arguments.flag("gallery")) throw UsageError("expected --gallery: a gallery's folder");
+  if (arguments.given("label") && !arguments.flag("label")) throw UsageError("--label: expected a text, got nothing");
   GalleryWriter writer(arguments.text("gallery"));
   writer.gallery().require_model(bundle);
-  const std::vector<std::string> places(arguments.rest().begin() + 1, arguments.rest().end());
+  std::vector<std::string> places(arguments.rest().begin() + 1, arguments.rest().end()), folders;
+  for (std::string& place : places) {
+    while (place.size() > 1 && place.back() == '/') place.pop_back();
+    if (is_folder(place)) folders.push_back(place);
+  }
+  const bool listing = arguments.flag("list");
+  const std::size_t listed = listing ? find_images({}, arguments.text("list")).size() : 0;  // they come first
   const std::vector<std::string> images = find_images(places, arguments.text("list"));
   const auto batch = static_cast<std::size_t>(arguments.count("batch"));
   const Embedded found = embed_as_asked(arguments, bundle, images, batch);
@@ -44,7 +48,7 @@ int add(const Arguments& arguments) {
   if (found.good.empty()) throw InputError("none of the images could be read");
   std::vector<GalleryWriter::NewRow> rows;
   for (const std::size_t index : found.good)
-    rows.push_back({id_of(images[index], places), arguments.text("label"), arguments.flag("label")});
+    rows.push_back({index < listed ? images[index] : id_of(images[index], folders), arguments.text("label"), arguments.flag("label")});
   const std::size_t replaced = writer.add(rows, found.rows.data(), arguments.flag("replace"));
   return print_line({{"added", rows.size()},
                      {"replaced", replaced},
@@ -70,7 +74,8 @@ Verb add_verb() {
   options.push_back({"batch", "N", "images in one inference", "8"});
   options.push_back({"list", "FILE", "images to add, one path a line", ""});
   return {"add", "BUNDLE IMAGE|FOLDER... --gallery FOLDER [options]",
-          "Images to a gallery's rows, all or none; an image's id is its path below the folder that is named.", options,
+          "Images to a gallery's rows, all or none; an image's id is its path below the folder that is named, its own name,"
+          " or what the list says.", options,
           add};
 }
 

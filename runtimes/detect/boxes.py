@@ -20,15 +20,19 @@ Outputs = Sequence[NDArray[np.generic]]
 
 
 def decoded(
-    outputs: Outputs, size: tuple[int, int], picture: tuple[int, int], threshold: float, limit: float
+    outputs: Outputs, size: tuple[int, int], picture: tuple[int, int], threshold: float, limit: float, told: bool = True
 ) -> Floats:
     """Rows float32 `(n, 6)`: class, score, xmin, ymin, xmax, ymax in the picture's pixels, best first.
 
     outputs: `(n, 6)` such rows (and how many), of a network that suppresses itself; or boxes `(1, M, 4)` in the input's
     pixels and scores `(1, classes, M)`; or, grid by grid, scores `(1, cells, classes)`, then as many distributions
     `(1, cells, 4 * bins)`. size: height and width of the input. picture: of the picture. threshold: the least score.
-    limit: of boxes of a class that overlap by more, the best one alone. RuntimeFailed for other outputs.
+    limit: of boxes of a class that overlap by more, the best one alone. told: whether the network knows the picture's
+    size; if not, rows of its own are in the input's pixels too. RuntimeFailed for other outputs.
     """
+    for one in outputs:
+        if not isinstance(one, np.ndarray) or one.dtype.kind not in "fiu":
+            raise RuntimeFailed("detector: expected arrays of numbers as outputs")
     if len(outputs) in (1, 2) and outputs[0].ndim == 2:
         rows = np.asarray(outputs[0], np.float32)
         if rows.size < 6:  # how the reference's networks say that there is nothing
@@ -38,8 +42,11 @@ def decoded(
         if not np.isfinite(rows).all():
             raise RuntimeFailed("detector: a box is not finite")
         rows = rows[rows[:, 1] >= threshold]
-        return inside(rows[np.argsort(-rows[:, 1], kind="stable")], picture)
+        rows = rows[np.argsort(-rows[:, 1], kind="stable")]
+        return inside(rows if told else enlarged(rows, size, picture), picture)
     if len(outputs) == 2 and all(one.ndim == 3 for one in outputs) and outputs[0].shape[2] == 4:
+        if outputs[0].shape[0] != 1 or outputs[1].shape[0] != 1:
+            raise RuntimeFailed(f"detector: expected outputs of one picture, got {len(outputs[0])}")
         boxes, scores = np.asarray(outputs[0][0], np.float32), np.asarray(outputs[1][0], np.float32).T
         if len(boxes) != len(scores):
             raise RuntimeFailed(f"detector: {len(boxes)} boxes, and scores of {len(scores)}")
@@ -47,7 +54,7 @@ def decoded(
         boxes, scores = of_heads(outputs, size)
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise RuntimeFailed("detector: a box or a score is not finite")
-    found = []
+    found = [np.empty((0, 6), np.float32)]
     for kind in range(scores.shape[1]):
         chosen = np.flatnonzero(scores[:, kind] >= threshold)
         kept = chosen[suppressed(boxes[chosen], scores[chosen, kind], limit, pixel=0)]
@@ -55,8 +62,7 @@ def decoded(
         found.append(np.column_stack([kinds, scores[kept, kind], boxes[kept]]))
     rows = np.concatenate(found).astype(np.float32)
     rows = rows[np.argsort(-rows[:, 1], kind="stable")]
-    rows[:, 2:] *= np.tile(np.asarray(picture[::-1], np.float32) / np.asarray(size[::-1], np.float32), 2)
-    return inside(rows, picture)
+    return inside(enlarged(rows, size, picture), picture)
 
 
 def of_heads(outputs: Outputs, size: tuple[int, int]) -> tuple[Floats, Floats]:
@@ -71,6 +77,8 @@ def of_heads(outputs: Outputs, size: tuple[int, int]) -> tuple[Floats, Floats]:
             raise RuntimeFailed(f"detector: expected scores of {high} x {wide} cells of {stride} pixels, got {shapes}")
         if distances.shape[:2] != score.shape[:2] or distances.ndim != 3 or distances.shape[2] % 4:
             raise RuntimeFailed(f"detector: expected distributions of 4 sides for each cell, got {shapes}")
+        if not score.shape[2] or not distances.shape[2]:
+            raise RuntimeFailed(f"detector: expected classes and bins, got {shapes}")
         best = np.argsort(-score[0].max(axis=1), kind="stable")[:CANDIDATES]
         rows, columns = np.divmod(best, wide)
         centres = (np.column_stack([columns, rows]) + 0.5) * stride
@@ -90,6 +98,13 @@ def expected(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights @ np.arange(logits.shape[-1]) / weights.sum(axis=-1))
 
 
+def enlarged(rows: Floats, size: tuple[int, int], picture: tuple[int, int]) -> Floats:
+    """From the input's pixels to the picture's."""
+    rows = rows.copy()
+    rows[:, 2:] *= np.tile(np.asarray(picture[::-1], np.float32) / np.asarray(size[::-1], np.float32), 2)
+    return rows
+
+
 def inside(rows: Floats, picture: tuple[int, int]) -> Floats:
     """Boxes inside the picture; what is not in it at all is left out."""
     rows = rows.copy()
@@ -104,7 +119,7 @@ def suppressed(boxes: NDArray[np.generic], scores: NDArray[np.generic], limit: f
     """
     kept: list[int] = []
     sides = np.asarray(boxes, np.float64).reshape(-1, 4)
-    areas = (sides[:, 2:] - sides[:, :2] + pixel).prod(axis=1)
+    areas = np.maximum(sides[:, 2:] - sides[:, :2] + pixel, 0).prod(axis=1)
     left = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     while len(left):
         best, left = int(left[0]), left[1:]

@@ -63,12 +63,14 @@ class Detector:
         inputs: dict[str, Floats] = {self._picture: tensor, "im_shape": shape, "scale_factor": factor}
         with self._lock:
             outputs = self._engine.run(inputs)
-        found = decoded(outputs, self.size, picture, self.settings.threshold, self.settings.overlap)
+        told = "scale_factor" in self._engine.names
+        found = decoded(outputs, self.size, picture, self.settings.threshold, self.settings.overlap, told)
         return found[: self.settings.max_results]
 
     def detect(self, pixels: Pixels) -> list[Detection]:
-        """The same in words. RuntimeFailed where a class has no label."""
-        return [self._told(row) for row in self.rows(pixels)]
+        """The same in words, but for boxes that have no whole pixel."""
+        found = [self._told(row) for row in self.rows(pixels)]
+        return [one for one in found if one.box[0] < one.box[2] and one.box[1] < one.box[3]]
 
     def _told(self, row: Floats) -> Detection:
         kind, labels = int(row[0]), self.settings.labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,12 +13,12 @@ from pydantic import Field, ValidationError
 
 from ..bundle.manifest import File, RelativePath, Sha256
 from ..core.config import Frozen, explain
-from ..core.errors import BundleError, InputError
+from ..core.errors import BundleError, ImageError, InputError
 from ..core.files import atomic_folder, sha256
 from ..core.json_text import parse_json
 from ..core.text import one_line
 from ..predictor.registry import tool_versions
-from ..preprocess.images import decode_rgb, read_bytes
+from ..preprocess.images import SUFFIXES, decode_rgb, read_bytes
 from .boxes import Floats
 from .detector import Detector
 from .engines import model_files
@@ -51,37 +51,59 @@ class Manifest(Frozen):
     command: str
 
 
-def seal(model: Path, settings: DetectorSettings, pictures: Sequence[Path], out: Path, command: str) -> int:
-    """A network and its settings to a folder, with up to 8 pictures and what it finds in them; how many boxes that are.
+def seal(
+    model: Path,
+    settings: DetectorSettings,
+    pictures: Sequence[Path],
+    out: Path,
+    command: str,
+    on_bad: Callable[[Path, ImageError], object],
+) -> tuple[int, int]:
+    """A network and its settings to a folder, with up to 8 pictures and what it finds in them; how many pictures and
+    boxes these are. on_bad: is given pictures that cannot be read, which are left out.
 
     InputError for a network or pictures that cannot be used, and where it finds nothing in any of them.
     """
     files = model_files(model)
-    detector = Detector(files, settings)
     with atomic_folder(out, FILE) as folder:
+        kept = []
+        for role, path in zip(("model", "params"), files, strict=False):
+            copied = folder / f"network{path.suffix}"
+            shutil.copyfile(path, copied)
+            kept.append(File(role=role, path=copied.name, bytes=copied.stat().st_size, sha256=sha256(copied)))
+        try:
+            detector = Detector([folder / one.path for one in kept], settings)
+        except InputError as error:
+            why = str(error).replace(f"{folder}/", "")
+            raise InputError(f"{model}: cannot be opened from its own file alone: {why}") from error
         golden = []
         (folder / "golden").mkdir()
-        for number, path in enumerate(pictures[:MOST_GOLDEN]):
-            rows = detector.rows(decode_rgb(read_bytes(path), settings.preprocess.decode.exif, str(path)))
-            name = f"golden/{number}{path.suffix.lower()}"
+        for path in pictures:
+            if len(golden) == MOST_GOLDEN:
+                break
+            try:
+                rows = detector.rows(decode_rgb(read_bytes(path), settings.preprocess.decode.exif, str(path)))
+            except ImageError as error:
+                on_bad(path, error)
+                continue
+            suffix = path.suffix.lower() if path.suffix.lower() in SUFFIXES else ""
+            name = f"golden/{len(golden)}{suffix}"
             shutil.copyfile(path, folder / name)
             kept_rows = tuple(map(tuple, rows.tolist()))
             golden.append(Golden(picture=name, sha256=sha256(folder / name), rows=kept_rows))
+        if not golden:
+            raise InputError(f"none of the {len(pictures)} pictures could be read")
         boxes = sum(len(one.rows) for one in golden)
         if not boxes:
             raise InputError(
                 f"{model}: finds nothing in {len(golden)} pictures with a score of {settings.threshold:g}: give"
                 " pictures of what it is for, or a lower threshold"
             )
-        kept = []
-        for role, path in zip(("model", "params"), files, strict=False):
-            shutil.copyfile(path, folder / path.name)
-            kept.append(File(role=role, path=path.name, bytes=path.stat().st_size, sha256=sha256(path)))
         manifest = Manifest(
             settings=settings, files=tuple(kept), golden=tuple(golden), tools=tool_versions(), command=command
         )
         (folder / FILE).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-    return boxes
+    return len(golden), boxes
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -118,25 +140,33 @@ def verify(folder: Path) -> list[tuple[str, str | None]]:
         _check(path, golden.sha256)
         rows = detector.rows(decode_rgb(read_bytes(path), manifest.settings.preprocess.decode.exif, str(path)))
         expected = np.asarray(golden.rows, np.float32).reshape(-1, 6)
-        found.append((golden.picture, difference(rows, expected, manifest.settings.threshold)))
+        found.append((golden.picture, difference(rows, expected, manifest.settings)))
     return found
 
 
-def difference(rows: Floats, expected: Floats, threshold: float) -> str | None:
-    """Why boxes are not those expected, but for rounding: each has one of its class where it was, with its score. What
-    is within rounding of the threshold may be there or not.
+def difference(rows: Floats, expected: Floats, settings: DetectorSettings) -> str | None:
+    """Why boxes are not those expected, but for rounding: to each belongs one of its class where it was, with its
+    score. What is within rounding of the threshold, or of the last place of `max_results`, may be there or not.
     """
-    for one, other, told in ((expected, rows, "is not found"), (rows, expected, "was not there")):
-        for row in one[one[:, 1] > threshold + SCORES]:
-            near = (
-                (other[:, 0] == row[0])
-                & (np.abs(other[:, 1] - row[1]) <= SCORES)
-                & (np.abs(other[:, 2:] - row[2:]) <= PIXELS).all(axis=1)
-            )
-            if not near.any():
-                sides = ", ".join(f"{side:.1f}" for side in row[2:])
-                return f"the box {sides} (class {int(row[0])}, score {row[1]:.3f}) {told}"
-    return None
+    least = settings.threshold
+    for one in (rows, expected):
+        if len(one) == settings.max_results:
+            least = max(least, float(one[-1, 1]))
+    left = np.ones(len(rows), np.bool_)
+    for row in expected:
+        same = left & (rows[:, 0] == row[0]) & (np.abs(rows[:, 1] - row[1]) <= SCORES)
+        same &= (np.abs(rows[:, 2:] - row[2:]) <= PIXELS).all(axis=1)
+        if same.any():
+            left[int(same.argmax())] = False
+        elif row[1] > least + SCORES:
+            return f"{_told(row)} is not found"
+    more = rows[left & (rows[:, 1] > least + SCORES)]
+    return f"{_told(more[0])} was not there" if len(more) else None
+
+
+def _told(row: Floats) -> str:
+    sides = ", ".join(f"{side:.1f}" for side in row[2:])
+    return f"the box {sides} (class {int(row[0])}, score {row[1]:.3f})"
 
 
 def _check(path: Path, digest: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..core.config import Frozen, validate
 from ..core.errors import InputError
@@ -14,6 +14,7 @@ from ..preprocess.transform_ops import first_fault, refuse_leftovers, split_op
 
 CV2_FILTERS: tuple[Filter, ...] = ("nearest", "bilinear", "bicubic", "area", "lanczos")  # by OpenCV's numbers
 MOST_RESULTS = 1000
+ORDER = "expected DetResize, DetNormalizeImage, DetPermute, in this order"
 Share = Annotated[float, Field(ge=0, le=1)]
 Results = Annotated[int, Field(ge=1, le=MOST_RESULTS)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
@@ -32,12 +33,15 @@ class DetectorSettings(Frozen):
     labels: Labels = ("foreground",)
 
 
+Place = Annotated[Path | None, BeforeValidator(lambda value: value or None)]  # empty: none
+
+
 class DetectorKeys(Frozen):
     """The reference's, of `Global`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    det_inference_model_dir: Path | None = None
+    det_inference_model_dir: Place = None
     image_shape: tuple[int, int, int] | None = None
     threshold: Share = 0.2
     max_det_results: Results = 5
@@ -82,29 +86,39 @@ def parse_det_ops(entries: Any, where: str) -> Preprocess:
         raise InputError(f"{where}: expected a list of operations, got {entries!r:.80}")
     resize: ResizeExact | None = None
     normalize: Normalize | None = None
+    permuted = False
     for index, entry in enumerate(entries):
         name, params = split_op(entry, f"{where}.{index}")
         at = f"{where}.{index}.{name}"
         try:
-            if name == "DetResize" and resize is None and normalize is None:
+            if name == "DetResize" and resize is None:
                 resize = _resize(params, at)
             elif name == "DetNormalizeImage" and resize is not None and normalize is None:
-                scale = 1 / 255 if params.pop("is_scale", True) else 1.0
+                scale = 1 / 255 if _switch(params, "is_scale", True, at) else 1.0
                 normalize = Normalize(scale=scale, **{key: params.pop(key) for key in ("mean", "std")})
-            elif name == "DetPadStride" and resize is not None:
+            elif name == "DetPermute" and normalize is not None and not permuted:
+                permuted = True
+            elif name == "DetPadStride" and permuted and resize is not None:
                 stride = params.pop("stride", 0)
                 if type(stride) is not int or (stride > 0 and (resize.height % stride or resize.width % stride)):
                     raise InputError(f"{at}.stride: expected one that divides target_size, got {stride!r:.40}")
-            elif name != "DetPermute":
-                raise InputError(f"{at}: expected DetResize, DetNormalizeImage, DetPermute, in this order")
+            else:
+                raise InputError(f"{at}: {ORDER}")
         except KeyError as error:
             raise InputError(f"{at}: expected {error.args[0]}") from None
         except ValidationError as error:
             raise InputError(f"{at}: {first_fault(error)}") from error
         refuse_leftovers(params, at)
-    if resize is None or normalize is None:
-        raise InputError(f"{where}: expected DetResize, DetNormalizeImage and DetPermute")
+    if resize is None or normalize is None or not permuted:
+        raise InputError(f"{where}: {ORDER}")
     return Preprocess(ops=(Decode(exif="apply"), resize, normalize))
+
+
+def _switch(params: dict[str, Any], key: str, fallback: bool, at: str) -> bool:
+    value = params.pop(key, fallback)
+    if type(value) is not bool:
+        raise InputError(f"{at}.{key}: expected true or false, got {value!r:.40}")
+    return value
 
 
 def _resize(params: dict[str, Any], at: str) -> ResizeExact:
@@ -112,7 +126,7 @@ def _resize(params: dict[str, Any], at: str) -> ResizeExact:
     size = [size, size] if type(size) is int else size
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int for side in size):
         raise InputError(f"{at}.target_size: expected a size, or height and width, got {size!r:.80}")
-    if params.pop("keep_ratio", True):
+    if _switch(params, "keep_ratio", True, at):
         raise InputError(f"{at}.keep_ratio: expected false: the network's input has one size")
     interp = params.pop("interp", 1)
     if type(interp) is not int or not 0 <= interp < len(CV2_FILTERS):

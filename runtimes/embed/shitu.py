@@ -188,21 +188,31 @@ def boxes_told(boxes: Mapping[str, list[Box]], paths: Sequence[Path]) -> FindBox
     return lambda path, pixels: boxes.get(str(path), boxes.get(path.name, []))
 
 
-def opened_detector(config: ShituConfig) -> Detector | None:
-    """The config's: a sealed one, with its own settings, or a network by those of the config. None without one, and
-    where there is nothing at its place.
+def opened_detector(config: ShituConfig, name: str) -> Detector | None:
+    """That of the config called `name`: a sealed one, with its own settings, or a network by those of the config. None
+    without one, and where there is nothing at its place.
     """
     place, threads = config.Global.det_inference_model_dir, config.Global.cpu_num_threads
     if place is None or not place.exists():
         return None
     if (place / SEALED).is_file():
         return open_sealed(place, threads)
-    return open_model(place, parse_detector(config.model_dump(), "config").settings, threads)
+    return open_model(place, parse_detector(config.model_dump(), name).settings, threads)
 
 
 def boxes_of(detector: Detector) -> FindBoxes:
-    """What it finds."""
-    return lambda path, pixels: [found.box for found in detector.detect(pixels)]
+    """What it finds. ImageError for a picture that it sees in another orientation."""
+    exif = detector.settings.preprocess.decode.exif
+
+    def find(path: Path, pixels: Pixels) -> list[Box]:
+        if not np.array_equal(decode_rgb(read_bytes(path), exif, str(path)), pixels):
+            raise ImageError(
+                f"{path}: has an orientation (EXIF) that the detector applies and the embedding's preprocessing does"
+                " not: turn the picture, or export the bundle with DecodeImage's 'exif: apply'"
+            )
+        return [found.box for found in detector.detect(pixels)]
+
+    return find
 
 
 def no_boxes(path: Path, pixels: Pixels) -> Sequence[Box]:

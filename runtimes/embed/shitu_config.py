@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..core.config import Frozen
-from ..detect.settings import Labels, Results, Share
+from ..detect.settings import Labels, Place, Results, Share
 from .predict_config import BinarizeOptions, RecConfig, RecGlobal
 
 MOST_FOUND = 10_000
@@ -17,7 +17,7 @@ MOST_FOUND = 10_000
 class ShituGlobal(RecGlobal):
     """`Global`: those of recognition, and the detector's, which a sealed detector brings itself."""
 
-    det_inference_model_dir: Path | None = None
+    det_inference_model_dir: Place = None
     rec_nms_thresold: Annotated[float, Field(ge=0, le=1)] = 0.05
     image_shape: Any = None
     threshold: Share = 0.2

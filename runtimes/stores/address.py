@@ -45,11 +45,14 @@ def address_of(url: str, port: int, known: tuple[str, ...], expected: str) -> Ad
     collection = options.pop("collection", COLLECTION)
     path = Path(unquote(parts.path))
     misplaced = parts.path.strip("/") if host else len(path.parts) < 2
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise InputError(f"{expected}; a # is %23, and a key stands in the option")
     if set(options) - set(known) or not collection or misplaced:
         raise InputError(expected)
     if collection == REGISTER:
         raise InputError(f"collection: {REGISTER} is where galleries are told of: choose another name")
-    place = f"{host}:{given or port}" if host else str(path)
+    named = f"[{host}]" if host and ":" in host else host
+    place = f"{named}:{given or port}" if host else str(path)
     return Address(parts.scheme, place, host, path, collection, options)
 
 

@@ -1,4 +1,4 @@
-"""Milvus (https://milvus.io): a collection for each gallery, on a server or in a file of Milvus Lite."""
+"""Milvus (https://milvus.io): a collection for each gallery, on a server or in a folder of Milvus Lite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from threading import Lock
+from contextlib import nullcontext
+from threading import Lock, RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from .address import MISSING, REGISTER, address_of, key_of
 from .interface import IsThere, NewRow, Rows, Store, texts
 
 PORT = 19530
+DIMS = 2, 32_768
 EXPECTED = (
-    "expected milvus://HOST[:PORT][?collection=NAME&database=NAME&token=TOKEN] or milvus:///FILE.db[?collection=NAME]"
+    "expected milvus://HOST[:PORT][?collection=NAME&database=NAME&token=TOKEN] or milvus:///FOLDER.db[?collection=NAME]"
 )
 KEY = 36  # characters of a UUID
 NO_LABEL = ""
@@ -40,28 +42,41 @@ class MilvusStore(Store):
     """A collection of rows by a key, with id, label and metadata as JSON, and a row about it in
     `edgerecall_galleries`.
 
-    url: `milvus://HOST:19530` (`milvuss://` with TLS) or, for a file of this machine, `milvus:///PATH.db`; with
-    `?collection=NAME`, `&database=NAME` and `&token=TOKEN`. Searched exactly (index FLAT). A file is for one process at
-    a time. Rows are written in steps, not all or none; of two processes that add one id at once the later wins.
+    url: `milvus://HOST:19530` (`milvuss://` with TLS) or, for a folder of this machine, `milvus:///PATH.db`; with
+    `?collection=NAME`, `&database=NAME` and `&token=TOKEN`. Searched exactly (index FLAT). A folder is for one process
+    at a time, in which its library listens on a free port of 127.0.0.1 without asking who calls. Rows are written in
+    steps, not all or none; of two processes that add one id at once the later wins.
     """
 
     index = None
+    _one: Any = None  # of a file
 
     def __init__(self, url: str, dim: int | None = None, model: ModelIdentity | None = None, command: str = "") -> None:
         address = address_of(url, PORT, ("token", "database"), EXPECTED)
         self.collection, self.where = address.collection, address.told
         if not (self.collection.isascii() and self.collection.isidentifier()):
             raise InputError(f"collection: expected letters, digits and _, got {self.collection!r:.100}")
-        self._file = None if address.host else str(address.path.absolute())
+        self._file = None if address.host else str(address.path.resolve())
         if self._file is not None and not self._file.endswith(".db"):
             raise InputError(EXPECTED)
-        if self._file is not None and dim is None and not address.path.is_dir():
+        if self._file is not None and dim is None and not (address.path / "collections").is_dir():
             raise InputError(f"{self.where}: {MISSING}")
+        if dim is not None and not DIMS[0] <= dim <= DIMS[1]:
+            raise InputError(f"{self.where}: holds embeddings of {DIMS[0]} to {DIMS[1]} numbers, expected {dim}")
         scheme = "https" if address.scheme == "milvuss" else "http"
-        place = f"{scheme}://{address.place}" if self._file is None else _opened(self._file, self.where)
+        place = f"{scheme}://{address.place}"
+        direct: dict[str, Any] = {}
+        if self._file is not None:
+            place, self._one = _opened(self._file, self.where), ONES.setdefault(self._file, RLock())
+            direct = {"grpc_options": {"grpc.enable_http_proxy": 0}}  # to a server of this process
         try:
             self._client = self._call(
-                MilvusClient, place, token=address.options.get("token", ""), db_name=address.options.get("database", "")
+                MilvusClient,
+                place,
+                token=address.options.get("token", ""),
+                db_name=address.options.get("database", ""),
+                dedicated=True,  # else `close` leaves the connection
+                **direct,
             )
             self._prepare(dim, model, command)
         except BaseException as error:
@@ -89,7 +104,14 @@ class MilvusStore(Store):
         if dim is not None and about["dim"] != dim:
             raise InputError(f"{self.where}: has embeddings of {about['dim']} numbers, expected {dim}")
         if not there:  # or its making was interrupted
-            self._create(self.collection, about["dim"])
+            try:
+                self._create(self.collection, about["dim"])
+            except RuntimeFailed:
+                if told is None:  # what is told of has to be there
+                    self._call(self._client.delete, REGISTER, ids=[key_of(self.collection)])
+                raise
+        elif not self._call(self._client.list_indexes, self.collection):
+            self._call(self._client.create_index, self.collection, _index())
         self._call(self._client.load_collection, self.collection)
         self._about = about
         self.dim, self.recall, self.model = about["dim"], about.get("recall"), None
@@ -102,9 +124,7 @@ class MilvusStore(Store):
         schema.add_field("label_key", DataType.VARCHAR, max_length=KEY)
         schema.add_field("told", DataType.JSON)
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dim)
-        indexes = MilvusClient.prepare_index_params()
-        indexes.add_index("embedding", index_type="FLAT", metric_type="IP")
-        options = {"schema": schema, "index_params": indexes, "consistency_level": "Strong"}  # a write is seen at once
+        options = {"schema": schema, "index_params": _index(), "consistency_level": "Strong"}  # a write is seen at once
         self._call(self._client.create_collection, name, **options)
 
     def _remember(self, about: dict[str, Any]) -> None:
@@ -116,7 +136,8 @@ class MilvusStore(Store):
     def _call(self, work: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """RuntimeFailed, a line, for what goes wrong there."""
         try:
-            return work(*arguments, timeout=WAIT_S, **options)
+            with self._one or nullcontext():  # a file takes one at a time
+                return work(*arguments, timeout=WAIT_S, **options)
         except Exception as error:
             lines = str(getattr(error, "message", error)).splitlines() or [type(error).__name__]
             raise RuntimeFailed(f"{self.where}: {lines[0]:.300}") from error
@@ -215,7 +236,15 @@ def match(found: Any) -> Match:
     return Match(told["id"], float(found["distance"]), told["label"], told["metadata"])
 
 
+def _index() -> Any:
+    """All rows are compared."""
+    indexes = MilvusClient.prepare_index_params()
+    indexes.add_index("embedding", index_type="FLAT", metric_type="IP")
+    return indexes
+
+
 USERS: Counter[str] = Counter()  # of each file here, which has one server in this process
+ONES: dict[str, Any] = {}  # and one lock
 GUARD = Lock()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,18 +42,26 @@ class Program:
 
     file: Path
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         # OpenVINO's TBB opens a library in a way that AddressSanitizer refuses unless told of it.
         strict = {"UBSAN_OPTIONS": "halt_on_error=1", "TBB_ENABLE_SANITIZERS": "1"}
         command = [str(self.file), *map(str, arguments)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, **streams, text=True, env={**os.environ, **strict})  # type: ignore[call-overload]
+        return subprocess.Popen(command, **streams, text=True, env={**os.environ, **strict, **environment})  # type: ignore[call-overload]
 
-    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments) as process:
+    def __call__(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **environment) as process:
             out, told = process.communicate(timeout=120)
         assert "Sanitizer" not in told and "runtime error" not in told, told
         return subprocess.CompletedProcess(process.args, process.returncode, out, told)
+
+
+@pytest.fixture(scope="module")
+def packed(device_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """As it is given to a board."""
+    folder = tmp_path_factory.mktemp("program") / "packed"
+    DeviceProgram(device_archive, None).unpack(folder)
+    return Program(folder / "edgerecall-device")
 
 
 @pytest.fixture(scope="module", params=["packed", "sanitized"])
@@ -433,6 +440,7 @@ def test_what_the_program_does_not_write(program: Program, device_bundle: Path, 
     (tmp_path / "\udcff.jpg").write_bytes(image.read_bytes())
     for arguments, told in (
         (("add", device_bundle, image), "expected --gallery"),
+        (("add", device_bundle, image, "--gallery", tmp_path / "g", "--label", ""), "--label: expected a text"),
         (("add", device_bundle, image, "--gallery", tmp_path / "none"), "gallery.json"),
         (
             ("add", device_bundle, image, "--gallery", tmp_path / "g", "--label", "x" * 5000),
@@ -446,29 +454,130 @@ def test_what_the_program_does_not_write(program: Program, device_bundle: Path, 
     assert {one.name: one.read_bytes() for one in (tmp_path / "g").iterdir()} == before
 
 
-def test_killed_while_it_writes(program: Program, device_bundle: Path, tmp_path: Path) -> None:
-    """At whatever moment: what was acknowledged is there, nothing is torn, and the next goes on."""
+STOPPER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+/* Ends the program at the n-th of its steps that change the gallery. */
+static void step(void) {
+  static int left = -1;
+  if (left < 0) left = atoi(getenv("STOP_AT"));
+  if (--left == 0) raise(SIGKILL);
+}
+static int ours(const char* path) { return strstr(path, "-0.") || strstr(path, "-1.") || strstr(path, "gallery.json"); }
+int fsync(int fd) { step(); return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
+int rename(const char* a, const char* b) {
+  step();
+  return ((int (*)(const char*, const char*))dlsym(RTLD_NEXT, "rename"))(a, b);
+}
+int remove(const char* path) {
+  if (ours(path)) step();
+  return ((int (*)(const char*))dlsym(RTLD_NEXT, "remove"))(path);
+}
+static FILE* opened(const char* name, const char* path, const char* mode) {
+  if (mode[0] == 'w' && ours(path)) step();
+  return ((FILE * (*)(const char*, const char*)) dlsym(RTLD_NEXT, name))(path, mode);
+}
+FILE* fopen(const char* path, const char* mode) { return opened("fopen", path, mode); }
+FILE* fopen64(const char* path, const char* mode) { return opened("fopen64", path, mode); }
+"""
+
+
+@pytest.mark.parametrize("action", ["add", "replace", "remove"])
+def test_ended_at_every_step_of_a_change(packed: Program, device_bundle: Path, tmp_path: Path, action: str) -> None:
+    """The gallery is as before or as after, and after what was acknowledged; the next change goes on."""
     bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
-    gallery.Gallery.create(tmp_path / "g", bundle).close()
-    drawn, rows, killed = random.Random(1), 0, 0
-    for number in range(30):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        for image in images:
-            shutil.copyfile(image, folder / f"{number} {image.name}")
-        began = time.monotonic()
-        with program.start("add", device_bundle, folder, "--gallery", tmp_path / "g") as process:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(drawn.uniform(0, 0.4))
-            process.kill()
-            acknowledged = "added" in process.communicate()[0]
-        killed += not acknowledged
-        assert check(tmp_path / "g") == [], f"after {time.monotonic() - began:.3f} s"
+    stopper = tmp_path / "stopper.so"
+    (tmp_path / "stopper.c").write_text(STOPPER)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", stopper, tmp_path / "stopper.c", "-ldl"], check=True)
+    names = [image.name for image in images]
+    ids = [*(names[1:] if action == "add" else names), "other"]
+    with gallery.Gallery.create(tmp_path / "whole", bundle) as disk:
+        disk.add(ids, np.ones((len(ids), 8), np.float32))
+    command = {
+        "add": ("add", device_bundle, images[0], "--gallery", tmp_path / "g"),
+        "replace": ("add", device_bundle, *images, "--gallery", tmp_path / "g", "--replace"),
+        "remove": ("remove", tmp_path / "g", names[0], names[2]),
+    }[action]
+    states: dict[bool, set[int]] = {False: set(), True: set()}
+    for stop_at in range(1, 100):
+        shutil.rmtree(tmp_path / "g", ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", tmp_path / "g")
+        result = packed(*command, LD_PRELOAD=str(stopper), STOP_AT=str(stop_at))
+        assert check(tmp_path / "g") == [], stop_at
         with DiskGallery(tmp_path / "g") as disk:
-            there = len(disk)
-        assert there in (rows, rows + len(images)) and (there > rows or not acknowledged)
-        rows = there
-    assert 0 < killed < 30
+            there = {one.id: row.tobytes() for one, row in disk.stored_rows()}
+        states[result.returncode == 0].add(hash(frozenset(there.items())))
+        again = packed(*command, *(("--replace",) if action == "add" else ()))
+        assert again.returncode == 0 and check(tmp_path / "g") == [], again.stderr
+        assert not list((tmp_path / "g").glob("*.tmp"))
+        if result.returncode == 0:
+            break
+        assert result.returncode == -signal.SIGKILL
+    assert result.returncode == 0 and stop_at > 8, "it was not ended at its steps"
+    assert len(states[False] | states[True]) == 2 and len(states[True]) == 1
+
+
+def test_a_gallery_with_an_index(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    """What the program adds is found beside the index, and what it removes is not found by it."""
+    bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
+    rows = l2_normalize(np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32))
+    with gallery.Gallery.create(tmp_path / "g", bundle) as disk:
+        disk.add([str(number) for number in range(300)], rows)
+        disk.build_index("faiss:HNSW16")
+    added = program("add", device_bundle, *images, "--gallery", tmp_path / "g")
+    assert json.loads(added.stdout)["rows"] == 300 + len(images), added.stderr
+    assert json.loads(program("remove", tmp_path / "g", "7").stdout)["removed"] == 1
+    with DiskGallery(tmp_path / "g") as disk:
+        assert check(tmp_path / "g") == [] and disk.manifest.index is not None
+        assert [one[0].id for one in disk.search(expected(bundle, images), 1)] == [image.name for image in images]
+        assert disk.search(rows[7:8], 1)[0][0].id != "7"
+    every = [str(number) for number in range(300)]
+    assert json.loads(program("remove", tmp_path / "g", *every).stdout)["rows"] == len(images)
+    with DiskGallery(tmp_path / "g") as disk:
+        assert disk.manifest.index is None and not list((tmp_path / "g").glob("*.faiss"))
+
+
+def test_ids_as_python_gives_them(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    bundle, image = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))[0]
+    (tmp_path / "photos" / "in").mkdir(parents=True)
+    shutil.copyfile(image, tmp_path / "photos" / f"a{image.suffix}")
+    shutil.copyfile(image, tmp_path / "photos" / "in" / f"b{image.suffix}")
+    shutil.copyfile(image, tmp_path / f"alone{image.suffix}")
+    (tmp_path / "list.txt").write_text(f"{image}\n")
+    gallery.Gallery.create(tmp_path / "g", bundle).close()
+    given = (
+        "add",
+        device_bundle,
+        f"{tmp_path}/photos//",
+        tmp_path / f"alone{image.suffix}",
+        "--list",
+        tmp_path / "list.txt",
+    )
+    assert json.loads(program(*given, "--gallery", tmp_path / "g").stdout)["added"] == 4
+    with DiskGallery(tmp_path / "g") as disk:
+        assert {one.id for one in disk.rows()} == {
+            f"a{image.suffix}", f"in/b{image.suffix}", f"alone{image.suffix}", str(image)
+        }  # fmt: skip
+
+
+def test_manifests_that_cannot_be_changed(program: Program, device_bundle: Path, tmp_path: Path) -> None:
+    with gallery.Gallery.create(tmp_path / "g", Bundle.open(device_bundle)) as disk:
+        disk.add(["a", "b"], np.ones((2, 8), np.float32))
+    told = tmp_path / "g" / "gallery.json"
+    whole = json.loads(told.read_text())
+    for change in ({"next_file": "7"}, {"next_file": -1}, {"next_file": 1.5}, {"generation": None}):
+        told.write_text(json.dumps({**whole, **change}))
+        one_line(program("remove", tmp_path / "g", "a"), 2, f"{next(iter(change))}: expected a whole number")
+    for index in ({"file": 1, "segments": 2}, {"file": {"path": 1}, "segments": [1]}, []):
+        told.write_text(json.dumps({**whole, "index": index}))
+        assert program("remove", tmp_path / "g", "none").returncode == 0
 
 
 def test_a_damaged_gallery_is_told_or_searched(program: Program, device_bundle: Path, tmp_path: Path) -> None:

@@ -182,9 +182,11 @@ def test_parts_of_an_answer_do_not_wait_for_one_another(address: tuple[str, int]
 
 def test_what_is_written_together_is_sent_at_once() -> None:
     sent: list[bytes | None] = []
+    closed = False
 
     async def write() -> None:
-        transport = SimpleNamespace(write=sent.append, close=lambda: sent.append(None), is_closing=lambda: False)
+        nonlocal closed
+        transport = SimpleNamespace(write=sent.append, close=lambda: sent.append(None), is_closing=lambda: closed)
         joined = JoinedWrites(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
         joined.write(b"head")
         joined.write(b"body")
@@ -196,6 +198,9 @@ def test_what_is_written_together_is_sent_at_once() -> None:
         assert sent == [b"headbody", b"a"]
         joined.write(b"b")
         joined.close()
+        await asyncio.sleep(0)
+        closed = True
+        joined.write(b"nobody is there")
         await asyncio.sleep(0)
 
     asyncio.run(write())

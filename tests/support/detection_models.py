@@ -52,7 +52,7 @@ def red_squares(path: Path, strides: tuple[int, ...] = (8, 16)) -> Path:
 
 
 def always(path: Path, rows: list[list[float]]) -> Path:
-    """An ONNX file that finds these rows (class, score, xmin, ymin, xmax, ymax) in every picture."""
+    """An ONNX file that finds these rows (class, score, xmin, ymin, xmax, ymax of the input) in every picture."""
     constants = {"rows": np.asarray(rows, np.float32).reshape(-1, 6), "none": np.asarray(0, np.float32)}
     nodes = [
         helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),

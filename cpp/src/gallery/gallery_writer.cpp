@@ -1,6 +1,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,7 @@ using std::size_t;
 constexpr size_t kTextBytes = 4096;  // of an id or a label, as in Python
 constexpr size_t kAligned = 64;      // where a segment's arrays begin
 constexpr float kLargestHalf = 65504.0f;
+constexpr double kSmallestHalf = 1.0 / (1 << 24);
 constexpr double kRest = 1.0 / 65536;    // of a row's scale: a step of what its codes leave
 constexpr double kRoundedUp = 1 + 1e-5;  // lengths are upper limits
 
@@ -170,8 +172,27 @@ struct GalleryWriter::State {
   }
   ~State() { ::close(descriptor); }
 
-  void open() { now = std::make_unique<DiskGallery>(root); }
-  DiskGallery::State& rows() const { return *now->state_; }
+  void open() {
+    now.reset();  // its maps first: a small machine has no room for both
+    now = std::make_unique<DiskGallery>(root);
+    for (const char* key : {"generation", "next_file"})
+      if (const Json value = rows().manifest.value(key, Json(0u)); !value.is_number_unsigned())
+        throw InputError(root + "/" + kGalleryFile + ": " + key + ": expected a whole number");
+  }
+  DiskGallery::State& rows() const {
+    if (!now) throw InputError(root + ": could not be opened after its last change");
+    return *now->state_;
+  }
+
+  /// Before a change: throws InputError where another folder has taken the gallery's place, and sees what is there now,
+  /// whatever became of the change before.
+  void begin() {
+    struct stat ours{}, there{};
+    if (::fstat(descriptor, &ours) != 0 || ::stat((root + "/lock").c_str(), &there) != 0 ||
+        ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
+      throw InputError(root + ": was replaced since it was opened: open it again");
+    open();
+  }
 
   std::string next_name(size_t offset, const char* suffix) const {
     char name[64];
@@ -221,7 +242,8 @@ Json GalleryWriter::State::without(const std::vector<std::vector<size_t>>& gone)
       if (const std::uint8_t* before = state.parts[part].excluded)
         bits.assign(reinterpret_cast<const char*>(before), bits.size());
       for (const size_t row : gone[part]) bits[row / 8] = static_cast<char>(bits[row / 8] | 1 << (row % 8));
-      const size_t removed = entry.value("removed_rows", size_t{0}) + gone[part].size();
+      size_t removed = 0;
+      for (size_t row = 0; row < count; ++row) removed += bits[row / 8] >> (row % 8) & 1;
       if (removed == count) continue;
       const std::string name = next_name(part + 1, "removed");
       write_durably(root, name, bits);
@@ -263,7 +285,8 @@ Json GalleryWriter::State::segment(const std::vector<NewRow>& added, const float
     std::vector<std::uint16_t> halves(count * dim);
     std::transform(embeddings, embeddings + count * dim, halves.begin(), kernels::half_of);
     tensors.add("embeddings", "F16", {count, dim}, halves);
-    longest *= 1 + 1.0 / 1024;  // each number may have been rounded up
+    // Each number may have been rounded up, by half of its last bit or of the smallest there is.
+    longest += longest / 1024 + std::sqrt(static_cast<double>(dim)) * kSmallestHalf;
   } else {
     std::vector<std::int8_t> codes(count * dim);
     std::vector<std::int16_t> rest(count * dim);
@@ -299,7 +322,7 @@ void GalleryWriter::State::commit(Json segments) {
   for (const Json& one : segments) kept.insert(one["file"]["path"].get<std::string>());
   const Json index = manifest.value("index", Json());
   bool used = false;
-  if (index.is_object() && index.contains("segments"))
+  if (index.is_object() && index.contains("segments") && index["segments"].is_array())
     for (const Json& name : index["segments"]) used = used || (name.is_string() && kept.count(name.get<std::string>()));
   if (!used) manifest["index"] = nullptr;  // nothing of what it has is left
   manifest["generation"] = manifest.value("generation", std::uint64_t{0}) + 1;
@@ -320,7 +343,9 @@ void GalleryWriter::State::remove_strays() const {
     for (const char* key : {"file", "removed"})
       if (one.contains(key) && one[key].is_object()) kept.insert(one[key].value("path", std::string()));
   const Json index = manifest.value("index", Json());
-  if (index.is_object() && index.contains("file")) kept.insert(index["file"].value("path", std::string()));
+  if (index.is_object() && index.contains("file"))
+    if (const Json path = index["file"].is_object() ? index["file"].value("path", Json()) : Json(); path.is_string())
+      kept.insert(path.get<std::string>());
   const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir(root.c_str()), ::closedir);
   if (!folder) return;
   while (const dirent* entry = ::readdir(folder.get())) {
@@ -331,10 +356,14 @@ void GalleryWriter::State::remove_strays() const {
 
 GalleryWriter::GalleryWriter(const std::string& root) : state_(std::make_unique<State>(root)) {}
 GalleryWriter::~GalleryWriter() = default;
-const DiskGallery& GalleryWriter::gallery() const { return *state_->now; }
+const DiskGallery& GalleryWriter::gallery() const {
+  state_->rows();
+  return *state_->now;
+}
 
 size_t GalleryWriter::add(const std::vector<NewRow>& rows, const float* embeddings, bool replace) {
   State& state = *state_;
+  state.begin();
   const size_t dim = state.now->dim();
   const float largest = state.now->storage() == Storage::float16 ? kLargestHalf : INFINITY;
   std::vector<std::string> ids;
@@ -368,6 +397,7 @@ size_t GalleryWriter::add(const std::vector<NewRow>& rows, const float* embeddin
 
 size_t GalleryWriter::remove(const std::vector<std::string>& ids) {
   State& state = *state_;
+  state.begin();
   const std::vector<std::vector<size_t>> old = state.rows_of(ids);
   size_t removed = 0;
   for (const std::vector<size_t>& rows : old) removed += rows.size();

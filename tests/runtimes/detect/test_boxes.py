@@ -76,6 +76,8 @@ def test_boxes_with_scores_and_rows() -> None:
         [1, pytest.approx(0.9), 0, 2, 216, 8],
         [0, pytest.approx(0.3), 5, 5, 9, 9],
     ]
+    assert decoded([rows], SIZE, PICTURE, 0.25, 0.5, told=False)[1].tolist() == [0, pytest.approx(0.3), 15, 10, 27, 18]
+    assert len(decoded([boxes, scores[:, :0]], SIZE, PICTURE, 0.5, 0.5)) == 0
     for nothing in (np.empty((0, 6)), np.asarray([[-1.0]])):  # as networks say it
         assert len(decoded([nothing], SIZE, PICTURE, 0.2, 0.5)) == 0
 
@@ -94,6 +96,10 @@ def test_what_is_no_detectors_output() -> None:
         ([np.zeros((3, 7))], "expected rows of 6 numbers"),
         ([np.full((2, 6), np.nan)], "not finite"),
         ([np.zeros((1, 5, 4)), np.zeros((1, 2, 6))], "5 boxes, and scores of 6"),
+        ([np.zeros((0, 5, 4)), np.zeros((0, 2, 5))], "expected outputs of one picture"),
+        ([one[..., :0] for one in good[:3]] + good[3:], "expected classes and bins"),
+        ([["text"], good[0]], "expected arrays of numbers"),
+        ([np.asarray([["text"]])], "expected arrays of numbers"),
         (spoilt, "not finite"),
     ):
         with pytest.raises(RuntimeFailed, match=told):
@@ -107,6 +113,8 @@ def test_suppression() -> None:
     assert suppressed(boxes, scores, 20 / 170) == [1, 3, 2]
     assert suppressed(boxes, scores, 0.95) == [1, 3, 2, 0]
     assert suppressed(boxes[:0], scores[:0], 0.5) == [] == suppressed(np.zeros(0), np.zeros(0), 0.5)
+    inverted = np.asarray([[10, 0, 0, 10], [50, 50, 55, 55], [70, 70, 90, 90]])
+    assert suppressed(inverted, np.asarray([0.9, 0.8, 0.7]), 0.5, pixel=0) == [0, 1, 2]
     touching = np.asarray([[0, 0, 10, 10], [0, 5, 10, 15]])
     assert suppressed(touching, scores[:2], 1 / 3, pixel=0) == [1, 0] and suppressed(touching, scores[:2], 0.33, 0) == [
         1
@@ -124,8 +132,8 @@ def test_the_references_operations() -> None:
     assert normalize.scale == 1 / 255 and normalize.mean == (0.4, 0.5, 0.6)  # type: ignore[union-attr]
     for entries, told in (
         (None, "expected a list of operations"),
-        ([], "expected DetResize, DetNormalizeImage and DetPermute"),
-        ([RESIZE], "expected DetResize, DetNormalizeImage and DetPermute"),
+        ([], "expected DetResize, DetNormalizeImage, DetPermute"),
+        ([RESIZE], "expected DetResize, DetNormalizeImage, DetPermute"),
         ([NORMALIZE, RESIZE], "in this order"),
         ([{"DetResize": {"target_size": 640}}, NORMALIZE], "keep_ratio: expected false"),
         ([{"DetResize": {"target_size": [1, 2, 3]}}, NORMALIZE], "target_size: expected a size"),
@@ -133,8 +141,13 @@ def test_the_references_operations() -> None:
         ([{"DetResize": {"target_size": 0, "keep_ratio": False}}, NORMALIZE], "DetResize"),
         ([RESIZE, {"DetNormalizeImage": {"mean": [0, 0, 0]}}], "expected std"),
         ([RESIZE, {"DetNormalizeImage": {"mean": [0, 0, 0], "std": [0, 1, 1]}}], "std: expected numbers other than 0"),
+        ([RESIZE, NORMALIZE], "expected DetResize, DetNormalizeImage, DetPermute"),
+        ([{"DetPermute": {}}, RESIZE, NORMALIZE], "in this order"),
+        ([RESIZE, NORMALIZE, {"DetPermute": {}}, {"DetPermute": {}}], "in this order"),
         ([RESIZE, NORMALIZE, {"DetPermute": {"x": 1}}], "x"),
-        ([RESIZE, NORMALIZE, {"DetPadStride": {"stride": 48}}], "divides target_size"),
+        ([RESIZE, NORMALIZE, {"DetPermute": {}}, {"DetPadStride": {"stride": 48}}], "divides target_size"),
+        ([{"DetResize": {"target_size": 64, "keep_ratio": 0}}, NORMALIZE], "keep_ratio: expected true or false"),
+        ([RESIZE, {"DetNormalizeImage": {"is_scale": "false"}}], "is_scale: expected true or false"),
         ([RESIZE, NORMALIZE, {"Nonsense": {}}], "in this order"),
     ):
         with pytest.raises(InputError, match=told):

@@ -91,14 +91,17 @@ def test_a_paddle_network_with_its_three_inputs(tmp_path: Path) -> None:
 
 
 def test_sealed_verified_and_run(tmp_path: Path, edgerecall: Run, one_line: OneLine) -> None:
-    red_squares(tmp_path / "net.onnx")
+    red_squares(tmp_path / "my net.onnx")
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "00.png").write_bytes(b"none")
     for number, box in enumerate([BOX, (64, 0, 96, 48)]):
         picture(tmp_path / "pictures" / f"{number}.png", box)
-    write(tmp_path)
+    write(tmp_path, det_inference_model_dir="my net.onnx")
     sealed = edgerecall("detector", "seal", "det", "-c", "det.yaml", "--images", "pictures", cwd=tmp_path)
     assert sealed.stdout == "det: 2 boxes in 2 golden pictures\n", sealed.stderr
-    (tmp_path / "net.onnx").unlink()
+    assert "pictures/00.png" in sealed.stderr
+    (tmp_path / "pictures" / "00.png").unlink()
+    (tmp_path / "my net.onnx").unlink()
     checked = edgerecall("detector", "verify", "det", cwd=tmp_path)
     assert checked.returncode == 0 and checked.stdout == "golden/0.png: ok\ngolden/1.png: ok\n", checked.stderr
     (tmp_path / "pictures" / "bad.png").write_bytes(b"none")
@@ -128,7 +131,7 @@ def test_sealed_verified_and_run(tmp_path: Path, edgerecall: Run, one_line: OneL
     (tmp_path / "det" / "detector.json").write_text("nonsense")
     one_line(edgerecall("detector", "verify", "det", cwd=tmp_path), 2, "not valid JSON")
     (tmp_path / "det" / "detector.json").write_text(json.dumps(manifest))
-    with (tmp_path / "det" / "net.onnx").open("ab") as stream:
+    with (tmp_path / "det" / "network.onnx").open("ab") as stream:
         stream.write(b"\0")
     with pytest.raises(BundleError, match="is not what was sealed"):
         open_sealed(tmp_path / "det")
@@ -138,7 +141,7 @@ def test_what_cannot_be_sealed(tmp_path: Path, edgerecall: Run, one_line: OneLin
     red_squares(tmp_path / "net.onnx")
     grey = picture(tmp_path / "grey.png")
     with pytest.raises(InputError, match=r"finds nothing in 1 pictures with a score of 0\.6"):
-        seal(tmp_path / "net.onnx", SETTINGS, [grey], tmp_path / "det", "")
+        seal(tmp_path / "net.onnx", SETTINGS, [grey], tmp_path / "det", "", lambda path, error: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grey.png", "net.onnx"]
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     for settings, told in (
@@ -156,17 +159,43 @@ def test_what_cannot_be_sealed(tmp_path: Path, edgerecall: Run, one_line: OneLin
 
 def test_rounding_is_no_difference_and_all_else_is() -> None:
     rows = np.asarray([[0, 0.9, 10, 10, 50, 50], [1, 0.7, 20, 20, 60, 60], [0, 0.6004, 0, 0, 9, 9]], np.float32)
-    assert difference(rows, rows, 0.6) is None and difference(rows[:2], rows, 0.6) is None  # at the threshold
-    assert difference(rows + np.asarray([0, *[4e-4] * 5], np.float32), rows, 0.6) is None
+    assert difference(rows, rows, SETTINGS) is None and difference(rows[:2], rows, SETTINGS) is None  # at the threshold
+    assert difference(rows + np.asarray([0, *[4e-4] * 5], np.float32), rows, SETTINGS) is None
     for at, by in ((0, 1), (1, 0.01), (2, 0.7), (5, -1)):
         other = rows.copy()
         other[0, at] += by
-        assert difference(other, rows, 0.6) is not None, at
-    assert difference(rows[1:], rows, 0.6) == "the box 10.0, 10.0, 50.0, 50.0 (class 0, score 0.900) is not found"
-    assert "was not there" in str(difference(rows, rows[1:], 0.6))
+        assert difference(other, rows, SETTINGS) is not None, at
+    assert difference(rows[1:], rows, SETTINGS) == "the box 10.0, 10.0, 50.0, 50.0 (class 0, score 0.900) is not found"
+    assert "was not there" in str(difference(rows, rows[1:], SETTINGS))
+    assert "was not there" in str(difference(rows[[0, 0, 1, 2]], rows, SETTINGS)), "each belongs to one"
+
+
+def test_the_last_place_may_be_anothers() -> None:
+    two = SETTINGS.model_copy(update={"max_results": 2})
+    first = np.asarray([[0, 0.9, 10, 10, 50, 50], [0, 0.8002, 0, 0, 9, 9]], np.float32)
+    other = np.asarray([[0, 0.9, 10, 10, 50, 50], [0, 0.8001, 70, 70, 90, 90]], np.float32)
+    assert difference(first, other, two) is None
+    other[1, 1] = 0.75
+    assert difference(first, other, two) is None, "less than the last of the full ones"
+    assert difference(first[1:], first, two) is not None
 
 
 def test_classes_without_a_label(tmp_path: Path) -> None:
     model = always(tmp_path / "net.onnx", [[3, 0.9, 1, 2, 9.7, 8]])
     (found,) = open_model(model, SETTINGS).detect(np.zeros((50, 40, 3), np.uint8))
-    assert found.label == "class 3" and found.box == (1, 2, 9, 8)
+    assert found.label == "class 3" and found.box == (0, 1, 6, 6), "it does not know the picture's size"
+    assert (
+        open_model(always(model, [[0, 0.9, 10.2, 2, 10.9, 8]]), SETTINGS).detect(np.zeros((64, 64, 3), np.uint8)) == []
+    )
+
+
+def test_a_network_of_two_files_is_not_sealed_as_one(tmp_path: Path, edgerecall: Run, one_line: OneLine) -> None:
+    import onnx
+
+    red_squares(tmp_path / "net.onnx")
+    onnx.save(onnx.load(tmp_path / "net.onnx"), tmp_path / "two.onnx", save_as_external_data=True, size_threshold=0)
+    grey = picture(tmp_path / "a.png", BOX)
+    write(tmp_path, det_inference_model_dir="two.onnx")
+    run = edgerecall("detector", "seal", "det", "-c", "det.yaml", "--images", grey, cwd=tmp_path)
+    one_line(run, 2, "two.onnx: cannot be opened from its own file alone")
+    assert not (tmp_path / "det").exists()

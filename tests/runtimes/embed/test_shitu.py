@@ -204,12 +204,16 @@ def test_a_detector_finds_what_a_file_would_tell(place: Path, data: Path, edgere
     path = write(place, data)
     assert edgerecall("gallery", "index", "-c", path, cwd=place).returncode == 0
     expected = edgerecall("predict", "-c", path, "--boxes", "boxes.jsonl", cwd=place).stdout
-    always(place / "net.onnx", [[0, 0.9, *boxes[0]], [0, 0.8, *boxes[1]], [0, 0.1, 0, 0, 5, 5]])
+    with Image.open(place / "query" / "b.png") as picture:
+        scale = np.asarray([SIDE / picture.width, SIDE / picture.height] * 2)
+    rows = [[0, score, *(np.asarray(box) * scale + 1e-4)] for score, box in zip((0.9, 0.8), boxes, strict=True)]
+    always(place / "net.onnx", [*rows, [0, 0.1, 0, 0, 5, 5]])
     settings = yaml.safe_load(path.read_text())
     settings["Global"] |= {"det_inference_model_dir": "net.onnx", "image_shape": [3, SIDE, SIDE]}
     settings["DetPreProcess"]["transform_ops"] = [
         {"DetResize": {"target_size": [SIDE, SIDE], "keep_ratio": False}},
         {"DetNormalizeImage": {"mean": [0, 0, 0], "std": [1, 1, 1]}},
+        {"DetPermute": {}},
     ]
     path.write_text(yaml.safe_dump(settings))
     found = edgerecall("predict", "-c", path, cwd=place)
@@ -220,5 +224,13 @@ def test_a_detector_finds_what_a_file_would_tell(place: Path, data: Path, edgere
     run = ("predict", "-c", path, "-o", "Global.det_inference_model_dir=det")
     assert edgerecall(*run, cwd=place).stdout == expected
     assert edgerecall(*run, "-o", "Global.threshold=0.99", cwd=place).stdout == expected  # it brings its own settings
+    assert "there is no detector" not in edgerecall(*run[:3], "-o", "Global.det_inference_model_dir=", cwd=place).stderr
+    turned = Image.new("RGB", (90, 60), (200, 30, 30))
+    turned.paste((0, 0, 0), (0, 0, 30, 30))
+    exif = turned.getexif()
+    exif[274] = 6
+    turned.save(place / "query" / "turned.jpg", exif=exif)
+    told = edgerecall(*run, cwd=place)
+    assert told.stdout == expected and "turned.jpg: has an orientation (EXIF) that the detector applies" in told.stderr
     (place / "det" / "detector.json").write_text("{}")
     one_line(edgerecall(*run, cwd=place), 2, "detector.json: ")

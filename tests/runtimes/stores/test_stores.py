@@ -93,6 +93,20 @@ def test_labels_of_more_rows_than_one_answer_has(tmp_path: Path, monkeypatch: py
         assert store.labels() == {str(at) for at in range(60)}
 
 
+def test_milvus_sizes_and_names_of_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds embeddings of 2 to 32768 numbers, expected 40000"):
+        store_at(f"milvus://{tmp_path}/m.db", 40_000)
+    with store_at(f"milvus://{tmp_path}/m.db", 16) as store:
+        store.add(["a"], rows(0, 1))
+        with store_at(f"milvus://{tmp_path}/none/../m.db") as same:
+            assert len(same) == 1
+        assert len(store) == 1, "one that was closed is not the other's"
+    (tmp_path / "photos.db").mkdir()
+    with pytest.raises(InputError, match="there is none"):
+        store_at(f"milvus://{tmp_path}/photos.db")
+    assert not list((tmp_path / "photos.db").iterdir())
+
+
 def test_bad_rows_leave_nothing(url: str) -> None:
     with store_at(url, 16) as store:
         wrong = rows(0, 2)
@@ -347,6 +361,9 @@ def test_what_is_no_gallery(
         (f"milvus://{tmp_path}/q.txt", "expected milvus://HOST"),
         (f"milvus://{tmp_path}/none/q.db?collection=a-b", "collection: expected letters, digits and _"),
         ("milvus://x?secret=1", "expected milvus://HOST"),
+        ("milvus://root:secret@127.0.0.1:1", "a key stands in the option"),
+        ("milvus://127.0.0.1:1?token=se#cret&collection=x", "a # is %23"),
+        ("qdrant://[::1]:1?api_key=secret", "qdrant://[::1]:1"),
         ("milvus://127.0.0.1:1?token=secret", "milvus://127.0.0.1:1"),
         ("postgresql://[bad/x", "expected postgresql://"),
         ("postgresql://postgres:se#cret/x@127.0.0.1:1/x?sslpassword=secret", "expected postgresql://"),
