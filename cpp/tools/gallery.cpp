@@ -48,7 +48,8 @@ int add(const Arguments& arguments) {
   if (found.good.empty()) throw InputError("none of the images could be read");
   std::vector<GalleryWriter::NewRow> rows;
   for (const std::size_t index : found.good)
-    rows.push_back({index < listed ? images[index] : id_of(images[index], folders), arguments.text("label"), arguments.flag("label")});
+    rows.push_back({index < listed ? images[index] : id_of(images[index], folders), arguments.text("label"),
+                    arguments.flag("label")});
   const std::size_t replaced = writer.add(rows, found.rows.data(), arguments.flag("replace"));
   return print_line({{"added", rows.size()},
                      {"replaced", replaced},
@@ -73,10 +74,11 @@ Verb add_verb() {
   options.push_back({"replace", nullptr, "write over rows that are there with one of these ids", ""});
   options.push_back({"batch", "N", "images in one inference", "8"});
   options.push_back({"list", "FILE", "images to add, one path a line", ""});
-  return {"add", "BUNDLE IMAGE|FOLDER... --gallery FOLDER [options]",
-          "Images to a gallery's rows, all or none; an image's id is its path below the folder that is named, its own name,"
-          " or what the list says.", options,
-          add};
+  return {
+      "add", "BUNDLE IMAGE|FOLDER... --gallery FOLDER [options]",
+      "Images to a gallery's rows, all or none; an image's id is its path below the folder that is named, its own name,"
+      " or what the list says.",
+      options, add};
 }
 
 Verb remove_verb() { return {"remove", "GALLERY ID...", "Removes a gallery's rows by their ids.", {}, remove}; }

@@ -7,6 +7,7 @@ four sides are: each a distribution over whole numbers of strides (https://arxiv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ..core.errors import RuntimeFailed
 FIRST_STRIDE = 8  # of the finest grid; the next have twice, four times, ... as much
 CANDIDATES = 1000  # of a grid, the best
 Floats = NDArray[np.float32]
-Outputs = Sequence[NDArray[np.generic]]
+Outputs = Sequence[Any]  # arrays, where the network is one for detection
 
 
 def decoded(

@@ -76,7 +76,7 @@ def seal(
         except InputError as error:
             why = str(error).replace(f"{folder}/", "")
             raise InputError(f"{model}: cannot be opened from its own file alone: {why}") from error
-        golden = []
+        golden = list[Golden]()
         (folder / "golden").mkdir()
         for path in pictures:
             if len(golden) == MOST_GOLDEN:

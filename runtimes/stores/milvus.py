@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
@@ -59,7 +60,7 @@ class MilvusStore(Store):
         self._file = None if address.host else str(address.path.resolve())
         if self._file is not None and not self._file.endswith(".db"):
             raise InputError(EXPECTED)
-        if self._file is not None and dim is None and not (address.path / "collections").is_dir():
+        if self._file is not None and dim is None and not (Path(self._file) / "collections").is_dir():
             raise InputError(f"{self.where}: {MISSING}")
         if dim is not None and not DIMS[0] <= dim <= DIMS[1]:
             raise InputError(f"{self.where}: holds embeddings of {DIMS[0]} to {DIMS[1]} numbers, expected {dim}")

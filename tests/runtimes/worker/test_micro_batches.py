@@ -21,28 +21,27 @@ from edgerecall.runtimes.worker.micro_batches import MicroBatcher
     ],
 )
 def test_what_waits_is_shared(threads: int, size: int, waiting: int, expected: list[int]) -> None:
-    ready, sizes, turn = threading.Semaphore(0), list[int](), threading.Event()
+    """By one thread, while the others are at work."""
+    ready, sizes, done = threading.Semaphore(0), list[int](), threading.Event()
+    gates = [threading.Event() for _ in range(threads)]
 
     def work(items: Sequence[int]) -> None:
-        if items[0] < 0:  # which each thread is kept by until all wait
+        if items[0] < 0:  # which keeps a thread until its gate is opened
             ready.release()
-            turn.wait(10)
-            with one:
-                pass
-        else:
-            sizes.append(len(items))
+            gates[items[0]].wait(10)
+            return
+        sizes.append(len(items))
+        if sum(sizes) == waiting:
+            done.set()
 
-    one = threading.Lock()
     batcher = MicroBatcher(work, size, threads)
-    for _ in range(threads):
-        batcher.put([-1])
+    for number in range(threads):
+        batcher.put([-1 - number])
         assert ready.acquire(timeout=10)
-    with one:
-        batcher.put(range(waiting))
-        turn.set()
+    batcher.put(range(waiting))
+    gates[0].set()
+    assert done.wait(10)
+    for gate in gates:
+        gate.set()
     batcher.stop()
-    assert sum(sizes) == waiting
-    if threads == 1:
-        assert sizes == expected
-    else:  # which thread comes first is open, how much is taken is not
-        assert max(sizes) <= max(expected) and len(sizes) >= len(expected) - threads
+    assert sizes == expected
