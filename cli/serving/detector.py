@@ -71,11 +71,10 @@ def verify(detector: Path) -> int:
 def find(detector: Path, images: tuple[Path, ...], threads: int, strict: bool) -> int:
     """Boxes in IMAGES (files and folders) by a sealed DETECTOR: lines of JSON, as `predict --boxes` takes them."""
     from ...runtimes.core.errors import ImageError, InputError
-    from ...runtimes.detect.sealed import open_sealed, read_manifest
-    from ...runtimes.preprocess.images import decode_rgb, find_images, read_bytes
+    from ...runtimes.detect.sealed import open_sealed
+    from ...runtimes.preprocess.images import find_images
 
     logger = setup_logging(console(stderr=True))
-    exif = read_manifest(detector).settings.preprocess.decode.exif
     opened = open_sealed(detector, threads)
     for folder in images:
         if folder.is_dir():
@@ -85,7 +84,7 @@ def find(detector: Path, images: tuple[Path, ...], threads: int, strict: bool) -
     with progress_bar("detecting", len(paths)) as advance:
         for path in paths:
             try:
-                found = opened.detect(decode_rgb(read_bytes(path), exif, str(path)))
+                found = opened.detect(opened.read(path))
             except ImageError as error:
                 if strict:
                     raise

@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 from ..core.errors import InputError
 
+GRAPHS, PARAMS = ("inference.json", "inference.pdmodel"), "inference.pdiparams"
+
+
+def model_files(folder: Path) -> tuple[Path, Path] | None:
+    """Graph and parameters of a Paddle inference model's folder; None where there is none."""
+    graph = next((folder / name for name in GRAPHS if (folder / name).is_file()), None)
+    params = folder / PARAMS
+    return (graph, params) if graph is not None and params.is_file() else None
+
 
 def read_program(path: Path) -> Any:
     """The protobuf program of a `.pdmodel` file. Needs PaddlePaddle. InputError when it is not one."""

@@ -9,10 +9,10 @@ from threading import Lock
 import numpy as np
 
 from ..core.errors import InputError
-from ..preprocess.images import Pixels
+from ..preprocess.images import Pixels, decode_rgb, read_bytes
 from ..preprocess.pipeline import preprocess_pixels
 from .boxes import Floats, decoded
-from .engines import model_files, open_engine
+from .engines import network_files, open_engine
 from .settings import DetectorSettings
 
 Box = tuple[int, int, int, int]
@@ -30,7 +30,7 @@ class Detection:
 class Detector:
     """A detection network with its settings. Thread-safe: one picture at a time.
 
-    files: see `model_files`. InputError for a network whose inputs are not a picture and, where it takes them, its
+    files: see `network_files`. InputError for a network whose inputs are not a picture and, where it takes them, its
     `im_shape` and `scale_factor`.
     """
 
@@ -50,6 +50,15 @@ class Detector:
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input."""
         return self.settings.preprocess.output_shape[1:]
+
+    @property
+    def exif(self) -> str:
+        """Whether it sees pictures with their orientation ("apply") or without."""
+        return self.settings.preprocess.decode.exif
+
+    def read(self, path: Path) -> Pixels:
+        """A picture as it sees it. ImageError."""
+        return decode_rgb(read_bytes(path), self.exif, str(path))
 
     def rows(self, pixels: Pixels) -> Floats:
         """Boxes of RGB uint8 `(height, width, 3)` as rows float32 `(n, 6)`: class, score, xmin, ymin, xmax, ymax; best
@@ -81,4 +90,4 @@ class Detector:
 
 def open_model(model: Path, settings: DetectorSettings, threads: int = 1) -> Detector:
     """A network that is not sealed."""
-    return Detector(model_files(model), settings, threads)
+    return Detector(network_files(model), settings, threads)

@@ -10,22 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.paddle_model import GRAPHS, PARAMS, model_files
 from ..core.errors import InputError, RuntimeFailed, RuntimeUnavailable
 from ..core.text import one_line
 from ..core.versions import ONNXRUNTIME, PADDLE, needs
 
-PARAMS = "inference.pdiparams"
-GRAPHS = ("inference.json", "inference.pdmodel")
 
-
-def model_files(model: Path) -> list[Path]:
+def network_files(model: Path) -> list[Path]:
     """The files of a network: an `.onnx`, or a folder's Paddle inference model. InputError for anything else."""
     if model.is_file() and model.suffix == ".onnx":
         return [model]
-    graph = next((model / name for name in GRAPHS if (model / name).is_file()), None)
-    if graph is None or not (model / PARAMS).is_file():
+    if (found := model_files(model)) is None:
         raise InputError(f"{model}: expected an .onnx, or a folder with {' or '.join(GRAPHS)} and {PARAMS}")
-    return [graph, model / PARAMS]
+    return list(found)
 
 
 class Engine(ABC):
@@ -91,5 +88,5 @@ class OnnxEngine(Engine):
 
 
 def open_engine(files: list[Path], threads: int = 1) -> Engine:
-    """The network of `model_files`. InputError where it cannot be opened, RuntimeUnavailable with the remedy."""
+    """The network of `network_files`. InputError where it cannot be opened, RuntimeUnavailable with the remedy."""
     return OnnxEngine(files[0], threads) if len(files) == 1 else PaddleEngine(files, threads)

@@ -18,10 +18,10 @@ from ..core.files import atomic_folder, sha256
 from ..core.json_text import parse_json
 from ..core.text import one_line
 from ..predictor.registry import tool_versions
-from ..preprocess.images import SUFFIXES, decode_rgb, read_bytes
+from ..preprocess.images import SUFFIXES
 from .boxes import Floats
 from .detector import Detector
-from .engines import model_files
+from .engines import network_files
 from .settings import MOST_RESULTS, DetectorSettings
 
 FILE = "detector.json"
@@ -40,7 +40,7 @@ class Golden(Frozen):
 
 
 class Manifest(Frozen):
-    """`detector.json`. files: the network's, in `model_files`' order. tools: versions, by
+    """`detector.json`. files: the network's, in `network_files`' order. tools: versions, by
     distribution."""
 
     format_version: Literal[1] = 1
@@ -64,7 +64,7 @@ def seal(
 
     InputError for a network or pictures that cannot be used, and where it finds nothing in any of them.
     """
-    files = model_files(model)
+    files = network_files(model)
     with atomic_folder(out, FILE) as folder:
         kept = []
         for role, path in zip(("model", "params"), files, strict=False):
@@ -82,7 +82,7 @@ def seal(
             if len(golden) == MOST_GOLDEN:
                 break
             try:
-                rows = detector.rows(decode_rgb(read_bytes(path), settings.preprocess.decode.exif, str(path)))
+                rows = detector.rows(detector.read(path))
             except ImageError as error:
                 on_bad(path, error)
                 continue
@@ -124,7 +124,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 def open_sealed(folder: Path, threads: int = 1) -> Detector:
     """BundleError for a file that is not as it was sealed."""
-    manifest = read_manifest(folder)
+    return _opened(folder, read_manifest(folder), threads)
+
+
+def _opened(folder: Path, manifest: Manifest, threads: int = 1) -> Detector:
     for file in manifest.files:
         _check(folder / file.path, file.sha256)
     return Detector([folder / file.path for file in manifest.files], manifest.settings, threads)
@@ -133,12 +136,12 @@ def open_sealed(folder: Path, threads: int = 1) -> Detector:
 def verify(folder: Path) -> list[tuple[str, str | None]]:
     """Each golden picture, and what is wrong with its boxes on this machine, or None. BundleError for changed files."""
     manifest = read_manifest(folder)
-    detector = open_sealed(folder)
+    detector = _opened(folder, manifest)
     found = []
     for golden in manifest.golden:
         path = folder / golden.picture
         _check(path, golden.sha256)
-        rows = detector.rows(decode_rgb(read_bytes(path), manifest.settings.preprocess.decode.exif, str(path)))
+        rows = detector.rows(detector.read(path))
         expected = np.asarray(golden.rows, np.float32).reshape(-1, 6)
         found.append((golden.picture, difference(rows, expected, manifest.settings)))
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.paddle_model import check_input_shape
+from ..backends.paddle_model import check_input_shape, model_files
 from ..bundle.manifest import MANIFEST
 from ..bundle.spec import Spec
 from ..core.errors import InputError
@@ -19,10 +19,8 @@ from .replicas import replicate_all
 
 def plain_model_files(folder: Path) -> dict[str, str]:
     """`model` and `params` of a Paddle inference model folder (`inference.json` or `inference.pdmodel`)."""
-    params = folder / "inference.pdiparams"
-    for model in (folder / "inference.json", folder / "inference.pdmodel"):
-        if model.is_file() and params.is_file():
-            return {"model": str(model), "params": str(params)}
+    if (found := model_files(folder)) is not None:
+        return {"model": str(found[0]), "params": str(found[1])}
     raise InputError(
         f"{folder}: expected a bundle ({MANIFEST}) or a Paddle inference model"
         " (inference.json or inference.pdmodel, with inference.pdiparams)"

@@ -33,7 +33,7 @@ from .model import Embedding, EmbeddingModel
 from .predict_config import open_rec_model
 from .shitu_config import ShituConfig
 
-FindBoxes = Callable[[Path, Pixels], Sequence[Box]]  # in a picture, by its path and its pixels
+FindBoxes = Callable[[Path, Pixels, str], Sequence[Box]]  # in a picture: path, pixels, and how EXIF was taken for them
 
 
 class SignModel:
@@ -150,9 +150,10 @@ def answer(
     overlap by more than `rec_nms_thresold` the best one alone. ImageError.
     """
     index = config.IndexProcess
-    pixels = decode_rgb(read_bytes(image), model.spec.preprocess.decode.exif, str(image))
+    exif = model.spec.preprocess.decode.exif
+    pixels = decode_rgb(read_bytes(image), exif, str(image))
     height, width = pixels.shape[:2]
-    everything = [*(clipped(box, width, height) for box in find(image, pixels)), (0, 0, width, height)]
+    everything = [*(clipped(box, width, height) for box in find(image, pixels, exif)), (0, 0, width, height)]
     kept = [box for box in everything if box[0] < box[2] and box[1] < box[3]]
     crops = [np.ascontiguousarray(pixels[ymin:ymax, xmin:xmax]) for xmin, ymin, xmax, ymax in kept]
     found = gallery.search(model.embed_bytes(crops), index.return_k)
@@ -185,7 +186,7 @@ def boxes_told(boxes: Mapping[str, list[Box]], paths: Sequence[Path]) -> FindBox
     known = {str(path) for path in paths} | {name for name, count in names.items() if count == 1}
     if unknown := sorted(set(boxes) - known):
         raise InputError(f"boxes: {unknown[0]!r:.200} is none of the images, or several: name it as the images are")
-    return lambda path, pixels: boxes.get(str(path), boxes.get(path.name, []))
+    return lambda path, pixels, exif: boxes.get(str(path), boxes.get(path.name, []))
 
 
 def opened_detector(config: ShituConfig, name: str) -> Detector | None:
@@ -202,10 +203,9 @@ def opened_detector(config: ShituConfig, name: str) -> Detector | None:
 
 def boxes_of(detector: Detector) -> FindBoxes:
     """What it finds. ImageError for a picture that it sees in another orientation."""
-    exif = detector.settings.preprocess.decode.exif
 
-    def find(path: Path, pixels: Pixels) -> list[Box]:
-        if not np.array_equal(decode_rgb(read_bytes(path), exif, str(path)), pixels):
+    def find(path: Path, pixels: Pixels, exif: str) -> list[Box]:
+        if exif != detector.exif and not np.array_equal(detector.read(path), pixels):
             raise ImageError(
                 f"{path}: has an orientation (EXIF) that the detector applies and the embedding's preprocessing does"
                 " not: turn the picture, or export the bundle with DecodeImage's 'exif: apply'"
@@ -215,7 +215,7 @@ def boxes_of(detector: Detector) -> FindBoxes:
     return find
 
 
-def no_boxes(path: Path, pixels: Pixels) -> Sequence[Box]:
+def no_boxes(path: Path, pixels: Pixels, exif: str) -> Sequence[Box]:
     """The whole picture is all there is."""
     return ()
 

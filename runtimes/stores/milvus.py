@@ -19,7 +19,8 @@ from ..core.errors import InputError, RuntimeFailed
 from ..gallery.identity import ModelIdentity
 from ..gallery.snapshot import Match
 from .address import MISSING, REGISTER, address_of, key_of
-from .interface import IsThere, NewRow, Rows, Store, texts
+from .interface import NewRow, Rows, texts
+from .registered import RegisteredStore
 
 PORT = 19530
 DIMS = 2, 32_768
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with where in its code
 
 
-class MilvusStore(Store):
+class MilvusStore(RegisteredStore):
     """A collection of rows by a key, with id, label and metadata as JSON, and a row about it in
     `edgerecall_galleries`.
 
@@ -49,7 +50,6 @@ class MilvusStore(Store):
     steps, not all or none; of two processes that add one id at once the later wins.
     """
 
-    index = None
     _one: Any = None  # of a file
 
     def __init__(self, url: str, dim: int | None = None, model: ModelIdentity | None = None, command: str = "") -> None:
@@ -92,18 +92,9 @@ class MilvusStore(Store):
             self._call(self._client.load_collection, REGISTER)
             told = next(self._rows(REGISTER, [key_of(self.collection)], ["told"]), None)
         there = self._call(self._client.has_collection, self.collection)
-        if told is None and dim is None:
-            raise InputError(f"{self.where}: {MISSING}")
+        about = self._settle(None if told is None else told["told"], there, dim, model, command)
         if told is None:
-            if there:
-                raise InputError(f"{self.where}: is there already, and no gallery: choose another name")
-            its_model = None if model is None else model.model_dump(mode="json")
-            about: dict[str, Any] = {"dim": dim, "model": its_model, "command": command, "recall": None}
             self._remember(about)
-        else:
-            about = told["told"]
-        if dim is not None and about["dim"] != dim:
-            raise InputError(f"{self.where}: has embeddings of {about['dim']} numbers, expected {dim}")
         if not there:  # or its making was interrupted
             try:
                 self._create(self.collection, about["dim"])
@@ -114,10 +105,7 @@ class MilvusStore(Store):
         elif not self._call(self._client.list_indexes, self.collection):
             self._call(self._client.create_index, self.collection, _index())
         self._call(self._client.load_collection, self.collection)
-        self._about = about
-        self.dim, self.recall, self.model = about["dim"], about.get("recall"), None
-        if about["model"] is not None:
-            self.model = ModelIdentity.model_validate_json(json.dumps(about["model"]))
+        self._take(about)
 
     def _create(self, name: str, dim: int) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -184,9 +172,7 @@ class MilvusStore(Store):
         return self.recall
 
     def _write(self, rows: Sequence[NewRow], replace: bool) -> int:
-        there = self.known([one.id for one in rows])
-        if there and not replace:
-            raise IsThere(f"{self.where}: id {min(there)!r:.200} is there already")
+        replaced = self._replaced(rows, replace)
         given = [
             {
                 "key": key_of(one.id),
@@ -198,7 +184,7 @@ class MilvusStore(Store):
         ]
         for start in range(0, len(given), STEP):
             self._call(self._client.upsert, self.collection, given[start : start + STEP])
-        return len(there)
+        return len(replaced)
 
     def _nearest(self, queries: Rows, k: int, labels: Collection[str] | None, exact: bool) -> list[list[Match]]:
         chosen = None if labels is None else texts(labels, "labels")

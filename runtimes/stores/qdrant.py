@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from threading import RLock
@@ -15,7 +14,8 @@ from ..core.errors import InputError, RuntimeFailed
 from ..gallery.identity import ModelIdentity
 from ..gallery.snapshot import Match
 from .address import MISSING, REGISTER, address_of, key_of
-from .interface import IsThere, NewRow, Rows, Store, texts
+from .interface import NewRow, Rows, texts
+from .registered import RegisteredStore
 
 PAGE = 1000
 STEP = 100  # points of a request, which servers take 32 MiB of
@@ -25,7 +25,7 @@ WAIT_S = 15
 Result = TypeVar("Result")
 
 
-class QdrantStore(Store):
+class QdrantStore(RegisteredStore):
     """A collection whose payload has id, label and metadata, and a point about it in `edgerecall_galleries`.
 
     url: `qdrant://HOST:6333` (`qdrants://` with TLS) or, for a folder of this machine, `qdrant:///PATH`; with
@@ -65,26 +65,13 @@ class QdrantStore(Store):
         if self._call(self._client.collection_exists, REGISTER):
             points = self._call(self._client.retrieve, REGISTER, [key_of(self.collection)], with_payload=True)
         there = self._call(self._client.collection_exists, self.collection)
-        if not points and dim is None:
-            raise InputError(f"{self.where}: {MISSING}")
+        about = self._settle((points[0].payload or {}) if points else None, there, dim, model, command)
         if not points:
-            if there:
-                raise InputError(f"{self.where}: is there already, and no gallery: choose another name")
-            told = None if model is None else model.model_dump(mode="json")
-            payload: dict[str, Any] = {"dim": dim, "model": told, "command": command, "index": None, "recall": None}
-            self._remember(payload)
-        else:
-            payload = points[0].payload or {}
-        if dim is not None and payload["dim"] != dim:
-            raise InputError(f"{self.where}: has embeddings of {payload['dim']} numbers, expected {dim}")
+            self._remember(about)
         if not there:  # or its making was interrupted
-            vectors = models.VectorParams(size=payload["dim"], distance=models.Distance.DOT)
+            vectors = models.VectorParams(size=about["dim"], distance=models.Distance.DOT)
             self._call(self._client.create_collection, self.collection, vectors_config=vectors)
-        self._about = payload
-        self.dim, self.index, self.recall = payload["dim"], payload["index"], payload["recall"]
-        self.model = None
-        if payload["model"] is not None:
-            self.model = ModelIdentity.model_validate_json(json.dumps(payload["model"]))
+        self._take(about)
 
     def _remember(self, payload: dict[str, Any]) -> None:
         if not self._call(self._client.collection_exists, REGISTER):
@@ -142,9 +129,7 @@ class QdrantStore(Store):
         return self.recall
 
     def _write(self, rows: Sequence[NewRow], replace: bool) -> int:
-        there = self.known([one.id for one in rows])
-        if there and not replace:
-            raise IsThere(f"{self.where}: id {min(there)!r:.200} is there already")
+        replaced = self._replaced(rows, replace)
         points = [
             models.PointStruct(
                 id=key_of(one.id),
@@ -155,7 +140,7 @@ class QdrantStore(Store):
         ]
         for start in range(0, len(points), STEP):
             self._call(self._client.upsert, self.collection, points[start : start + STEP], wait=True)
-        return len(there)
+        return len(replaced)
 
     def _nearest(self, queries: Rows, k: int, labels: Collection[str] | None, exact: bool) -> list[list[Match]]:
         wanted = [
