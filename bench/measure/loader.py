@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
 from ...runtimes.bundle.bundle import Bundle
 from ...runtimes.core.cpus import usable_cpus
+from ...runtimes.core.errors import EdgeRecallError
+from ...runtimes.embed.replicas import other_interpreter
+from ...runtimes.predictor.registry import backend
 from ..schema.options import BenchOptions
 from ..schema.rows import Row
 from .machine import cpu_quota
@@ -34,6 +38,13 @@ class Loader:
             # as its runtime lets go of the interpreter.
             self._thread = threading.Thread(target=self._load, daemon=True)
             self._thread.start()
+            threading.Thread(target=self._find_interpreters, daemon=True).start()
+
+    def _find_interpreters(self) -> None:
+        """Those of later rows are tried while the first row loads."""
+        for row in self._rows[1:]:
+            with contextlib.suppress(EdgeRecallError):  # told where the row loads
+                other_interpreter(backend(row.runtime))
 
     def runners(self, on_step: Callable[[str, float], None]) -> list[RowRunner]:
         """Those of all rows, loaded or failed. on_step(what, share done)."""

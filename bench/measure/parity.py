@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...runtimes._native import Gallery
 from ...runtimes.embed.verify import cosines
 from ..retrieval.metrics import COLLAPSED, Embeddings, Labels, RetrievalScores, mean_cosine, retrieval_scores
+from ..retrieval.significance import binomial_above
 from ..schema.power import FEW_FLIPS, between_near_ties, expected_flips
 from ..schema.rows import CrossRecall, Pair, Row
 from ..schema.statistics import clustered_interval
@@ -29,6 +30,7 @@ class Embedded:
     name: str
     embeddings: Embeddings
     labels: Labels | None
+    found_in: dict[int, RetrievalScores] = field(default_factory=dict, repr=False, compare=False)  # see `across`
 
     @cached_property
     def scores(self) -> RetrievalScores | None:
@@ -74,10 +76,8 @@ def can_tell(queries: int, by_chance: float) -> bool:
 
 def chance_problem(scores: RetrievalScores, by_chance: float) -> str | None:
     """One line unless recall@1 is above chance by a binomial test at 5 %, or the images are too few to tell."""
-    from scipy import stats
-
     hits, count = int(scores.hits.sum()), len(scores.hits)
-    if not can_tell(count, by_chance) or stats.binomtest(hits, count, by_chance, alternative="greater").pvalue <= LEVEL:
+    if not can_tell(count, by_chance) or binomial_above(hits, count, by_chance) <= LEVEL:
         return None
     return (
         f"recall@1 of {hits / count:.4f} is not told apart from chance ({by_chance:.4f}) by {count} queries:"
@@ -157,10 +157,14 @@ def margins(embeddings: Embeddings, labels: Labels, queries: NDArray[np.int64]) 
 
 
 def across(queries: Embedded, gallery: Embedded, labels: Labels) -> RetrievalScores:
-    """Queries of one row in the gallery of another, of the same images; an image never finds itself."""
+    """Queries of one row in the gallery of another, of the same images; an image never finds itself. Ranked once."""
     if queries is gallery and queries.scores is not None:
         return queries.scores
-    return some_across(queries.embeddings, np.arange(len(labels), dtype=np.int64), gallery.embeddings, labels)
+    key = id(gallery.embeddings)
+    if key not in queries.found_in:
+        itself = np.arange(len(labels), dtype=np.int64)
+        queries.found_in[key] = some_across(queries.embeddings, itself, gallery.embeddings, labels)
+    return queries.found_in[key]
 
 
 def some_across(queries: Embeddings, images: NDArray[np.int64], gallery: Embeddings, labels: Labels) -> RetrievalScores:

@@ -93,7 +93,7 @@ class Run:
         """All groups, and the reference where one is needed."""
         if not self.needs_reference and (state is None or state.load("group-0") is None):
             self.first.begin()
-        import scipy.stats  # noqa: F401 - it takes a moment
+        import scipy.special  # noqa: F401 - it takes a moment
 
         if self.meanwhile is not None:
             self.meanwhile()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...runtimes._native import Gallery
 from ...runtimes.core.cpus import usable_cpus
 from .metrics import COLLAPSED, Embeddings, Labels, mean_cosine
+from .significance import binomial_above
 
 SHIFTS = (1, -1, 2, -2, 3, -3)  # lines; of equal ones the first
 AS_GOOD = 0.9  # of the best shift's gain
@@ -90,8 +91,6 @@ def moved_labels(paths: Sequence[Path], labels: Labels, nearest: Indices) -> str
 
     By pairs whose lines have, before and after, classes with another image: others cannot agree.
     """
-    from scipy import stats
-
     first, second = mutual_pairs(nearest)
     _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     alone = sizes[place] < 2
@@ -105,7 +104,7 @@ def moved_labels(paths: Sequence[Path], labels: Labels, nearest: Indices) -> str
         won, lost = (int((a & ~b)[begin:end].sum()) for a, b in ((then, now), (now, then)))
         if won - lost <= LEAST_GAIN * (end - begin):
             continue
-        level = stats.binomtest(won, won + lost, 0.5, alternative="greater").pvalue
+        level = binomial_above(won, won + lost, 0.5)
         if level * len(SHIFTS) * len(one) ** 2 / 2 <= LEVEL:
             shares = f"{now[begin:end].mean():.3f}", f"{then[begin:end].mean():.3f}"
             found.append((won - lost, shift, int(one[begin]), int(one[end - 1]), shares))
@@ -175,8 +174,6 @@ def denied(paths: Sequence[Path], labels: Labels, near: Indices) -> str | None:
     A network that tells nothing, or other things than these labels, has no such neighbours of one label; nor has any
     where most labels are wrong, which the level of chance shows.
     """
-    from scipy import stats
-
     agree, against = 0, []
     for one, other in zip(*mutual_pairs(near[:, 0]), strict=True):
         around = (set(near[one]) & set(near[other])) - {one, other}
@@ -189,7 +186,7 @@ def denied(paths: Sequence[Path], labels: Labels, near: Indices) -> str | None:
         elif label in (labels[one], labels[other]):
             against.append((one, other) if label == labels[other] else (other, one))
     count = agree + len(against)
-    if count < LEAST_PAIRS or stats.binomtest(len(against), count, DENIED, alternative="greater").pvalue > LEVEL:
+    if count < LEAST_PAIRS or binomial_above(len(against), count, DENIED) > LEVEL:
         return None
     one, other = against[0]
     return (

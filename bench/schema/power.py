@@ -82,16 +82,16 @@ def between_near_ties(
         return change
     if not differences.any():
         return Interval(0.0, max(change.low, -flips), min(change.high, flips))
-    from scipy import stats
+    from scipy import special
 
     count, seen = len(hits), int(np.count_nonzero(hits))
     expected = flips * count
-    if expected > 1 or (seen and stats.poisson.sf(seen - 1, expected) < SURPRISE):
+    if expected > 1 or (seen and special.pdtrc(seen - 1, expected) < SURPRISE):
         return change
     quiet = float(np.abs(differences[hits == 0]).max(initial=0.0))
 
     def most(flipped: int) -> float:
-        learnt = stats.gamma.ppf(1 - SURPRISE, 1 + flipped) * expected / (1 + expected)
+        learnt = special.gammaincinv(1 + flipped, 1 - SURPRISE) * expected / (1 + expected)
         return max(float(learnt), flipped) / count + quiet
 
     low, high = most(int((hits < 0).sum())), most(int((hits > 0).sum()))

@@ -50,30 +50,34 @@ def paired_ratio(slow: Floats, fast: Floats) -> Interval:
 
     The geometric mean of the rounds' ratios with Student's t interval of their logarithms.
     """
-    from scipy import stats
-
     logs = np.log(slow / fast)
     value = float(np.exp(logs.mean()))
     if len(logs) < FEW_ROUNDS:
         return Interval(value, None, None)
     if np.ptp(logs) == 0:
         return Interval(value, value, value)
-    low, high = stats.ttest_1samp(logs, 0.0).confidence_interval(CONFIDENCE)
-    return Interval(value, float(np.exp(low)), float(np.exp(high)))
+    return students_interval(value, logs.var(ddof=1) / len(logs), len(logs) - 1)
 
 
 def unpaired_ratio(new: Floats, old: Floats) -> Interval:
     """How many times longer `new` took, from `(rounds,)` medians of two runs: Welch's t interval of logarithms."""
-    from scipy import stats
-
     if min(len(new), len(old)) < FEW_ROUNDS:
         return Interval(float(np.median(new) / np.median(old)) if len(new) and len(old) else 1.0, None, None)
     a, b = np.log(new), np.log(old)
     value = float(np.exp(a.mean() - b.mean()))
     if np.ptp(a) == np.ptp(b) == 0:
         return Interval(value, value, value)
-    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
-    return Interval(value, float(np.exp(low)), float(np.exp(high)))
+    of_a, of_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))  # Welch and Satterthwaite
+    return students_interval(value, of_a + of_b, freedom)
+
+
+def students_interval(value: float, variance: float, freedom: float) -> Interval:
+    """A ratio's interval, of the given degrees of freedom; variance: that of its logarithm."""
+    from scipy import special
+
+    factor = np.exp(special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance))
+    return Interval(value, float(value / factor), float(value * factor))
 
 
 def drift(medians: Floats) -> float | None:
@@ -81,13 +85,28 @@ def drift(medians: Floats) -> float | None:
 
     Theil-Sen slope of the rounds' medians; its 95 % interval must not hold zero.
     """
-    from scipy import stats
-
     if len(medians) < FEW_ROUNDS:
         return None
-    slope, _, low, high = stats.theilslopes(medians)
+    slope, low, high = theil_sen(medians)
     change = float(slope * (len(medians) - 1) / np.median(medians))
     return change if low * high > 0 and abs(change) > DRIFT else None
+
+
+def theil_sen(values: Floats) -> tuple[float, float, float]:
+    """The median slope of all pairs of `(n,)` values at equal steps, and the limits of its 95 % interval.
+
+    Sen, "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968, equation 2.6.
+    """
+    from scipy import special
+
+    first, second = np.triu_indices(len(values), 1)
+    slopes = np.sort((values[second] - values[first]) / (second - first))
+    sizes = np.array([len(values), *np.unique(values, return_counts=True)[1]])
+    terms = sizes * (sizes - 1) * (2 * sizes + 5) / 18
+    reach = special.ndtri((1 + CONFIDENCE) / 2) * np.sqrt(terms[0] - terms[1:].sum())
+    low = max(round((len(slopes) - reach) / 2) - 1, 0)
+    high = min(round((len(slopes) + reach) / 2), len(slopes) - 1)
+    return float(np.median(slopes)), float(slopes[low]), float(slopes[high])
 
 
 def noise(samples: NDArray[np.int64], medians: Floats) -> list[str]:
@@ -155,13 +174,13 @@ def rare_change(sums: Floats, sizes: Floats, level: float) -> float:
 
     Where none did, one that does is taken to rise as a whole.
     """
-    from scipy import stats
+    from scipy import special
 
     risen = sums > 0
     changed, count = int(risen.sum()), len(sums)
     if changed > FEW_CLASSES:
         return 0.0
-    bound = 1.0 if changed == count else float(stats.beta.ppf(level, changed + 1, count - changed))
+    bound = 1.0 if changed == count else float(special.betaincinv(changed + 1, count - changed, level))
     rise = float(sums[risen].mean() / sizes.mean()) if changed else 1.0
     return (bound - changed / count) * rise
 

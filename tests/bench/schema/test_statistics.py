@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgerecall.bench.retrieval.significance import binomial_above
 from edgerecall.bench.schema.statistics import (
     clustered_interval,
     drift,
@@ -12,6 +13,8 @@ from edgerecall.bench.schema.statistics import (
     median_absolute_deviation,
     noise,
     paired_ratio,
+    theil_sen,
+    unpaired_ratio,
 )
 
 
@@ -115,3 +118,26 @@ def test_noise_names_what_it_sees() -> None:
     wide[:20] *= 4
     said = noise(wide, flat)
     assert any("scatter" in line for line in said) and any("twice the median" in line for line in said)
+
+
+def test_as_scipy_computes_them() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(5)
+    for count in (4, 5, 9, 10, 40):
+        values = rng.normal(10, 1, count) + np.arange(count) * rng.normal()
+        for one in (values, np.round(values), np.full(count, 3.0)):  # without and with ties
+            slope, _, low, high = stats.theilslopes(one)
+            assert theil_sen(one) == pytest.approx((slope, low, high), rel=1e-12)
+        slow, fast = np.exp(rng.normal(size=(2, count)))
+        own = paired_ratio(slow, fast)
+        low, high = stats.ttest_1samp(np.log(slow / fast), 0.0).confidence_interval(0.95)
+        assert (own.low, own.high) == pytest.approx((np.exp(low), np.exp(high)), rel=1e-9)
+        new, old = np.exp(rng.normal(size=count)), np.exp(rng.normal(0.3, 2, size=7))
+        own = unpaired_ratio(new, old)
+        low, high = stats.ttest_ind(np.log(new), np.log(old), equal_var=False).confidence_interval(0.95)
+        assert (own.low, own.high) == pytest.approx((np.exp(low), np.exp(high)), rel=1e-9)
+    for count in (1, 7, 600, 60_000):
+        for share in (0.0, 1e-4, 0.3, 1.0):
+            for hits in {0, 1, count // 3, count}:
+                expected = stats.binomtest(hits, count, share, alternative="greater").pvalue
+                assert binomial_above(hits, count, share) == pytest.approx(expected, rel=1e-8, abs=1e-300)
