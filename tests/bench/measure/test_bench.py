@@ -316,8 +316,7 @@ def test_a_row_is_pinned_and_says_where(fake_bundle: Make, data: Path) -> None:
     last = max(os.sched_getaffinity(0))
     row = bench(fake_bundle(spin_ms=2), data).rows[0]
     assert row.cpus == str(last) and row.busy_threads == 1
-    assert row.cores_used is not None and row.preemptions is not None
-    assert 0.5 < row.cores_used < 1.05 or (row.preemptions and 0 < row.cores_used < 1.05)  # another test has its CPU
+    assert row.cores_used is not None and row.cores_used > 0.5
 
 
 def test_too_many_threads_are_said(fake_bundle: Make, data: Path) -> None:
