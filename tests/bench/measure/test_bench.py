@@ -210,6 +210,24 @@ def test_the_mixed_gallery_is_gated() -> None:
     assert row.status == "parity" and "recall@1 in the baseline's gallery fell by" in str(row.reason)
 
 
+def test_recall_across_rows_is_that_of_each_pair() -> None:
+    """Also of those that were ranked before, when a row was judged."""
+    x, labels = clustered(0.7)
+    noisy = x + 0.5 * np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+    sets = [Embedded("a", x, labels), Embedded("b", noisy, labels), Embedded("c", np.roll(x, 1, axis=1), labels)]
+    for one in sets:
+        judge(Row(one.name), one, sets[0])
+    expected = []
+    for queries in sets:
+        similarity = [queries.embeddings.astype(np.float64) @ gallery.embeddings.T for gallery in sets]
+        for matrix in similarity:
+            np.fill_diagonal(matrix, -np.inf)
+        expected.append([float(np.mean(labels[matrix.argmax(axis=1)] == labels)) for matrix in similarity])
+    found = cross_recall(sets)
+    assert found is not None and np.allclose(found.recall1, expected) and len(np.unique(expected)) > 6
+
+
 @pytest.mark.parametrize(
     ("given", "lowered", "labelled", "status"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgerecall.bench.schema.power import MOST_QUERIES, Judgement, between_near_ties, decide, expected_flips
+from edgerecall.bench.schema.power import MOST_QUERIES, SURPRISE, Judgement, between_near_ties, decide, expected_flips
 from edgerecall.bench.schema.rows import BenchResult, Row
 from edgerecall.bench.schema.statistics import Interval, clustered_interval
 
@@ -135,3 +135,20 @@ def test_map_that_only_rose_by_rounding_may_not_fall_by_a_class() -> None:
     assert -1e-5 < narrowed.low <= narrowed.value <= narrowed.high < 1e-5
     quiet = between_near_ties(clustered_interval(hits, classes), hits, hits, 1e-6)
     assert quiet == Interval(0.0, -1e-6, 1e-6)
+
+
+def test_how_many_more_may_flip() -> None:
+    """The Poisson's and the gamma's limits as scipy.stats has them."""
+    stats = pytest.importorskip("scipy.stats")
+    wide = Interval(-1 / 800, -0.5, 0.5)
+    hits = np.zeros(800)
+    hits[5] = -1.0
+    for expected in (0.1, 0.5, 0.9):
+        fallen, risen = (
+            max(stats.gamma.ppf(1 - SURPRISE, 1 + seen) * expected / (1 + expected), seen) / 800 for seen in (1, 0)
+        )
+        found = between_near_ties(wide, hits, hits, expected / 800)
+        assert (found.low, found.high) == pytest.approx((-fallen, risen), rel=1e-9)
+    least = stats.gamma.ppf(SURPRISE, 1)  # of a mean, below which one that is seen is a surprise
+    assert between_near_ties(wide, hits, hits, 0.99 * least / 800) == wide
+    assert between_near_ties(wide, hits, hits, 1.01 * least / 800) != wide

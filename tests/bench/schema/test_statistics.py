@@ -123,9 +123,14 @@ def test_noise_names_what_it_sees() -> None:
 def test_as_scipy_computes_them() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(5)
-    for count in (4, 5, 9, 10, 40):
-        values = rng.normal(10, 1, count) + np.arange(count) * rng.normal()
-        for one in (values, np.round(values), np.full(count, 3.0)):  # without and with ties
+    for count in (4, 5, 9, 10, 40, 150, 200):
+        values = rng.normal(10, 2, count) + np.arange(count) / count
+        for one in (
+            values,
+            np.round(values),
+            np.full(count, 3.0),
+            np.where(values < 12, 10.0, values),
+        ):  # and with ties
             slope, _, low, high = stats.theilslopes(one)
             assert theil_sen(one) == pytest.approx((slope, low, high), rel=1e-12)
         slow, fast = np.exp(rng.normal(size=(2, count)))
