@@ -195,7 +195,17 @@ class Race:
 
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem is not None and name in recipes:
-                found.append(Entry(title, QUANTISED[name].runtime, name, status="failed", reason=problem))
+                asked = QUANTISED[name]
+                found.append(
+                    Entry(
+                        title,
+                        asked.runtime,
+                        name,
+                        status="failed",
+                        reason=problem,
+                        quantisation=asked.quantisation,
+                    )
+                )
 
         given = {name: one for name, one in recipes.items() if one is not None}
         if any(one.scheme == "qdq" for one in given.values()) and QDQ_ARTIFACT not in given:

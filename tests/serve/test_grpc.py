@@ -89,7 +89,7 @@ def refused(call: Callable[[], object]) -> tuple[str, str]:
 def test_typed_tensors(shared_server: Client, data: Path) -> None:
     paths = photographs(data, 3)
     bundle = Path(shared_server.log).parent / "bundle"
-    with package.load(bundle, runtime="fake") as model, Caller(shared_server.grpc) as caller:
+    with package.load(bundle, runtime="fake", batch_size=1) as model, Caller(shared_server.grpc) as caller:
         expected = model.embed_images(paths)
         images = [path.read_bytes() for path in paths]
         np.testing.assert_array_equal(caller.infer(request_of(*images)), expected)

@@ -72,7 +72,7 @@ def test_what_it_says_of_itself(server: Client) -> None:
 
 def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Path, tmp_path: Path) -> None:
     paths = photographs(data, 4)
-    with package.load(tmp_path / "bundle", runtime="fake") as model:
+    with package.load(tmp_path / "bundle", runtime="fake", batch_size=1) as model:
         expected = model.embed_images(paths)
         preprocess = model.spec.preprocess
     encoded = [path.read_bytes() for path in paths]
@@ -115,7 +115,7 @@ def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Pat
 
 def test_sixteen_clients(server: Client, data: Path, tmp_path: Path) -> None:
     paths = photographs(data, 36)
-    with package.load(tmp_path / "bundle", runtime="fake") as model:
+    with package.load(tmp_path / "bundle", runtime="fake", batch_size=1) as model:
         expected = model.embed_images(paths)
 
     def ask(index: int) -> np.ndarray:

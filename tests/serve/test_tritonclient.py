@@ -20,7 +20,7 @@ def test_tritonclient(server: Client, data: Path, tmp_path: Path, root: Path, cl
         Path(shutil.copy(path, folder / f"{number:02d}.jpg"))
         for number, path in enumerate(sorted(data.glob("*_final/*.JPG"))[:36])
     ]
-    with package.load(tmp_path / "bundle", runtime="fake") as model:
+    with package.load(tmp_path / "bundle", runtime="fake", batch_size=1) as model:
         expected = model.embed_images(paths)
         tensors = np.stack([preprocess_file(path, model.spec.preprocess) for path in paths])
     np.save(folder / "tensors.npy", tensors)
