@@ -14,7 +14,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from support.environment import print_machine
 from support.models import bundle_of, photos
-from support.serving_clients import CLIENTS, Ask, Place, Sent, all_by_rest, by_grpc, by_rest, paced, request_of, served
+from support.serving_clients import CLIENTS, WAYS, Place, Sent, all_by, ask, paced, request_of, served
 from support.serving_loadgen import scenarios
 
 import edgerecall
@@ -62,12 +61,12 @@ def timed(into: Timed, process: int, count: int, work: Callable[[], object]) -> 
 
 def soak(place: Place, images: list[Sent], rate: float, seconds: float) -> None:
     """The server's memory in ten parts of the time."""
-    asks: list[Ask] = [by_rest, by_grpc]
+    ways = list(WAYS.values())
     print(f"  soak at {rate:.1f} images/s, {seconds:g} s: {memory_mb(place.process):.1f} MB before", flush=True)
     for part in range(10):
         count = max(int(rate * seconds / 10), 1)
         given = [images[at % len(images)] for at in range(count)]
-        found = paced(asks[part % 2], place, given, rate)
+        found = paced(ways[part % 2], place, given, rate)
         p50, p99 = (1000 * np.percentile(found, q) for q in (50, 99))
         print(f"  {memory_mb(place.process):.1f} MB, p50 {p50:.1f} ms, p99 {p99:.1f} ms of {count}", flush=True)
 
@@ -87,28 +86,25 @@ def main() -> None:
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
     images = [request_of(path.read_bytes()) for path in paths]
     cores = len(os.sched_getaffinity(0))
-    asks: dict[str, Ask] = {"REST": by_rest, "gRPC": by_grpc}
     for network in options.networks.split(","):
         bundle = bundle_of(network)
-        library, servers = Timed([], []), {name: Timed([], []) for name in asks}
+        library, servers = Timed([], []), {name: Timed([], []) for name in WAYS}
         with (
             edgerecall.load(bundle, options.runtime, replicas=cores, batch_size=1) as model,
             served(bundle, options.runtime) as place,
-            ThreadPoolExecutor(CLIENTS) as pool,
         ):
             for _ in range(options.rounds + 1):  # the first is for warming up
                 timed(library, os.getpid(), len(paths), lambda: model.embed_images(paths))
-                timed(servers["REST"], place.process, len(images), lambda: all_by_rest(place, images))
-                rpc = partial(pool.map, partial(by_grpc, place))
-                timed(servers["gRPC"], place.process, len(images), lambda rpc=rpc: list(rpc(images)))
+                for name, way in WAYS.items():
+                    timed(servers[name], place.process, len(images), partial(all_by, way, place, images))
             print(f"{network}, {options.runtime}: library {library.told}", flush=True)
-            for name, ask in asks.items():
+            for name, way in WAYS.items():
                 ratio = statistics.median(
                     ours / theirs for ours, theirs in zip(servers[name].rates[1:], library.rates[1:], strict=True)
                 )
                 rate = statistics.median(servers[name].rates[1:])
-                single = [1000 * ask(place, image) for image in images[:100]]
-                loaded = [1000 * seconds for seconds in paced(ask, place, images, rate / 2)]
+                single = [1000 * ask(way, place, image) for image in images[:100]]
+                loaded = [1000 * seconds for seconds in paced(way, place, images, rate / 2)]
                 p50, p99 = np.percentile(single, 50), np.percentile(loaded, 99)
                 print(
                     f"  {name}: {servers[name].told} with {CLIENTS} clients, {ratio:.2f} of the library's (target: at"

@@ -16,7 +16,7 @@ COMMANDS = {
     "data": ("data", "Make or convert a data set in the Stanford Online Products layout."),
     "train": ("train", "Train an embedding with cross-batch memory (XBM) on PaddlePaddle."),
     "eval": ("evaluate", "recall@k and mAP of a checkpoint."),
-    "export": ("export", "Checkpoint or Paddle model to a bundle: Paddle, ONNX, OpenVINO, Lite."),
+    "export": ("export", "A checkpoint or a model to a bundle: Paddle, ONNX, OpenVINO, Lite and others."),
     "quantize": ("quantize", "Add int8 and fp16 artifacts to a bundle, calibrated and checked."),
     "verify": ("verify", "Golden images through every runtime of a bundle."),
     "predict": ("predict", "Images to embeddings, predict_rec style."),
@@ -125,7 +125,9 @@ def of_a_runtime(error: ImportError) -> str | None:
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 70 (a bug), 130 (Ctrl-C)."""
+    """Runs the command line. Exit codes: 0, 1 (a result does not hold), 2 (bad input), 3 (undecided, by --strict of
+    `bench` and `compare`), 70 (a bug), 130 (Ctrl-C).
+    """
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's C++ side: errors only
     for message in PADDLE_CHATTER:
         warnings.filterwarnings("ignore", message=message)

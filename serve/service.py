@@ -23,6 +23,7 @@ from ..runtimes.gallery.disk_gallery import DiskGallery
 from ..runtimes.gallery.identity import identity_of
 from ..runtimes.gallery.manifest import FILE
 from ..runtimes.gallery.snapshot import Match
+from ..runtimes.predictor.interface import Predictor
 from ..runtimes.stores.interface import Store
 from ..runtimes.stores.opening import AnyGallery, open_gallery
 from ..runtimes.worker.client import WorkerPredictor
@@ -33,6 +34,7 @@ LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
 EMBEDDING = "embedding"
 MOST_FOUND = 10_000
+PROVEN_S = 60.0  # in which each replica must have embedded the golden images
 HANGS_S = 5.0  # beyond a request's time, after which a replica without an answer is ended
 MOST_TOLD = 100_000
 DIED = "the model's processes have died and start again"
@@ -129,23 +131,26 @@ class Service:
         """Replicas that still answer."""
         return sum(predictor.alive for predictor in self.model.pool.predictors)
 
-    def golden_problem(self) -> str | None:
+    def golden_problem(self, pause_s: float = 0) -> str | None:
         """What is wrong with the golden images' embeddings as this machine computes them, by any of the replicas; None
-        where they hold.
+        where they hold. pause_s: after each image, for what waits for a replica.
         """
         tensors, reference = self._golden
-        seen: set[int] = set()
-        for _ in range(4 * self.model.replicas):  # each takes its turn, also while others are at work
-            with self.model.pool.borrow() as predictor:
-                if id(predictor) not in seen:
-                    seen.add(id(predictor))
-                    raw = np.concatenate([predictor.embed(tensor[None]) for tensor in tensors])
-                    precision = predictor.info.precision or "fp32"
-                    found = compare(raw, reference, self.runtime, precision, self.quantisation)
-                    if problem := check_problem(found):
-                        return problem
-            if len(seen) == self.alive:
-                break
+        rows: dict[Predictor, list[NDArray[np.float32]]] = {one: [] for one in self.model.pool.predictors}
+        until = time.monotonic() + PROVEN_S
+        while missing := [one for one, done in rows.items() if one.alive and len(done) < len(tensors)]:
+            if time.monotonic() > until:
+                return f"{len(missing)} of {self.model.replicas} replicas did not come free within {PROVEN_S:g} s"
+            with self.model.pool.borrow() as predictor:  # the one that rests longest, by turns
+                done = rows[predictor]
+                if len(done) < len(tensors):
+                    done.append(predictor.embed(tensors[len(done)][None]))
+            if predictor in missing and len(done) == len(tensors):
+                precision = predictor.info.precision or "fp32"
+                found = compare(np.concatenate(done), reference, self.runtime, precision, self.quantisation)
+                if problem := check_problem(found):
+                    return problem
+            time.sleep(pause_s)
         return None
 
     @property

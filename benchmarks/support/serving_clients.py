@@ -17,8 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+
+from edgerecall.serve.formats.grpc_messages import SERVICE, messages
+
+from .rpc_client import RpcClient
 
 CLIENTS = 8
 HERE = threading.local()
@@ -32,9 +37,6 @@ class Place:
     port: int
     grpc: str
     process: int
-
-
-Ask = Callable[[Place, "Sent"], float]
 
 
 @contextmanager
@@ -62,8 +64,6 @@ class Sent:
 
 def request_of(image: bytes) -> Sent:
     """An encoded image as binary tensor; the answer's too."""
-    from edgerecall.serve.formats.grpc_messages import messages
-
     tail = struct.pack("<I", len(image)) + image
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
     text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
@@ -77,22 +77,34 @@ def request_of(image: bytes) -> Sent:
     return Sent(head.encode() + text + tail, request.SerializeToString())
 
 
-class Client:
+class Client(Protocol):
     """A connection that asks and is not waited for. answered: its seconds, once the answer is there."""
 
-    def __init__(self, place: Place) -> None:
-        self.socket = socket.create_connection((place.host, place.port))
+    socket: socket.socket
+
+    def ask(self, request: bytes) -> None: ...
+    def answered(self) -> float | None: ...
+
+
+class RestClient:
+    """By HTTP/1.1."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answer, self._began = b"", 0.0
 
-    def ask(self, request: Sent) -> None:
+    def ask(self, request: bytes) -> None:
         """Sends it."""
         self._answer, self._began = b"", time.perf_counter()
-        self.socket.sendall(request.rest)
+        self.socket.sendall(request)
 
     def answered(self) -> float | None:
         """Reads what has come; None where that is not all."""
-        self._answer += received(self.socket)
+        part = self.socket.recv(1 << 16)
+        if not part:
+            raise SystemExit("the server closed the connection")
+        self._answer += part
         head, found, body = self._answer.partition(b"\r\n\r\n")
         if not found:
             return None
@@ -102,68 +114,59 @@ class Client:
         return time.perf_counter() - self._began if len(body) == int(lengths[0].split(b":")[1]) else None
 
 
-def all_by_rest(place: Place, requests: list[Sent]) -> None:
+@dataclass(frozen=True)
+class Way:
+    """A protocol. request: of what was made beforehand."""
+
+    connect: Callable[[Place], Client]
+    request: Callable[[Sent], bytes]
+
+
+WAYS = {
+    "REST": Way(lambda place: RestClient(place.host, place.port), lambda sent: sent.rest),
+    "gRPC": Way(lambda place: RpcClient(place.grpc, f"/{SERVICE}/ModelInfer"), lambda sent: sent.grpc),
+}
+
+
+def all_by(way: Way, place: Place, requests: list[Sent]) -> None:
     """As many clients at a time, in one thread: it takes less of the server's cores than threads do."""
     left = iter(requests)
     with selectors.DefaultSelector() as waiting:
-        for request in itertools.islice(left, CLIENTS):
-            client = Client(place)
-            client.ask(request)
+        for sent in itertools.islice(left, CLIENTS):
+            client = way.connect(place)
+            client.ask(way.request(sent))
             waiting.register(client.socket, selectors.EVENT_READ, client)
         while waiting.get_map():
             for key, _ in waiting.select():
                 if key.data.answered() is None:
                     continue
-                if (request := next(left, None)) is not None:
-                    key.data.ask(request)
+                if (sent := next(left, None)) is not None:
+                    key.data.ask(way.request(sent))
                 else:
                     waiting.unregister(key.fileobj)
                     key.data.socket.close()
 
 
-def by_rest(place: Place, request: Sent) -> float:
+def ask(way: Way, place: Place, sent: Sent) -> float:
     """Seconds of a request of one image, over a connection of the thread's own."""
-    if getattr(HERE, "rest", None) != place:
-        HERE.rest, HERE.client = place, Client(place)
-    HERE.client.ask(request)
+    if getattr(HERE, "place", None) != (place, way):
+        HERE.place, HERE.client = (place, way), way.connect(place)
+    HERE.client.ask(way.request(sent))
     while (seconds := HERE.client.answered()) is None:
         pass
     return float(seconds)
 
 
-def received(connection: socket.socket) -> bytes:
-    """What has come next."""
-    part = connection.recv(1 << 16)
-    if not part:
-        raise SystemExit("the server closed the connection")
-    return part
-
-
-def by_grpc(place: Place, request: Sent) -> float:
-    """The same by gRPC, over a channel of its own."""
-    import grpc
-
-    from edgerecall.serve.formats.grpc_messages import SERVICE
-
-    if getattr(HERE, "grpc", None) != place:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        channel = grpc.insecure_channel(place.grpc, options)
-        HERE.grpc, HERE.call = place, channel.unary_unary(f"/{SERVICE}/ModelInfer")
-    began = time.perf_counter()
-    HERE.call(request.grpc)
-    return time.perf_counter() - began
-
-
-def paced(ask: Ask, place: Place, images: list[Sent], rate: float) -> list[float]:
+def paced(way: Way, place: Place, images: list[Sent], rate: float) -> list[float]:
     """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
 
     def late(image: Sent, at: float) -> float:
-        ask(place, image)
+        ask(way, place, image)
         return time.perf_counter() - at  # the wait for a thread is one for an answer
 
     with ThreadPoolExecutor(8 * CLIENTS) as pool:
         all_there = threading.Barrier(8 * CLIENTS)  # each has its connection before
-        list(pool.map(lambda _: (all_there.wait(), ask(place, images[0])), range(8 * CLIENTS)))
+        list(pool.map(lambda _: (all_there.wait(), ask(way, place, images[0])), range(8 * CLIENTS)))
         due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
         jobs = []
         for image, at in zip(images, due.tolist(), strict=True):

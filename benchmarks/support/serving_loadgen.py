@@ -21,7 +21,7 @@ from edgerecall.runtimes.embed.model import EmbeddingModel
 from edgerecall.runtimes.preprocess.pipeline import preprocess_batch
 from edgerecall.runtimes.worker.load_test import load_loadgen, run_queries
 
-from .serving_clients import CLIENTS, Place, Sent, by_grpc, by_rest
+from .serving_clients import CLIENTS, WAYS, Place, Sent, ask
 
 Work = Callable[[int], object]
 
@@ -70,8 +70,8 @@ def scenarios(
     systems: dict[str, tuple[Work, int, int]] = {  # what answers; threads offline and else
         "runtime": (lambda at: model.embed_tensors(tensors[at : at + 1]), cores, cores),
         "library": (lambda at: model.embed_bytes([files[at]]), cores, cores),
-        "REST": (lambda at: by_rest(place, requests[at]), CLIENTS, 8 * CLIENTS),
-        "gRPC": (lambda at: by_grpc(place, requests[at]), CLIENTS, 8 * CLIENTS),
+        "REST": (lambda at: ask(WAYS["REST"], place, requests[at]), CLIENTS, 8 * CLIENTS),
+        "gRPC": (lambda at: ask(WAYS["gRPC"], place, requests[at]), CLIENTS, 8 * CLIENTS),
     }
     rates: dict[str, float] = {}
     for scenario in ("Offline", "Server"):

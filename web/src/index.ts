@@ -4,7 +4,7 @@
  *     const model = await load("/bundle/");            // checked against its golden vectors, here
  *     const embedding = await model.embed(file);       // Float32Array, unit length where the bundle says so
  *     const gallery = model.gallery("int8");
- *     await gallery.add(rows);
+ *     await gallery.add(embeddings);                   // Float32Array (n, dim)
  *     const { rows, similarities } = await gallery.search(embedding, 10);
  */
 import type { Hits, Storage } from "./core.ts";

@@ -12,6 +12,9 @@ namespace edgerecall {
 /// How a gallery keeps its embeddings: 4, 2 or 1 byte a number (int8: and a float32 scale a row).
 enum class Storage { float32, float16, int8 };
 
+/// Of an int8 row's scale: a step of what its codes leave.
+constexpr double kRest = 0x1p-16;
+
 /// Embeddings as a gallery keeps them, wherever they lie: in memory, or in a file that is mapped.
 struct StoredRows {
   Storage storage = Storage::float32;

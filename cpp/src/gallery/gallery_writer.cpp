@@ -28,7 +28,6 @@ constexpr size_t kTextBytes = 4096;  // of an id or a label, as in Python
 constexpr size_t kAligned = 64;      // where a segment's arrays begin
 constexpr float kLargestHalf = 65504.0f;
 constexpr double kSmallestHalf = 1.0 / (1 << 24);
-constexpr double kRest = 1.0 / 65536;    // of a row's scale: a step of what its codes leave
 constexpr double kRoundedUp = 1 + 1e-5;  // lengths are upper limits
 
 InputError failed(const std::string& path) { return InputError(path + ": cannot be written: " + std::strerror(errno)); }
@@ -150,7 +149,7 @@ bool is_ours(const std::string& name) {
 struct GalleryWriter::State {
   explicit State(const std::string& folder) : root(folder) {
     const std::string lock = root + "/lock";
-    DiskGallery probe(root);  // says where there is none
+    if (::access((root + "/" + kGalleryFile).c_str(), R_OK) != 0) DiskGallery none(root);  // throws: says what is wrong
     descriptor = ::open(lock.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (descriptor < 0) throw failed(lock);
     if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {

@@ -17,7 +17,6 @@ using std::size_t;
 
 constexpr size_t kChunk = 512;  // rows scored at once: they and their scores stay in a core's cache
 constexpr size_t kPieceRows = 1 << 14, kPieceQueries = 64;  // of one piece of work
-constexpr double kRest = 0x1p-16;                           // of the scale, what a step of the rest is
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// A piece: some queries against some rows of one part. number: of the part's first row.
