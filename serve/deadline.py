@@ -19,6 +19,11 @@ class Deadline:
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop, self._seconds, self._at = loop, seconds, loop.time() + seconds
 
+    def at_most(self, seconds: float) -> Deadline:
+        """The sooner of this one and so many seconds from now on."""
+        sooner = Deadline(self._loop, seconds)
+        return sooner if sooner._at < self._at else self
+
     def job(self, future: Future[Any], ended: Callable[[], object] = lambda: None) -> asyncio.Future[Any]:
         """What a thread's future gives, TooLate where that is late. What has not begun by then, or when nobody waits
         any longer, never is. ended: is called in the loop once the future has ended.

@@ -197,32 +197,30 @@ class Host:
         limit = service.limits.seconds if seconds is None else min(seconds, service.limits.seconds)
         service.users += 1
         try:
-            with self.metrics.seconds.time():
-                deadline = Deadline(asyncio.get_running_loop(), limit)
-                asked = await self.aside(size, deadline, read, service.limits.images)
-                told.id = asked.id
-                outputs = await service.infer(asked, limit - (time.perf_counter() - began))
-                told.images = len(outputs["embedding"])
-                length = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
-                answer = await self.aside(length, None, write, asked, self.settings.name, outputs)
+            deadline = Deadline(asyncio.get_running_loop(), limit)
+            most = service.limits.images
+            asked = read(most) if size < SMALL else await self.aside(deadline, read, most)
+            told.id = asked.id
+            outputs = await service.infer(asked, deadline)
+            told.images = len(outputs["embedding"])
+            self.metrics.images.inc(told.images)
+            length = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
+            if length < SMALL:
+                return write(asked, self.settings.name, outputs)
+            return await self.aside(None, write, asked, self.settings.name, outputs)
         finally:
             service.users -= 1
-        self.metrics.images.inc(told.images)
-        return answer
+            self.metrics.seconds.observe(time.perf_counter() - began)
 
-    async def aside(
-        self, size: int, deadline: Deadline | None, work: Callable[..., Result], *arguments: object
-    ) -> Result:
-        """Work on so many bytes, in a thread of its own where the others would notice; TooLate beyond its deadline."""
-        if size < SMALL:
-            return work(*arguments)
+    async def aside(self, deadline: Deadline | None, work: Callable[..., Result], *arguments: object) -> Result:
+        """Work on many bytes, in a thread of its own: the others would notice. TooLate beyond its deadline."""
         job = self._readers.submit(work, *arguments)
         found: Result = await (asyncio.wrap_future(job) if deadline is None else deadline.job(job))
         return found
 
     def done(self, told: Told, code: str, began: float, problem: str | None = None) -> None:
         """Counts a request, and logs it."""
-        self.metrics.requests.labels(code, told.protocol).inc()
+        self.metrics.answered(code, told.protocol)
         if self._requests is not None:
             seconds = round(time.perf_counter() - began, 6)
             line = {"time": round(time.time(), 3), **vars(told), "code": code, "seconds": seconds}

@@ -19,6 +19,7 @@ class Metrics:
             ["code", "protocol"],
             registry=own,
         )
+        self._answered: dict[tuple[str, str], Counter] = {}
         self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
         self.seconds = Histogram(
             "edgerecall_request_seconds",
@@ -56,6 +57,13 @@ class Metrics:
         )
         self.gallery = Gauge("edgerecall_gallery_readable", "1 while the gallery is served as it is.", registry=own)
         self.rows = Gauge("edgerecall_gallery_rows", "Rows of the gallery.", registry=own)
+
+    def answered(self, code: str, protocol: str) -> None:
+        """A request that was."""
+        counter = self._answered.get((code, protocol))
+        if counter is None:
+            counter = self._answered[code, protocol] = self.requests.labels(code, protocol)
+        counter.inc()
 
     def observe(self, stage: str, seconds: float, images: int) -> None:
         """A stage that has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ from .formats.tensors import Given, InferRequest
 LOGGER = logging.getLogger("edgerecall.serve")
 IMAGE, PIXELS, TENSOR = "image", "pixels", "tensor"
 EMBEDDING = "embedding"
+ALIVE = operator.attrgetter("alive")
 MOST_FOUND = 10_000
 PROVEN_S = 60.0  # in which each replica must have embedded the golden images
 HANGS_S = 5.0  # beyond a request's time, after which a replica without an answer is ended
@@ -129,7 +131,7 @@ class Service:
     @property
     def alive(self) -> int:
         """Replicas that still answer."""
-        return sum(predictor.alive for predictor in self.model.pool.predictors)
+        return sum(map(ALIVE, self.model.pool.predictors))
 
     def golden_problem(self, pause_s: float = 0) -> str | None:
         """What is wrong with the golden images' embeddings as this machine computes them, by any of the replicas; None
@@ -174,29 +176,27 @@ class Service:
             found += [*texts, {"name": "scores", "datatype": "FP32", "shape": [-1, -1]}]
         return found
 
-    async def infer(self, request: InferRequest, seconds: float | None = None) -> Outputs:
-        """The outputs asked for. seconds: that its client waits, at most. InputError, Busy, TooLate."""
-        limit = self._seconds(request.parameters)
+    async def infer(self, request: InferRequest, deadline: Deadline) -> Outputs:
+        """The outputs asked for. InputError, Busy, TooLate."""
+        if "timeout" in request.parameters:
+            deadline = deadline.at_most(self._seconds(request.parameters["timeout"]))
         if len(request.inputs) != 1:
             raise InputError(f"inputs: expected one of {IMAGE}, {PIXELS} and {TENSOR}, got {len(request.inputs)}")
-        request.wanted(one["name"] for one in self.outputs)
+        if request.outputs:
+            request.wanted(one["name"] for one in self.outputs)
         images = self._images(request.inputs[0])
         top = self._top(request.parameters, len(images))
         if self.waiting + len(images) > self.limits.queue:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
         if not self.alive:
             raise Unavailable(DIED)
-        limit = limit if seconds is None else min(limit, seconds)
-        deadline = Deadline(asyncio.get_running_loop(), limit)
         return await self._answer(images, request.outputs, top, deadline)
 
-    def _seconds(self, parameters: Mapping[str, Any]) -> float:
-        asked = parameters.get("timeout")  # in microseconds, as Triton has it
-        if asked is None:
-            return self.limits.seconds
+    def _seconds(self, asked: Any) -> float:
+        """Of a request's own timeout, in microseconds as Triton has it."""
         if type(asked) is not int or asked <= 0:
             raise InputError(f"timeout: expected microseconds, a whole number above 0, got {asked!r:.40}")
-        return min(asked / 1e6, self.limits.seconds)
+        return float(asked / 1e6)
 
     def _top(self, parameters: Mapping[str, Any], images: int) -> int:
         top = parameters.get("k", self.limits.top)
@@ -244,8 +244,20 @@ class Service:
             futures = [self._pool.submit(self._embed_tensors, part) for part in parts]
             rows = await self._all(futures, [len(part) for part in parts], deadline)
             return np.asarray(np.concatenate(rows))
+        if len(images) == 1:
+            return (await self._one(images[0], deadline))[None]
         futures = [self.model.submit(image) for image in images]
         return np.asarray(await self._all(futures, [1] * len(images), deadline))
+
+    async def _one(self, image: Any, deadline: Deadline) -> NDArray[np.float32]:
+        """What most requests ask for."""
+        future = self.model.submit(image)
+        try:
+            return np.asarray(await self._seated(future, 1, deadline))
+        except ImageError as error:
+            raise of_a_request(0, error) from error
+        finally:
+            future.cancel()
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
@@ -262,12 +274,12 @@ class Service:
         """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
         jobs = [self._seated(future, count, deadline) for future, count in zip(futures, images, strict=True)]
         try:
-            return [await jobs[0]] if len(jobs) == 1 else await asyncio.gather(*jobs)
+            return await asyncio.gather(*jobs)
         except ImageError as error:
             failed = [
                 at for at, job in enumerate(jobs) if job.done() and not job.cancelled() and job.exception() is error
             ]
-            raise ImageError(f"image {failed[0]}: {str(error).removeprefix('the image: ')}") from error
+            raise of_a_request(failed[0], error) from error
         finally:
             for future in futures:
                 future.cancel()
@@ -298,6 +310,11 @@ class Service:
         with self.timed("search", len(embeddings)):
             found = gallery.search(embeddings, top)
         return as_outputs(found)
+
+
+def of_a_request(number: int, error: ImageError) -> ImageError:
+    """What is wrong with one of a request's images."""
+    return ImageError(f"image {number}: {str(error).removeprefix('the image: ')}")
 
 
 def as_outputs(found: Sequence[Sequence[Match]]) -> Outputs:

@@ -9,6 +9,7 @@ from typing import Any
 from .contract import CONTRACT
 
 DEEPEST: int = CONTRACT["json_depth"]  # levels
+SURELY_FINITE = 300  # digits
 
 
 def parse_json(raw: bytes) -> Any:
@@ -24,12 +25,10 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     try:
-        value = json.loads(
-            text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once
-        )
+        value = DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if _is_deep(value):
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _is_deep(value):
         raise ValueError("nested too deeply")
     if "\\u" in text:  # what else could give one was refused with the bytes
         _check_surrogates(value)
@@ -55,8 +54,12 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int:
-    _finite(text)
+    if len(text) > SURELY_FINITE:
+        _finite(text)
     return int(text)
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once)
 
 
 def _is_deep(value: Any) -> bool:

@@ -12,6 +12,8 @@ def one_line(error: object, limit: int = 300) -> str:
 
 def readable(message: str, limit: int = 1000) -> str:
     """A message on one line: control characters as Python writes them, and the middle of a long one cut out."""
+    if len(message) <= limit and message.isprintable():
+        return message
     ends = message[:limit], message[-limit:] if len(message) > limit else ""  # no more of it is shown
     begin, end = ("".join(one if one.isprintable() else repr(one)[1:-1] for one in part) for part in ends)
     if end or len(begin) > limit:

@@ -36,18 +36,21 @@ from .tensors import (
 )
 
 MOST_VALUES = 1_000_000  # that JSON may hold: it is slow, and takes many times its bytes
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = b"inference-header-content-length"
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+JSON_HEADER, BYTES_HEADER = (b"content-type", b"application/json"), (b"content-type", b"application/octet-stream")
 
 
-def read_request(body: bytes, header_length: str | None, most_images: int) -> InferRequest:
+def read_request(body: bytes, header_length: bytes | None, most_images: int) -> InferRequest:
     """A request from outside. InputError, a line, for what the protocol does not allow, and for more images than
     `most_images`.
     """
     length = len(body)
     if header_length is not None:
-        digits = header_length.isascii() and header_length.isdigit() and len(header_length) < 12
+        digits = header_length.isdigit() and len(header_length) < 12
         if not digits or int(header_length) > len(body):
-            raise InputError(f"{HEADER_LENGTH}: expected 0 to {len(body)}, the body's bytes, got {header_length!r:.40}")
+            name, got = HEADER_LENGTH.decode(), header_length.decode("latin-1")
+            raise InputError(f"{name}: expected 0 to {len(body)}, the body's bytes, got {got!r:.40}")
         length = int(header_length)
     values = body.count(b",", 0, length) + body.count(b"[", 0, length)
     if values > MOST_VALUES:
@@ -152,7 +155,7 @@ def _decoded(name: str, text: Any) -> bytes:
     raise InputError(f"{name}: data: expected images in base64; send their bytes behind the JSON to save a third")
 
 
-def write_response(request: InferRequest, model: str, outputs: Outputs) -> tuple[bytes, dict[str, str]]:
+def write_response(request: InferRequest, model: str, outputs: Outputs) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The answer's body and headers. outputs: float32 arrays, or texts by row; those asked for are sent.
 
     InputError where one is asked for that there is not.
@@ -171,8 +174,7 @@ def write_response(request: InferRequest, model: str, outputs: Outputs) -> tuple
     answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": told}
     if request.id is not None:
         answer["id"] = request.id
-    text = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    text = ENCODER.encode(answer).encode()
     if not tail:
-        return text, {"content-type": "application/json"}
-    headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
-    return b"".join([text, *tail]), headers
+        return text, [JSON_HEADER]
+    return b"".join([text, *tail]), [BYTES_HEADER, (HEADER_LENGTH, b"%d" % len(text))]

@@ -58,9 +58,9 @@ class Client:
         """Status, JSON, headers and what is behind it."""
         text = json.dumps(request).encode()
         if tail:
-            headers[HEADER_LENGTH] = str(len(text))
+            headers[HEADER_LENGTH.decode()] = str(len(text))
         code, body, told = self.get("/v2/models/bundle/infer", text + tail, **headers)
-        length = int(told.get(HEADER_LENGTH, len(body)))
+        length = int(told.get(HEADER_LENGTH.decode(), len(body)))
         return code, json.loads(body[:length]), told, body[length:]
 
     def metric(self, line: str) -> bool:
