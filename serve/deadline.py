@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 
@@ -33,22 +33,30 @@ class Deadline:
         job: asyncio.Future[Any] = self._loop.create_future()
         timer = self._loop.call_at(self._at, self._over, job)
 
+        has_ended = False
+
         def over(_: asyncio.Future[Any]) -> None:
             timer.cancel()
-            future.cancel()
+            if not has_ended:
+                future.cancel()
 
         job.add_done_callback(over)
 
         def finish(done: Future[Any]) -> None:
+            nonlocal has_ended
+            has_ended = True
             ended()
             if job.done():
                 return
-            if done.cancelled():
+            try:
+                error = done.exception()
+            except CancelledError:
                 job.cancel()
-            elif error := done.exception():
-                job.set_exception(error)
-            else:
+                return
+            if error is None:
                 job.set_result(done.result())
+            else:
+                job.set_exception(error)
 
         def call(done: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from .histograms import Histograms
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 STAGES = ("queue", "preprocess", "inference", "search")
@@ -21,30 +23,24 @@ class Metrics:
         )
         self._answered: dict[tuple[str, str], Counter] = {}
         self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
-        self.seconds = Histogram(
-            "edgerecall_request_seconds",
-            "From a request's last byte, where it came, to its answer.",
-            buckets=BUCKETS,
-            registry=own,
-        )
-        stages = Histogram(
+        self.seconds = Histograms(
+            "edgerecall_request_seconds", "From a request's last byte, where it came, to its answer.", BUCKETS, own
+        ).of[""]
+        self.stages = Histograms(
             "edgerecall_stage_seconds",
             "queue: of an image until a thread takes it. preprocess, inference: of a batch, the latter with the wait"
             " for a replica. search: of a request's images in the gallery.",
-            ["stage"],
-            buckets=(0.0001, 0.0002, 0.0005, *BUCKETS),
-            registry=own,
-        )
-        self.stages = {name: stages.labels(name) for name in STAGES}
-        self.batch = Histogram(
-            "edgerecall_batch_images",
-            "Images of an inference.",
-            buckets=[2**power for power in range(11)],
-            registry=own,
-        )
-        self.body_bytes = Histogram(
-            "edgerecall_body_bytes", "Bytes of a request.", buckets=[4**power for power in range(4, 14)], registry=own
-        )
+            (0.0001, 0.0002, 0.0005, *BUCKETS),
+            own,
+            "stage",
+            STAGES,
+        ).of
+        self.batch = Histograms(
+            "edgerecall_batch_images", "Images of an inference.", [2**power for power in range(11)], own
+        ).of[""]
+        self.body_bytes = Histograms(
+            "edgerecall_body_bytes", "Bytes of a request.", [4**power for power in range(4, 14)], own
+        ).of[""]
         self.waiting = Gauge("edgerecall_images_waiting", "Images that wait or are at work.", registry=own)
         self.golden = Gauge(
             "edgerecall_golden_holds",

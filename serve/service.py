@@ -251,13 +251,10 @@ class Service:
 
     async def _one(self, image: Any, deadline: Deadline) -> NDArray[np.float32]:
         """What most requests ask for."""
-        future = self.model.submit(image)
         try:
-            return np.asarray(await self._seated(future, 1, deadline))
+            return np.asarray(await self._seated(self.model.submit(image), 1, deadline))
         except ImageError as error:
             raise of_a_request(0, error) from error
-        finally:
-            future.cancel()
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
