@@ -41,6 +41,11 @@ def parts_of(message: bytes, stream: int) -> list[bytes]:
 class RpcClient:
     """A connection that calls a method and is not waited for. answered: its seconds, once the answer is there."""
 
+    @property
+    def answer(self) -> bytes:
+        """The message that came."""
+        return self._answer[5:]
+
     def __init__(self, address: str, method: str) -> None:
         host, port = address.split(":")
         self.socket = socket.create_connection((host, int(port)))

@@ -62,16 +62,16 @@ class Sent:
     grpc: bytes
 
 
-def request_of(image: bytes) -> Sent:
+def request_of(image: bytes, model: str = "m") -> Sent:
     """An encoded image as binary tensor; the answer's too."""
     tail = struct.pack("<I", len(image)) + image
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
     text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
     head = (
-        f"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
         f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
     )
-    request = messages()["ModelInferRequest"](model_name="m")
+    request = messages()["ModelInferRequest"](model_name=model)
     request.inputs.add(name="image", datatype="BYTES", shape=[1])
     request.raw_input_contents.append(tail)
     return Sent(head.encode() + text + tail, request.SerializeToString())

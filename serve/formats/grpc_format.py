@@ -53,7 +53,7 @@ def read_request(message: Any, most_images: int) -> InferRequest:
         raise InputError(f"outputs: expected 0 to {MOST_TENSORS}, got {len(message.outputs)}")
     if raw and len(raw) != len(message.inputs):
         raise InputError(f"raw_input_contents: expected one for each of {len(message.inputs)} inputs, got {len(raw)}")
-    if any("classification" in one.parameters for one in message.outputs):
+    if message.outputs and any("classification" in one.parameters for one in message.outputs):
         raise InputError("classification: this model gives no classes")
     inputs = tuple(_given(one, raw[at] if raw else None, most_images) for at, one in enumerate(message.inputs))
     outputs = {_named("outputs", one.name): True for one in message.outputs}
@@ -67,6 +67,8 @@ def _named(where: str, name: str) -> str:
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not given:
+        return {}
     if len(given) > MOST_PARAMETERS:
         raise InputError(f"parameters: expected at most {MOST_PARAMETERS}, got {len(given)}")
     chosen = {name: one.WhichOneof("parameter_choice") for name, one in given.items()}
