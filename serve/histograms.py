@@ -34,7 +34,7 @@ class Histogram:
         """Each bound with how many values lay up to it, and the sum of all."""
         with self._lock:
             counts, total = list(self._counts), self._sum
-        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]
+        names = [str(floatToGoString(bound)) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
         return list(zip(names, map(float, accumulate(counts)), strict=True)), total
 
 
