@@ -1,7 +1,7 @@
 """The server beside the library: images per second of 8 clients that send bytes, by REST and by gRPC, beside a loaded
-model over the same files on the same cores. First with the clients on half of the cores and all else on the others:
-what the server itself costs; then all on all of them, with the latency of one client, alone and at half of that load.
-All take turns; medians of the rounds.
+model over the same files on the same cores. First with the clients on half of the cores (which should be no second
+threads of the others) and all else on the others: what the server itself costs; then all on all of them, with the
+latency of one client, alone and at half of that load. All take turns; medians of the rounds.
 
 --loadgen SECONDS: then MLPerf LoadGen's Offline and, at `--load` of what that gave, Server. --soak SECONDS: then 80 %
 of gRPC's load for so long, by both protocols, and the server's memory meanwhile.
@@ -99,7 +99,7 @@ def compared(
     print(f"  library: {library.told}", flush=True)
     for name, server in servers.items():
         pairs = zip(server.rates[1:], library.rates[1:], strict=True)
-        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        ratio = statistics.median(served_rate / rate for served_rate, rate in pairs)
         print(
             f"  {name}: {server.told} with {CLIENTS} clients, {ratio:.2f} of the library's (target: at least 0.9)",
             flush=True,

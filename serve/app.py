@@ -139,6 +139,19 @@ class App:
         """Images in, embeddings or neighbours out. Beside a small network every call here is seen: no objects of
         Starlette's, where nothing has failed.
         """
+        answer = await self.answer(scope, receive, name, version)
+        if isinstance(answer, Response):
+            await answer(scope, receive, send)
+            return
+        text, headers = answer
+        headers.append((b"content-length", b"%d" % len(text)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    async def answer(
+        self, scope: Scope, receive: Receive, name: str, version: str | None
+    ) -> Response | tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The body and headers of an answer, or what has failed; nothing is kept of the request."""
         headers = headers_of(scope)
         told = Told("rest", scope["client"][0] if scope["client"] else "")
         began = time.perf_counter()
@@ -148,18 +161,15 @@ class App:
             length = headers.get(HEADER_LENGTH)
             with self.host.holding(self.announced(headers)):
                 body = await self.body(scope, receive)
-                text, described = await self.host.infer(
+                answer = await self.host.infer(
                     len(body), lambda most: read_request(body, length, most), write_response, told
                 )
         except Exception as error:
             response = failed(error)
             self.host.done(told, str(response.status_code), began, str(error))
-            await response(scope, receive, send)
-            return
+            return response
         self.host.done(told, "200", began)
-        described.append((b"content-length", b"%d" % len(text)))
-        await send({"type": "http.response.start", "status": 200, "headers": described})
-        await send({"type": "http.response.body", "body": text})
+        return answer
 
     def announced(self, headers: Headers) -> int:
         """Bytes of a request's body, as it says; where it does not say, as many as it may have."""
@@ -207,7 +217,7 @@ def headers_of(scope: Scope) -> Headers:
 
 async def not_asked(request: Request) -> Response:
     """What is asked by POST goes by no router: the route says that nothing else may be."""
-    raise AssertionError
+    raise HTTPException(404)
 
 
 async def not_here(request: Request, error: Exception) -> Response:

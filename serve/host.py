@@ -29,7 +29,7 @@ from .service import Busy, Service
 LOGGER = logging.getLogger("edgerecall.serve")
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 SMALL = 1 << 16  # bytes, that are read or written in passing
-LOOK_S = 120.0  # in which the golden images are embedded, at most
+LOOK_S = 120.0  # in which a replica embeds the golden images, at most
 PAUSE_S = 0.005  # between two of them, in which requests have the replica
 HELD = 16  # times the largest request, that all requests' bytes may be
 END_S = 10.0  # in which a service must have ended
@@ -262,10 +262,11 @@ class Host:
 
     async def look(self) -> None:
         """Whether the golden embeddings come out as sealed."""
+        limit = LOOK_S * self.service.model.replicas
         try:
-            problem = await asyncio.wait_for(self.watched(self.service.golden_problem, PAUSE_S), LOOK_S)
+            problem = await asyncio.wait_for(self.watched(self.service.golden_problem, PAUSE_S), limit)
         except asyncio.TimeoutError:
-            problem = f"not embedded within {LOOK_S} s"
+            problem = f"not embedded within {limit:g} s"
         except EdgeRecallError as error:
             problem = str(error)
         if problem and self.healthy:

@@ -30,21 +30,8 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-def parts_of(message: bytes, stream: int) -> list[bytes]:
-    """A call's message as frames."""
-    body = struct.pack(">BI", 0, len(message)) + message
-    pieces = [body[at : at + LARGEST_FRAME] for at in range(0, len(body), LARGEST_FRAME)]
-    last = len(pieces) - 1
-    return [frame(DATA, END_STREAM if at == last else 0, stream, piece) for at, piece in enumerate(pieces)]
-
-
 class RpcClient:
     """A connection that calls a method and is not waited for. answered: its seconds, once the answer is there."""
-
-    @property
-    def answer(self) -> bytes:
-        """The message that came."""
-        return self._answer[5:]
 
     def __init__(self, address: str, method: str) -> None:
         host, port = address.split(":")
@@ -54,27 +41,33 @@ class RpcClient:
         given |= {b"content-type": b"application/grpc", b"te": b"trailers"}
         self._head = b"".join(literal(name, value) for name, value in given.items())
         self._stream, self._began, self._answer, self._ended = -1, 0.0, b"", False
-        self._left: list[bytes] = []  # of the message, for which there was no room
+        self._left = b""  # of the message, for which there was no room
         self._room, self._first_room, self._stream_room = FIRST_WINDOW, FIRST_WINDOW, 0
         self._buffer = b""
         ours = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, MOST))
         self.socket.sendall(PREFACE + ours + frame(WINDOW, 0, 0, struct.pack(">I", MOST - FIRST_WINDOW)))
 
+    @property
+    def answer(self) -> bytes:
+        """The message that came."""
+        return self._answer[5:]
+
     def ask(self, message: bytes) -> None:
         """Sends it."""
         self._stream += 2
         self._answer, self._ended, self._stream_room = b"", False, self._first_room
-        self._left = parts_of(message, self._stream)
+        self._left = struct.pack(">BI", 0, len(message)) + message
         self._began = time.perf_counter()
         self._send(frame(HEADERS, END_HEADERS, self._stream, self._head))
 
     def _send(self, before: bytes = b"") -> None:
         """As much of the message as the server has room for."""
         ready = [before] if before else []
-        while self._left and len(self._left[0]) - 9 <= min(self._room, self._stream_room):
-            ready.append(self._left.pop(0))
-            self._room -= len(ready[-1]) - 9
-            self._stream_room -= len(ready[-1]) - 9
+        while size := min(len(self._left), LARGEST_FRAME, max(self._room, 0), max(self._stream_room, 0)):
+            piece, self._left = self._left[:size], self._left[size:]
+            ready.append(frame(DATA, 0 if self._left else END_STREAM, self._stream, piece))
+            self._room -= size
+            self._stream_room -= size
         if ready:
             self.socket.sendall(b"".join(ready))
 

@@ -82,8 +82,11 @@ class Client(Protocol):
 
     socket: socket.socket
 
-    def ask(self, request: bytes) -> None: ...
-    def answered(self) -> float | None: ...
+    def ask(self, request: bytes) -> None:
+        """Sends it."""
+
+    def answered(self) -> float | None:
+        """Reads what has come; None where that is not all."""
 
 
 class RestClient:

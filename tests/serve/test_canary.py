@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgerecall.runtimes.bundle.bundle import Bundle
+from edgerecall.runtimes.core.errors import RuntimeFailed
 from edgerecall.serve import service as served
 from edgerecall.serve.service import Limits, Opening, Service
 
@@ -37,10 +38,21 @@ def test_every_replica_is_looked_at(service: Service, monkeypatch: pytest.Monkey
 
 
 def test_one_that_is_always_at_work(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served, "PROVEN_S", 0.2)
-    with service.model.pool.borrow():
+    service.limits = Limits(seconds=0.2)
+    with service.model.pool.borrow(), monkeypatch.context() as patch:
+        patch.setattr(served, "HANGS_S", 0)
         assert service.golden_problem(0.001) == "1 of 2 replicas did not come free within 0.2 s"
     assert service.golden_problem(0.001) is None
+
+
+def test_slow_ones_have_their_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image for itself, not all of them together."""
+    service.limits = Limits(seconds=0.2)
+    monkeypatch.setattr(served, "HANGS_S", 0)
+    for predictor in service.model.pool.predictors:
+        right = predictor.embed
+        monkeypatch.setattr(predictor, "embed", lambda batch, right=right: (time.sleep(0.15), right(batch))[1])
+    assert service.golden_problem() is None
 
 
 def test_one_that_has_died_is_passed_over(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +61,31 @@ def test_one_that_has_died_is_passed_over(service: Service, monkeypatch: pytest.
     assert service.golden_problem() is None
     (left,) = [one for one in service.model.pool.predictors if one is not dead]
     right = left.embed
-    monkeypatch.setattr(left, "embed", lambda batch: -right(batch))
-    assert service.golden_problem() is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(left, "embed", lambda batch: -right(batch))
+        assert "embeddings differ" in str(service.golden_problem())
+    with service.model.pool.borrow():
+        monkeypatch.setattr(left, "alive", False)
+    assert service.golden_problem() == "the model's processes have died and start again"
+
+
+def test_one_that_dies_at_its_look_is_passed_over(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = service.model.pool.predictors[0]
+
+    def die(batch: np.ndarray) -> np.ndarray:
+        monkeypatch.setattr(one, "alive", False)
+        raise RuntimeFailed("worker was ended by signal 9")
+
+    def fail(batch: np.ndarray) -> np.ndarray:
+        raise RuntimeFailed("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "embed", fail)
+        with pytest.raises(RuntimeFailed, match="out of memory"):
+            service.golden_problem()
+    monkeypatch.setattr(one, "embed", die)
+    assert service.golden_problem() is None
+    assert service.alive == 1
 
 
 def test_what_waits_for_a_replica_has_it_between_two_images(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,8 @@ def test_what_it_says_of_itself(server: Client) -> None:
         assert server.get(path)[0] == code and list(json.loads(server.get(path)[1])) == ["error"]
     code, answer, _ = server.get("/v2/models/bundle/infer")
     assert code == 405 and "not allowed" in json.loads(answer)["error"]
+    code, answer, _ = server.get("/v2/models/bundle/infer%0A", b"{}")
+    assert code == 404 and "no such route" in json.loads(answer)["error"]
 
 
 def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Path, tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_every_route_gives_the_loaded_models_embedding(server: Client, data: Pat
     code, answer, behind = server.infer(binary, tail)
     np.testing.assert_array_equal(embedding_of(answer, behind), expected)
     assert len(behind) == 4 * 16 * 4
+    assert server.infer({"inputs": [given], "parameters": {"timeout": None, "k": 1}}, tail)[0] == 200
     own = [{"name": "embedding", "parameters": {"binary_data": False}}]
     asked = {"inputs": [given], "parameters": {"binary_data_output": True}}
     assert server.infer({**asked, "outputs": own}, tail)[2] == b""
