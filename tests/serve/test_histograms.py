@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -42,17 +39,3 @@ def test_the_same_as_the_librarys(some: list[float], others: list[float]) -> Non
             plain.observe(value)
             own.observe(value)
     assert samples(registries[0]) == samples(registries[1])
-
-
-def test_many_threads_lose_nothing() -> None:
-    registry = CollectorRegistry()
-    own = Histograms("plain", "Text.", BOUNDS, registry).of[""]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: [own.observe(1.0) for _ in range(5000)], range(8)))
-    finally:
-        sys.setswitchinterval(before)
-    found = samples(registry)
-    assert found["plain_count", frozenset()] == found["plain_sum", frozenset()] == 40000

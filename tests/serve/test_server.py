@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -445,6 +446,16 @@ def test_a_token(tmp_path: Path, fake_bundle: Make, edgerecall: Run, one_line: O
             assert server.get("/v2/models/bundle/infer", b"{}", **header)[0] == 401
         for scheme in ("Bearer", "bearer"):
             assert server.get("/v2/models/bundle", authorization=f"{scheme} secret-token")[0] == 200
+        host, port = server.url.removeprefix("http://").split(":")
+        for first, second, code in (("secret-token", "other", 400), ("other", "secret-token", 401)):
+            connection = http.client.HTTPConnection(host, int(port), timeout=30)
+            connection.putrequest("POST", "/v2/models/bundle/infer")
+            for token in (first, second):
+                connection.putheader("Authorization", f"Bearer {token}")
+            connection.putheader("Content-Length", "2")
+            connection.endheaders(b"{}")
+            assert connection.getresponse().status == code  # the first counts
+            connection.close()
 
 
 def test_a_model_that_is_no_longer_right_is_not_ready(tmp_path: Path, data: Path, fake_bundle: Make) -> None:
