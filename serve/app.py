@@ -95,7 +95,7 @@ class App:
         foreign = origin is not None and urlsplit(origin.decode("latin-1")).netloc.encode("latin-1") != host
         if foreign or headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
             raise Refused(403, "a page of another site may not ask")
-        if token and self.host.settings.token is not None:
+        if token:
             self.host.check_token(headers.get(b"authorization", b"").decode("latin-1"))
 
     async def described(self, request: Request) -> Response:

@@ -30,13 +30,27 @@ def literal(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-class RpcClient:
+class Connection:
+    """A socket whose peer ends it only by mistake."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def received(self) -> bytes:
+        """What has come next."""
+        part = self.socket.recv(1 << 16)
+        if not part:
+            raise SystemExit("the server closed the connection")
+        return part
+
+
+class RpcClient(Connection):
     """A connection that calls a method and is not waited for. answered: its seconds, once the answer is there."""
 
     def __init__(self, address: str, method: str) -> None:
         host, port = address.split(":")
-        self.socket = socket.create_connection((host, int(port)))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(host, int(port))
         given = {b":method": b"POST", b":scheme": b"http", b":path": method.encode(), b":authority": b"localhost"}
         given |= {b"content-type": b"application/grpc", b"te": b"trailers"}
         self._head = b"".join(literal(name, value) for name, value in given.items())
@@ -73,10 +87,7 @@ class RpcClient:
 
     def answered(self) -> float | None:
         """Reads what has come; None where that is not all."""
-        part = self.socket.recv(1 << 16)
-        if not part:
-            raise SystemExit("the server closed the connection")
-        self._buffer += part
+        self._buffer += self.received()
         at, reply = 0, b""
         while len(self._buffer) >= at + 9:
             length = int.from_bytes(self._buffer[at : at + 3], "big")

@@ -23,7 +23,7 @@ import numpy as np
 
 from edgerecall.serve.formats.grpc_messages import SERVICE, messages
 
-from .rpc_client import RpcClient
+from .rpc_client import Connection, RpcClient
 
 CLIENTS = 8
 HERE = threading.local()
@@ -89,12 +89,11 @@ class Client(Protocol):
         """Reads what has come; None where that is not all."""
 
 
-class RestClient:
+class RestClient(Connection):
     """By HTTP/1.1."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(host, port)
         self._answer, self._began = b"", 0.0
 
     def ask(self, request: bytes) -> None:
@@ -104,10 +103,7 @@ class RestClient:
 
     def answered(self) -> float | None:
         """Reads what has come; None where that is not all."""
-        part = self.socket.recv(1 << 16)
-        if not part:
-            raise SystemExit("the server closed the connection")
-        self._answer += part
+        self._answer += self.received()
         head, found, body = self._answer.partition(b"\r\n\r\n")
         if not found:
             return None

@@ -196,16 +196,8 @@ class Race:
         def report(name: str, problem: str | None, unchecked: str | None = None) -> None:
             if problem is not None and name in recipes:
                 asked = QUANTISED[name]
-                found.append(
-                    Entry(
-                        title,
-                        asked.runtime,
-                        name,
-                        status="failed",
-                        reason=problem,
-                        quantisation=asked.quantisation,
-                    )
-                )
+                lowered = asked.quantisation
+                found.append(Entry(title, asked.runtime, name, status="failed", reason=problem, quantisation=lowered))
 
         given = {name: one for name, one in recipes.items() if one is not None}
         if any(one.scheme == "qdq" for one in given.values()) and QDQ_ARTIFACT not in given:
