@@ -159,11 +159,15 @@ class App:
             self.check(headers, token=True)
             self.host.check_model(name, version)
             length = headers.get(HEADER_LENGTH)
-            with self.host.holding(self.announced(headers)):
+            size = self.announced(headers)
+            self.host.hold(size)
+            try:
                 body = await self.body(scope, receive)
                 answer = await self.host.infer(
                     len(body), lambda most: read_request(body, length, most), write_response, told
                 )
+            finally:
+                self.host.let_go(size)
         except Exception as error:
             response = failed(error)
             self.host.done(told, str(response.status_code), began, str(error))

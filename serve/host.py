@@ -134,17 +134,16 @@ class Host:
                 raise Refused(503, "the server is stopping", retry_after=str(RETRY_S), connection="close")
             raise Refused(408, f"the body did not come within {self.settings.body_seconds:g} s", connection="close")
 
-    @contextlib.contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """A request's bytes, while they are here. Busy where there are too many of all requests'."""
+    def hold(self, size: int) -> None:
+        """A request's bytes come, until they are let go. Busy where there are too many of all requests'."""
         most = HELD * self.settings.body_bytes
         if self._held + size > most:
             raise Busy(f"requests of {self._held} bytes are here already, at most {most} may be")
         self._held += size
-        try:
-            yield
-        finally:
-            self._held -= size
+
+    def let_go(self, size: int) -> None:
+        """What is no longer here of what is held."""
+        self._held -= size
 
     async def watched(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Work that may take long, in a thread that no request waits for."""
@@ -203,7 +202,7 @@ class Host:
             told.id = asked.id
             outputs = await service.infer(asked, deadline)
             told.images = len(outputs["embedding"])
-            self.metrics.images.inc(told.images)
+            self.metrics.images.add(told.images)
             length = outputs["embedding"].nbytes + (100 * outputs["scores"].size if "scores" in outputs else 0)
             if length < SMALL:
                 return write(asked, self.settings.name, outputs)
@@ -220,7 +219,7 @@ class Host:
 
     def done(self, told: Told, code: str, began: float, problem: str | None = None) -> None:
         """Counts a request, and logs it."""
-        self.metrics.answered(code, told.protocol)
+        self.metrics.requests.add(1, code, told.protocol)
         if self._requests is not None:
             seconds = round(time.perf_counter() - began, 6)
             line = {"time": round(time.time(), 3), **vars(told), "code": code, "seconds": seconds}

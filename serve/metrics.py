@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from .histograms import Histograms
+from .tallies import Counts, Histograms
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 STAGES = ("queue", "preprocess", "inference", "search")
@@ -15,14 +15,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
-        self.requests = Counter(
+        self.requests = Counts(
             "edgerecall_requests",
             "Inference requests answered: HTTP's status code, or the name of gRPC's.",
-            ["code", "protocol"],
-            registry=own,
+            own,
+            "code",
+            "protocol",
         )
-        self._answered: dict[tuple[str, str], Counter] = {}
-        self.images = Counter("edgerecall_images", "Images embedded.", registry=own)
+        self.images = Counts("edgerecall_images", "Images embedded.", own)
         self.seconds = Histograms(
             "edgerecall_request_seconds", "From a request's last byte, where it came, to its answer.", BUCKETS, own
         ).of[""]
@@ -53,13 +53,6 @@ class Metrics:
         )
         self.gallery = Gauge("edgerecall_gallery_readable", "1 while the gallery is served as it is.", registry=own)
         self.rows = Gauge("edgerecall_gallery_rows", "Rows of the gallery.", registry=own)
-
-    def answered(self, code: str, protocol: str) -> None:
-        """A request that was."""
-        counter = self._answered.get((code, protocol))
-        if counter is None:
-            counter = self._answered[code, protocol] = self.requests.labels(code, protocol)
-        counter.inc()
 
     def observe(self, stage: str, seconds: float, images: int) -> None:
         """A stage that has ended."""

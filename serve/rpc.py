@@ -136,8 +136,11 @@ class RpcServer:
         problem: Exception
         try:
             self.check_token(context)
-            with self.host.holding(len(body)):
+            self.host.hold(len(body))
+            try:
                 answer = await self.host.infer(len(body), read, write_response, told, context.time_remaining())
+            finally:
+                self.host.let_go(len(body))
             self.host.done(told, "OK", began)
             return answer
         except asyncio.CancelledError:

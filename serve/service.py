@@ -196,7 +196,14 @@ class Service:
             raise Busy(f"{self.waiting} images wait already, at most {self.limits.queue} may")
         if not self.alive:
             raise Unavailable(DIED)
-        return await self._answer(images, request.outputs, top, deadline)
+        try:
+            embeddings = await self._embed(images, deadline)
+        except RuntimeFailed:
+            embeddings = await self._embed_again(images, deadline)
+        outputs: Outputs = {EMBEDDING: embeddings}
+        if self.gallery is None or (request.outputs and set(request.outputs) == {EMBEDDING}):
+            return outputs
+        return outputs | await self._found(self.gallery, embeddings, top, deadline)
 
     def _seconds(self, asked: Any) -> float:
         """Of a request's own timeout, in microseconds as Triton has it."""
@@ -227,13 +234,6 @@ class Service:
         allowed = "; ".join(f"{one['name']} {one['datatype']} {one['shape']}" for one in self.inputs)
         raise InputError(f"expected one of {allowed}; got {given.name:.60} {given.datatype} {list(given.shape)}")
 
-    async def _answer(self, images: Images, asked: Mapping[str, bool], top: int, deadline: Deadline) -> Outputs:
-        try:
-            embeddings = await self._embed(images, deadline)
-        except RuntimeFailed:
-            embeddings = await self._embed_again(images, deadline)
-        return await self._outputs(embeddings, asked, top, deadline)
-
     async def _embed_again(self, images: Images, deadline: Deadline) -> NDArray[np.float32]:
         """By a replica that is left when one has died."""
         try:
@@ -244,23 +244,19 @@ class Service:
             raise
 
     async def _embed(self, images: Images, deadline: Deadline) -> NDArray[np.float32]:
+        if isinstance(images, list) and len(images) == 1:  # what most requests ask for
+            try:
+                return np.asarray(await self._seated(self.model.submit(images[0]), 1, deadline))[None]
+            except ImageError as error:
+                raise of_a_request(0, error) from error
         if isinstance(images, np.ndarray):
             size = self.model.batch_size
             parts = [images[start : start + size] for start in range(0, len(images), size)]
             futures = [self._pool.submit(self._embed_tensors, part) for part in parts]
             rows = await self._all(futures, [len(part) for part in parts], deadline)
             return np.asarray(np.concatenate(rows))
-        if len(images) == 1:
-            return (await self._one(images[0], deadline))[None]
         futures = [self.model.submit(image) for image in images]
         return np.asarray(await self._all(futures, [1] * len(images), deadline))
-
-    async def _one(self, image: Any, deadline: Deadline) -> NDArray[np.float32]:
-        """What most requests ask for."""
-        try:
-            return np.asarray(await self._seated(self.model.submit(image), 1, deadline))
-        except ImageError as error:
-            raise of_a_request(0, error) from error
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
@@ -296,18 +292,16 @@ class Service:
 
         return deadline.job(future, ended)
 
-    async def _outputs(
-        self, embeddings: NDArray[np.float32], asked: Mapping[str, bool], top: int, deadline: Deadline
+    async def _found(
+        self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int, deadline: Deadline
     ) -> Outputs:
-        outputs: Outputs = {EMBEDDING: embeddings}
-        if self.gallery is None or (asked and set(asked) == {EMBEDDING}):
-            return outputs
+        """What is nearest to each."""
         try:
-            found = await deadline.job(self._pool.submit(self._neighbours, self.gallery, embeddings, top))
+            found: Outputs = await deadline.job(self._pool.submit(self._neighbours, gallery, embeddings, top))
+            return found
         except (RuntimeFailed, InputError) as error:
             LOGGER.error("the gallery does not answer: %s", error)
             raise Unavailable("the gallery does not answer") from None
-        return {**outputs, **found}
 
     def _neighbours(self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int) -> Outputs:
         with self.timed("search", len(embeddings)):

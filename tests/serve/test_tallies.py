@@ -1,13 +1,13 @@
-"""What our histograms tell is what prometheus_client's own tell of the same values."""
+"""What our histograms and counters tell is what prometheus_client's own tell of the same values."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgerecall.serve.histograms import Histograms
+from edgerecall.serve.tallies import Counts, Histograms
 
 BOUNDS = (0.5, 1, 2, 1024, 1e9)
 VALUES = st.lists(st.sampled_from([0, 0.5, 0.50001, 1, 1.5, 2, 3.0, 1024, 2e9, -1]), max_size=30)
@@ -25,7 +25,7 @@ def samples(registry: CollectorRegistry) -> dict[object, float]:
 
 
 @given(VALUES, VALUES)
-def test_the_same_as_the_librarys(some: list[float], others: list[float]) -> None:
+def test_histograms(some: list[float], others: list[float]) -> None:
     registries = CollectorRegistry(), CollectorRegistry()
     theirs = Histogram("seconds", "Text.", ["stage"], buckets=BOUNDS, registry=registries[0])
     ours = Histograms("seconds", "Text.", BOUNDS, registries[1], "stage", ("a", "b"))
@@ -38,4 +38,23 @@ def test_the_same_as_the_librarys(some: list[float], others: list[float]) -> Non
             ours.of[name].observe(value)
             plain.observe(value)
             own.observe(value)
+    assert samples(registries[0]) == samples(registries[1])
+
+
+LABELS = st.lists(st.tuples(st.integers(0, 1000), st.sampled_from(["200", "400"]), st.sampled_from(["rest", "grpc"])))
+
+
+@given(LABELS)
+def test_counts(given: list[tuple[int, str, str]]) -> None:
+    registries = CollectorRegistry(), CollectorRegistry()
+    theirs = Counter("requests", "Text.", ["code", "protocol"], registry=registries[0])
+    ours = Counts("requests", "Text.", registries[1], "code", "protocol")
+    plain = Counter("images", "Text.", registry=registries[0])
+    own = Counts("images", "Text.", registries[1])
+    assert samples(registries[0]) == samples(registries[1]) == {("images_total", frozenset()): 0}
+    for count, *labels in given:
+        theirs.labels(*labels).inc(count)
+        ours.add(count, *labels)
+        plain.inc(count)
+        own.add(count)
     assert samples(registries[0]) == samples(registries[1])
