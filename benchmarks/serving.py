@@ -1,7 +1,8 @@
 """The server beside the library: images per second of 8 clients that send bytes, by REST and by gRPC, beside a loaded
-model over the same files on the same cores. First with the clients on half of the cores (which should be no second
-threads of the others) and all else on the others: what the server itself costs; then all on all of them, with the
-latency of one client, alone and at half of that load. All take turns; medians of the rounds.
+model over the same images on the same cores, as files or as bytes, whichever is faster. First with the clients on half
+of the cores (which should be no second threads of the others) and all else on the others: what the server itself costs;
+then all on all of them, with the latency of one client, alone and at half of that load. All take turns; medians of the
+rounds.
 
 --loadgen SECONDS: then MLPerf LoadGen's Offline and, at `--load` of what that gave, Server. --soak SECONDS: then 80 %
 of gRPC's load for so long, by both protocols, and the server's memory meanwhile.
@@ -48,9 +49,12 @@ class Timed:
     milliseconds: list[float]
 
     @property
+    def rate(self) -> float:
+        return statistics.median(self.rates[1:])  # the first is for warming up
+
+    @property
     def told(self) -> str:
-        rate, spent = statistics.median(self.rates[1:]), statistics.median(self.milliseconds[1:])
-        return f"{rate:.1f} images/s ({spent:.2f} ms of processor an image)"
+        return f"{self.rate:.1f} images/s ({statistics.median(self.milliseconds[1:]):.2f} ms of processor an image)"
 
 
 def timed(into: Timed, process: int, count: int, work: Callable[[], object]) -> None:
@@ -84,19 +88,30 @@ def beside(
         yield model, place
 
 
+def submitted(model: EmbeddingModel, files: Sequence[bytes]) -> None:
+    """Embeds bytes, on as many threads as there are replicas."""
+    for answer in [model.submit(file) for file in files]:
+        answer.result()
+
+
 def compared(
     model: EmbeddingModel, place: Place, paths: Sequence[Path], images: list[Sent], rounds: int
 ) -> dict[str, float]:
     """Prints, and gives, images per second by each protocol beside the library, which has the server's cores."""
-    library, servers = Timed([], []), {name: Timed([], []) for name in WAYS}
+    files = [path.read_bytes() for path in paths]
+    libraries = {"files": partial(model.embed_images, paths), "bytes": partial(submitted, model, files)}
+    local, servers = {name: Timed([], []) for name in libraries}, {name: Timed([], []) for name in WAYS}
     ours, theirs = os.sched_getaffinity(place.process), os.sched_getaffinity(0)
-    for _ in range(rounds + 1):  # the first is for warming up
+    for _ in range(rounds + 1):
         os.sched_setaffinity(0, ours)
-        timed(library, os.getpid(), len(paths), lambda: model.embed_images(paths))
+        for name, work in libraries.items():
+            timed(local[name], os.getpid(), len(paths), work)
         os.sched_setaffinity(0, theirs)
         for name, way in WAYS.items():
             timed(servers[name], place.process, len(images), partial(all_by, way, place, images))
-    print(f"  library: {library.told}", flush=True)
+    for name, library in local.items():
+        print(f"  library, {name}: {library.told}", flush=True)
+    library = max(local.values(), key=lambda one: one.rate)
     for name, server in servers.items():
         pairs = zip(server.rates[1:], library.rates[1:], strict=True)
         ratio = statistics.median(served_rate / rate for served_rate, rate in pairs)
@@ -104,7 +119,7 @@ def compared(
             f"  {name}: {server.told} with {CLIENTS} clients, {ratio:.2f} of the library's (target: at least 0.9)",
             flush=True,
         )
-    return {name: statistics.median(server.rates[1:]) for name, server in servers.items()}
+    return {name: server.rate for name, server in servers.items()}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def read_request(message: Any, most_images: int) -> InferRequest:
         raise InputError(f"raw_input_contents: expected one for each of {len(message.inputs)} inputs, got {len(raw)}")
     if message.outputs and any("classification" in one.parameters for one in message.outputs):
         raise InputError("classification: this model gives no classes")
-    inputs = tuple(_given(one, raw[at] if raw else None, most_images) for at, one in enumerate(message.inputs))
+    contents = raw or [None] * len(message.inputs)
+    inputs = tuple(map(_given, message.inputs, contents, repeat(most_images)))
     outputs = {_named("outputs", one.name): True for one in message.outputs}
     return InferRequest(checked_id(message.id or None), inputs, outputs, True, _parameters(message.parameters))
 

@@ -47,10 +47,12 @@ class InferRequest:
 
     def wanted(self, there: Iterable[str]) -> dict[str, bool]:
         """The outputs to send, and whether as bytes. InputError for one that is not there."""
+        if not self.outputs:
+            return dict.fromkeys(there, self.binary)
         names = list(there)
         if unknown := [name for name in self.outputs if name not in names]:
             raise InputError(f"outputs: there is {', '.join(names)}, and no {unknown[0]!r:.60}")
-        return self.outputs or dict.fromkeys(names, self.binary)
+        return self.outputs
 
 
 def checked_id(identity: Any) -> str | None:
@@ -65,7 +67,8 @@ def checked_shape(name: str, datatype: str, shape: Any, most_images: int) -> tup
     if (
         not isinstance(shape, list)
         or not 1 <= len(shape) <= MOST_AXES
-        or not all(type(side) is int and 0 < side < 1 << 31 for side in shape)
+        or set(map(type, shape)) != {int}
+        or not 0 < min(shape) <= max(shape) < 1 << 31
     ):
         raise InputError(f"{name}: shape: expected 1 to {MOST_AXES} whole numbers above 0, got {shape!r:.60}")
     if datatype != BYTES and datatype not in DTYPES:
