@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any
+
+Answer = Callable[[Any, BaseException | None], object]  # what was found, or why nothing
 
 
 class TooLate(Exception):
@@ -27,42 +28,59 @@ class Deadline:
     def job(self, future: Future[Any], ended: Callable[[], object] = lambda: None) -> asyncio.Future[Any]:
         """What a thread's future gives, TooLate where that is late. What has not begun by then, or when nobody waits
         any longer, never is. ended: is called in the loop once the future has ended.
+        """
+
+        def ask(answer: Answer) -> Callable[[], object]:
+            def done(_: Future[Any]) -> None:
+                error = CancelledError() if future.cancelled() else future.exception()
+                answer(future.result() if error is None else None, error)
+
+            future.add_done_callback(done)
+            return future.cancel
+
+        return self.asked(ask, ended)
+
+    def asked(
+        self, ask: Callable[[Answer], Callable[[], object]], ended: Callable[[], object] = lambda: None
+    ) -> asyncio.Future[Any]:
+        """`job` of what is no future: `ask` is given who is told the result, or what failed, in any thread, and gives
+        what drops it: CancelledError is told then, unless it has begun.
 
         Cheaper than the tasks and scopes by which a coroutine is given a timeout: a timer and one call from the thread.
         """
-        job: asyncio.Future[Any] = self._loop.create_future()
-        timer = self._loop.call_at(self._at, self._over, job)
-
+        loop = self._loop
+        job: asyncio.Future[Any] = loop.create_future()
         has_ended = False
 
-        def over(_: asyncio.Future[Any]) -> None:
-            timer.cancel()
-            if not has_ended:
-                future.cancel()
-
-        job.add_done_callback(over)
-
-        def finish(done: Future[Any]) -> None:
+        def finish(found: Any, error: BaseException | None) -> None:
             nonlocal has_ended
             has_ended = True
             ended()
             if job.done():
                 return
-            try:
-                error = done.exception()
-            except CancelledError:
-                job.cancel()
-                return
             if error is None:
-                job.set_result(done.result())
+                job.set_result(found)
+            elif isinstance(error, CancelledError):
+                job.cancel()
             else:
                 job.set_exception(error)
 
-        def call(done: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(finish, done)
+        def answer(found: Any, error: BaseException | None) -> None:
+            try:
+                loop.call_soon_threadsafe(finish, found, error)
+            except RuntimeError:
+                if not loop.is_closed():
+                    raise
 
-        future.add_done_callback(call)
+        drop = ask(answer)
+        timer = loop.call_at(self._at, self._over, job)
+
+        def over(_: asyncio.Future[Any]) -> None:
+            timer.cancel()
+            if not has_ended:
+                drop()
+
+        job.add_done_callback(over)
         return job
 
     def _over(self, job: asyncio.Future[Any]) -> None:

@@ -91,7 +91,7 @@ class Host:
     ) -> None:
         self.settings, self.metrics, self.healthy = settings, Metrics(), True
         self.service = service
-        service.observe = self.metrics.observe
+        service.observed_by(self.metrics.observe)
         self.stopping = False
         self._reading: set[anyio.CancelScope] = set()
         self._make, self._requests = make, requests
@@ -316,7 +316,7 @@ class Host:
             if isinstance(error, EdgeRecallError):
                 raise
             raise RuntimeFailed(f"{type(error).__name__}: {error}") from error
-        new.observe = self.metrics.observe
+        new.observed_by(self.metrics.observe)
         if same:
             new.owns_gallery, self.service.owns_gallery = True, False
         old, self.service, self.healthy = self.service, new, True

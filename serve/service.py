@@ -8,8 +8,9 @@ import logging
 import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,6 @@ class Service:
             if isinstance(predictor, WorkerPredictor):  # one that hangs is ended
                 predictor.timeout_s = limits.seconds + HANGS_S
         self.observe: Observe = model.observe
-        model.observe = lambda *measured: self.observe(*measured)
         self.identity = identity_of(bundle)
         self._golden = golden_tensors(bundle), bundle.golden()[2]  # the folder may get another bundle
         self._pool = ThreadPoolExecutor(model.replicas, "serve")
@@ -102,6 +102,10 @@ class Service:
         self.model.close()
         if self.gallery is not None and self.owns_gallery:
             self.gallery.close()
+
+    def observed_by(self, observe: Observe) -> None:
+        """Whom the stages of requests are told."""
+        self.observe = self.model.observe = observe
 
     def refresh(self) -> None:
         """Sees what was written to the gallery since. What cannot be read, or is another model's, is logged once, and
@@ -246,17 +250,14 @@ class Service:
     async def _embed(self, images: Images, deadline: Deadline) -> NDArray[np.float32]:
         if isinstance(images, list) and len(images) == 1:  # what most requests ask for
             try:
-                return np.asarray(await self._seated(self.model.submit(images[0]), 1, deadline))[None]
+                return np.asarray(await self._one(images[0], deadline))[None]
             except ImageError as error:
                 raise of_a_request(0, error) from error
         if isinstance(images, np.ndarray):
             size = self.model.batch_size
             parts = [images[start : start + size] for start in range(0, len(images), size)]
-            futures = [self._pool.submit(self._embed_tensors, part) for part in parts]
-            rows = await self._all(futures, [len(part) for part in parts], deadline)
-            return np.asarray(np.concatenate(rows))
-        futures = [self.model.submit(image) for image in images]
-        return np.asarray(await self._all(futures, [1] * len(images), deadline))
+            return np.asarray(np.concatenate(await self._all([self._part(part, deadline) for part in parts])))
+        return np.asarray(await self._all([self._one(image, deadline) for image in images]))
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
@@ -269,9 +270,8 @@ class Service:
         yield
         self.observe(stage, time.perf_counter() - began, images)
 
-    async def _all(self, futures: Sequence[Future[Any]], images: Sequence[int], deadline: Deadline) -> list[Any]:
+    async def _all(self, jobs: Sequence[asyncio.Future[Any]]) -> list[Any]:
         """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
-        jobs = [self._seated(future, count, deadline) for future, count in zip(futures, images, strict=True)]
         try:
             return await asyncio.gather(*jobs)
         except ImageError as error:
@@ -280,17 +280,23 @@ class Service:
             ]
             raise of_a_request(failed[0], error) from error
         finally:
-            for future in futures:
-                future.cancel()
+            for job in jobs:
+                job.cancel()
 
-    def _seated(self, future: Future[Any], images: int, deadline: Deadline) -> asyncio.Future[Any]:
-        """What a thread's future gives, for the loop, in time; so many images wait as long as it has not ended."""
-        self.waiting += images
+    def _one(self, image: Any, deadline: Deadline) -> asyncio.Future[Any]:
+        """An image's embedding, in time; it waits until it has ended."""
+        job = deadline.asked(partial(self.model.ask, image), partial(self._leave, 1))
+        self.waiting += 1
+        return job
 
-        def ended() -> None:
-            self.waiting -= images
+    def _part(self, part: NDArray[np.float32], deadline: Deadline) -> asyncio.Future[Any]:
+        """The embeddings of an inference's tensors, likewise."""
+        job = deadline.job(self._pool.submit(self._embed_tensors, part), partial(self._leave, len(part)))
+        self.waiting += len(part)
+        return job
 
-        return deadline.job(future, ended)
+    def _leave(self, images: int) -> None:
+        self.waiting -= images
 
     async def _found(
         self, gallery: AnyGallery, embeddings: NDArray[np.float32], top: int, deadline: Deadline

@@ -30,6 +30,7 @@ from ..worker.micro_batches import MicroBatcher
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas
+from .requests import Answer, FutureRequest, Request
 from .turns import Turns
 
 BadIndex = Callable[[int, ImageError], None]
@@ -67,7 +68,7 @@ class EmbeddingModel:
         self.pool = ReplicaPool(predictors)
         self.observe: Observe = lambda stage, seconds, images: None
         self._threads = threads
-        self._batcher: MicroBatcher[_Request] | None = None
+        self._batcher: MicroBatcher[Request] | None = None
         self._closed = False
         self._submitting = Lock()
         # More threads than cores would only take the interpreter and the caches from one another.
@@ -166,18 +167,30 @@ class EmbeddingModel:
         comes. The future raises what `embed_bytes` does; one that is cancelled before its turn is
         not computed.
         """
-        request = _Request(image)
+        request = FutureRequest(image)
+        self._put(request)
+        return request.future
+
+    def ask(self, image: Source, answer: Answer) -> Callable[[], None]:
+        """`submit` for who has no use for a future, which costs dozens of calls an image: the embedding, or what
+        `submit` raises, is told to `answer`, in the thread that embedded it. What is returned drops the image unless it
+        has begun; `answer` is told CancelledError then. It must not raise.
+        """
+        request = Request(image, answer)
+        self._put(request)
+        return request.drop
+
+    def _put(self, request: Request) -> None:
         with self._submitting:
             if self._closed:
                 raise InputError(CLOSED)
             if self._batcher is None:
                 self._batcher = MicroBatcher(self._answer, self.batch_size, self.replicas)
             self._batcher.put([request])
-        return request.future
 
-    def _answer(self, requests: Sequence[_Request]) -> None:
+    def _answer(self, requests: Sequence[Request]) -> None:
         """Completes a micro-batch; never raises."""
-        wanted = [request for request in requests if request.future.set_running_or_notify_cancel()]
+        wanted = [request for request in requests if request.begin()]
         if not wanted:
             return
         began = time.perf_counter()
@@ -199,23 +212,19 @@ class EmbeddingModel:
                     self._answer_alone(request)
                 return
             for request in wanted:
-                request.future.set_exception(error)
+                request.answer(None, error)
             return
         found = iter(rows)
         for request, bad in zip(wanted, errors, strict=True):
-            if bad is not None:
-                request.future.set_exception(bad)
-            else:
-                request.future.set_result(next(found))
+            request.answer(next(found) if bad is None else None, bad)
 
-    def _answer_alone(self, request: _Request) -> None:
+    def _answer_alone(self, request: Request) -> None:
         try:
             (bad,), rows = self._embed_part([request.image], [request.name], self._embed_micro_batch)
-            if bad is not None:
-                raise bad
-            request.future.set_result(rows[0])
         except BaseException as error:
-            request.future.set_exception(error)
+            request.answer(None, error)
+        else:
+            request.answer(rows[0] if bad is None else None, bad)
 
     def _embed(self, predictor: Predictor, batch: NDArray[np.float32], size: int | None = None) -> Embedding:
         """size: that is compiled, to which a smaller batch is filled up."""
@@ -327,16 +336,6 @@ class EmbeddingModel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-class _Request:
-    """A submitted image and the future that is its answer."""
-
-    def __init__(self, image: Source) -> None:
-        self.image = image
-        self.name = str(image) if isinstance(image, Path) else "the image"
-        self.born = time.perf_counter()
-        self.future: Future[Embedding] = Future()
 
 
 def load(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
@@ -82,3 +84,38 @@ def test_nothing_is_kept_of_what_was_answered() -> None:
             assert asyncio.run(main())() is None
     finally:
         gc.enable()
+
+
+def test_what_is_asked_by_a_call() -> None:
+    """Told from another thread, dropped when it is late or not waited for, and failed as it says."""
+    ended, dropped = [], []
+
+    def asked(deadline: Deadline, answer: tuple[object, BaseException | None] | None) -> asyncio.Future[object]:
+        def ask(tell: Callable[[object, BaseException | None], object]) -> Callable[[], object]:
+            if answer is not None:
+                threading.Timer(0.05, tell, answer).start()
+            return lambda: (dropped.append(answer), tell(None, CancelledError()))
+
+        return deadline.asked(ask, lambda: ended.append(answer))
+
+    async def main() -> None:
+        deadline = Deadline(asyncio.get_running_loop(), 0.3)
+        assert await asked(deadline, (7, None)) == 7
+        with pytest.raises(ValueError, match="no"):
+            await asked(deadline, (None, ValueError("no")))
+        assert not dropped and len(ended) == 2
+        forgotten = asked(deadline, None)
+        forgotten.cancel()
+        with pytest.raises(TooLate, match=r"not done within 0\.3 s"):
+            await asked(deadline, None)
+        await asyncio.sleep(0.05)
+        assert dropped == [None, None] and len(ended) == 4
+        with pytest.raises(ZeroDivisionError):
+            deadline.asked(lambda tell: 1 // 0, lambda: ended.append(None))
+        await asyncio.sleep(0)
+        late = asked(Deadline(asyncio.get_running_loop(), 9), (8, None))
+        assert not late.done()  # told after the loop has ended
+
+    asyncio.run(main())
+    time.sleep(0.1)
+    assert len(ended) == 4

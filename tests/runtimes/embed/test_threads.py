@@ -153,6 +153,34 @@ def test_what_waits_shares_an_inference_and_can_be_cancelled(fake_bundle: Make, 
             futures[-1].result(1)
 
 
+def test_who_asks_is_told_once_and_what_is_dropped_never_begins(fake_bundle: Make, data: Path) -> None:
+    image, told = encoded(data)[0], list[tuple[int, object, BaseException | None]]()
+    computed = list[int]()
+    with edgerecall.load(fake_bundle(sleep_ms=200).root, "fake", batch_size=1) as model:
+        expected = model.embed_bytes([image])[0]
+        model.observe = lambda stage, seconds, images: computed.append(images) if stage == "queue" else None
+        given = (image, image, b"no image", "no path", image)
+        drops = [
+            model.ask(one, lambda found, error, at=at: told.append((at, found, error)))  # type: ignore[arg-type,misc]
+            for at, one in enumerate(given)
+        ]
+        time.sleep(0.05)
+        drops[0]()  # at work
+        for _ in range(2):
+            drops[1]()
+        assert [(at, type(error)) for at, _, error in told] == [(1, CancelledError)]
+    for drop in drops:
+        drop()
+    by_request = {at: (found, error) for at, found, error in told}
+    assert len(told) == len(by_request) == 5 and len(computed) == 4
+    for at in (0, 4):
+        assert (by_request[at][0] == expected).all() and by_request[at][1] is None  # type: ignore[attr-defined]
+    for at, kind in ((1, CancelledError), (2, ImageError), (3, InputError)):
+        assert by_request[at][0] is None and isinstance(by_request[at][1], kind)
+    with pytest.raises(InputError, match="the model is closed"):
+        model.ask(image, lambda found, error: None)
+
+
 @pytest.mark.parametrize(("replicas", "cores", "expected"), [(3, 1, 3), (1, 5, 5)])
 def test_no_more_callers_work_than_have_cores(
     fake_bundle: Make, data: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, cores: int, expected: int
