@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from edgerecall.serve.formats.grpc_messages import SERVICE, messages
 
 from .rpc_client import Connection, RpcClient
 
-CLIENTS = 8
+CLIENTS, CONNECTIONS = 8, 64
 HERE = threading.local()
 
 
@@ -156,19 +156,33 @@ def ask(way: Way, place: Place, sent: Sent) -> float:
     return float(seconds)
 
 
-def paced(way: Way, place: Place, images: list[Sent], rate: float) -> list[float]:
-    """Latencies of requests that begin at random times, `rate` of them a second, whatever the others do."""
-
-    def late(image: Sent, at: float) -> float:
-        ask(way, place, image)
-        return time.perf_counter() - at  # the wait for a thread is one for an answer
-
-    with ThreadPoolExecutor(8 * CLIENTS) as pool:
-        all_there = threading.Barrier(8 * CLIENTS)  # each has its connection before
-        list(pool.map(lambda _: (all_there.wait(), ask(way, place, images[0])), range(8 * CLIENTS)))
-        due = time.perf_counter() + np.cumsum(np.random.default_rng(0).exponential(1 / rate, len(images)))
-        jobs = []
-        for image, at in zip(images, due.tolist(), strict=True):
-            time.sleep(max(at - time.perf_counter(), 0))
-            jobs.append(pool.submit(late, image, at))
-        return [job.result() for job in jobs]
+def paced(way: Way, place: Place, images: list[Sent], rate: float, evenly: bool = False) -> list[float]:
+    """Latencies of requests that begin at random times, or evenly, `rate` of them a second, whatever the others do; in
+    the order of their answers. The wait for one of so many connections is one for an answer.
+    """
+    gaps = np.full(len(images), 1 / rate) if evenly else np.random.default_rng(0).exponential(1 / rate, len(images))
+    found: list[float] = []
+    with selectors.SelectSelector() as busy, contextlib.ExitStack() as ends:  # the others' timeouts are in whole ms
+        free = [way.connect(place) for _ in range(CONNECTIONS)]
+        for client in free:
+            ends.enter_context(client.socket)
+            client.ask(way.request(images[0]))
+            while client.answered() is None:
+                pass
+        left = zip(images, (time.perf_counter() + np.cumsum(gaps)).tolist(), strict=True)
+        following = next(left, None)
+        while len(found) < len(images):
+            wait = None
+            if following is not None and free and (wait := following[1] - time.perf_counter()) <= 0:
+                client = free.pop()
+                client.ask(way.request(following[0]))
+                busy.register(client.socket, selectors.EVENT_READ, (client, following[1]))
+                following = next(left, None)
+                continue
+            for key, _ in busy.select(wait):
+                client, due = key.data
+                if client.answered() is not None:
+                    found.append(time.perf_counter() - due)
+                    busy.unregister(key.fileobj)
+                    free.append(client)
+    return found

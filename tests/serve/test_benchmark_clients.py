@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,22 @@ def test_they_get_the_embedding(shared_server: Client, data: Path, clients_modul
     for way in clients.WAYS.values():
         clients.all_by(way, place, [sent] * 20)
         assert 0 < clients.ask(way, place, sent) < 60
+
+
+@pytest.mark.parametrize("evenly", [True, False])
+def test_requests_begin_when_they_are_due(
+    shared_server: Client, data: Path, clients_module: ModuleType, evenly: bool
+) -> None:
+    clients = clients_module
+    host, port = shared_server.url.removeprefix("http://").split(":")
+    place = clients.Place(host, int(port), shared_server.grpc, 0)
+    sent = clients.request_of(next(iter(sorted(data.glob("*_final/*.JPG")))).read_bytes(), "bundle")
+    for way in clients.WAYS.values():
+        began = time.perf_counter()
+        found = clients.paced(way, place, [sent] * 40, 80, evenly)
+        assert len(found) == 40 and min(found) > 0 and sum(found) / 40 < 1
+        assert time.perf_counter() - began > 0.3  # .5 s are due
+    assert clients.paced(way, place, [sent] * 100, 1e6, evenly)[-1] > 0  # more than there are connections
 
 
 def test_a_large_message_waits_for_its_window(shared_server: Client, clients_module: ModuleType) -> None:
