@@ -4,8 +4,8 @@ of the cores (which should be no second threads of the others) and all else on t
 then all on all of them, with the latency of one client, alone and at half of that load. All take turns; medians of the
 rounds.
 
-Half of that load begins evenly, as most load generators have it, then at random times, as MLPerf's does: with even
-service times on two servers p99 is about 2.75 times one request's then, by the queue alone.
+Half of that load begins evenly, as most load generators have it, then at random times, as MLPerf's does; "the queue
+alone": p99 of the same arrivals, in service times, by replicas that always take the same time.
 
 --loadgen SECONDS: then MLPerf LoadGen's Offline and, at `--load` of what that gave, Server. --soak SECONDS: then 80 %
 of gRPC's load for so long, by both protocols, and the server's memory meanwhile.
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from support.environment import print_machine
 from support.models import bundle_of, photos
-from support.serving_clients import CLIENTS, WAYS, Place, Sent, all_by, ask, paced, request_of, served
+from support.serving_clients import CLIENTS, WAYS, Place, Sent, all_by, arrivals, ask, paced, queued, request_of, served
 from support.serving_loadgen import scenarios
 
 import edgerecall
@@ -160,8 +160,13 @@ def main() -> None:
                 for evenly in (True, False):
                     loaded = [1000 * seconds for seconds in paced(way, place, given, rates[name] / 2, evenly)]
                     p99 = np.percentile(loaded, 99)
-                    begun = "evenly" if evenly else "at random times"
-                    print(f"    begun {begun}: p99 {p99:.1f} ms, {p99 / p50:.1f} times (target: at most 3)", flush=True)
+                    ideal = queued(arrivals(rates[name] / 2, count, evenly), len(cores) / rates[name], len(cores))
+                    alone = np.percentile(ideal, 99) * rates[name] / len(cores)
+                    print(
+                        f"    begun {'evenly' if evenly else 'at random times'}: p99 {p99:.1f} ms,"
+                        f" {p99 / p50:.1f} times (target: at most 3; by the queue alone {alone:.1f})",
+                        flush=True,
+                    )
             if options.loadgen:
                 files = [path.read_bytes() for path in paths]
                 scenarios(model, place, files, images, options.loadgen, options.load)

@@ -31,9 +31,9 @@ class Deadline:
         """
 
         def ask(answer: Answer) -> Callable[[], object]:
-            def done(_: Future[Any]) -> None:
-                error = CancelledError() if future.cancelled() else future.exception()
-                answer(future.result() if error is None else None, error)
+            def done(ended: Future[Any]) -> None:  # by its argument: a future keeps its callbacks
+                error = CancelledError() if ended.cancelled() else ended.exception()
+                answer(ended.result() if error is None else None, error)
 
             future.add_done_callback(done)
             return future.cancel

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -256,8 +256,8 @@ class Service:
         if isinstance(images, np.ndarray):
             size = self.model.batch_size
             parts = [images[start : start + size] for start in range(0, len(images), size)]
-            return np.asarray(np.concatenate(await self._all([self._part(part, deadline) for part in parts])))
-        return np.asarray(await self._all([self._one(image, deadline) for image in images]))
+            return np.asarray(np.concatenate(await self._all(self._part(part, deadline) for part in parts)))
+        return np.asarray(await self._all(self._one(image, deadline) for image in images))
 
     def _embed_tensors(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         with self.timed("inference", len(part)):
@@ -270,9 +270,11 @@ class Service:
         yield
         self.observe(stage, time.perf_counter() - began, images)
 
-    async def _all(self, jobs: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    async def _all(self, begun: Iterable[asyncio.Future[Any]]) -> list[Any]:
         """What all give. The first failure ends those that have not begun; each keeps its seats until it has ended."""
+        jobs: list[asyncio.Future[Any]] = []
         try:
+            jobs.extend(begun)
             return await asyncio.gather(*jobs)
         except ImageError as error:
             failed = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgerecall.serve.formats.grpc_messages import SERVICE, messages
 
@@ -156,25 +159,41 @@ def ask(way: Way, place: Place, sent: Sent) -> float:
     return float(seconds)
 
 
+def arrivals(rate: float, count: int, evenly: bool = False) -> NDArray[np.float64]:
+    """Seconds at which so many requests are due, `rate` of them a second: at random, or evenly."""
+    gaps = np.full(count, 1 / rate) if evenly else np.random.default_rng(0).exponential(1 / rate, count)
+    return np.cumsum(gaps)
+
+
+def queued(due: NDArray[np.float64], service: float, servers: int) -> list[float]:
+    """How long each would take by so many servers that need just `service` seconds a request, in turn."""
+    free = [0.0] * servers
+    found: list[float] = []
+    for at in due.tolist():
+        ends = max(at, heapq.heappop(free)) + service
+        heapq.heappush(free, ends)
+        found.append(ends - at)
+    return found
+
+
 def paced(way: Way, place: Place, images: list[Sent], rate: float, evenly: bool = False) -> list[float]:
     """Latencies of requests that begin at random times, or evenly, `rate` of them a second, whatever the others do; in
     the order of their answers. The wait for one of so many connections is one for an answer.
     """
-    gaps = np.full(len(images), 1 / rate) if evenly else np.random.default_rng(0).exponential(1 / rate, len(images))
     found: list[float] = []
     with selectors.SelectSelector() as busy, contextlib.ExitStack() as ends:  # the others' timeouts are in whole ms
-        free = [way.connect(place) for _ in range(CONNECTIONS)]
+        free = deque(way.connect(place) for _ in range(CONNECTIONS))
         for client in free:
             ends.enter_context(client.socket)
             client.ask(way.request(images[0]))
             while client.answered() is None:
                 pass
-        left = zip(images, (time.perf_counter() + np.cumsum(gaps)).tolist(), strict=True)
+        left = zip(images, (time.perf_counter() + arrivals(rate, len(images), evenly)).tolist(), strict=True)
         following = next(left, None)
         while len(found) < len(images):
             wait = None
             if following is not None and free and (wait := following[1] - time.perf_counter()) <= 0:
-                client = free.pop()
+                client = free.popleft()  # in turn: the server ends what nobody uses
                 client.ask(way.request(following[0]))
                 busy.register(client.socket, selectors.EVENT_READ, (client, following[1]))
                 following = next(left, None)

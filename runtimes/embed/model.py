@@ -30,7 +30,7 @@ from ..worker.micro_batches import MicroBatcher
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas
-from .requests import Answer, FutureRequest, Request
+from .requests import Answer, FutureRequest, Request, Waiting
 from .turns import Turns
 
 BadIndex = Callable[[int, ImageError], None]
@@ -68,7 +68,7 @@ class EmbeddingModel:
         self.pool = ReplicaPool(predictors)
         self.observe: Observe = lambda stage, seconds, images: None
         self._threads = threads
-        self._batcher: MicroBatcher[Request] | None = None
+        self._batcher: MicroBatcher[Waiting] | None = None
         self._closed = False
         self._submitting = Lock()
         # More threads than cores would only take the interpreter and the caches from one another.
@@ -172,15 +172,16 @@ class EmbeddingModel:
         return request.future
 
     def ask(self, image: Source, answer: Answer) -> Callable[[], None]:
-        """`submit` for who has no use for a future, which costs dozens of calls an image: the embedding, or what
-        `submit` raises, is told to `answer`, in the thread that embedded it. What is returned drops the image unless it
-        has begun; `answer` is told CancelledError then. It must not raise.
+        """`submit` for who has no use for a future, which costs dozens of calls an image: `answer` is told the
+        embedding, or what the future would raise, in the thread that embedded the image. What it raises is logged.
+
+        What is returned drops the image, unless it has begun: `answer` is then told CancelledError, by whoever drops.
         """
         request = Request(image, answer)
         self._put(request)
         return request.drop
 
-    def _put(self, request: Request) -> None:
+    def _put(self, request: Waiting) -> None:
         with self._submitting:
             if self._closed:
                 raise InputError(CLOSED)
@@ -188,7 +189,7 @@ class EmbeddingModel:
                 self._batcher = MicroBatcher(self._answer, self.batch_size, self.replicas)
             self._batcher.put([request])
 
-    def _answer(self, requests: Sequence[Request]) -> None:
+    def _answer(self, requests: Sequence[Waiting]) -> None:
         """Completes a micro-batch; never raises."""
         wanted = [request for request in requests if request.begin()]
         if not wanted:
@@ -212,19 +213,19 @@ class EmbeddingModel:
                     self._answer_alone(request)
                 return
             for request in wanted:
-                request.answer(None, error)
+                request.tell(None, error)
             return
         found = iter(rows)
         for request, bad in zip(wanted, errors, strict=True):
-            request.answer(next(found) if bad is None else None, bad)
+            request.tell(next(found) if bad is None else None, bad)
 
-    def _answer_alone(self, request: Request) -> None:
+    def _answer_alone(self, request: Waiting) -> None:
         try:
             (bad,), rows = self._embed_part([request.image], [request.name], self._embed_micro_batch)
         except BaseException as error:
-            request.answer(None, error)
+            request.tell(None, error)
         else:
-            request.answer(rows[0] if bad is None else None, bad)
+            request.tell(rows[0] if bad is None else None, bad)
 
     def _embed(self, predictor: Predictor, batch: NDArray[np.float32], size: int | None = None) -> Embedding:
         """size: that is compiled, to which a smaller batch is filled up."""

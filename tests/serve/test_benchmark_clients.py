@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,19 +52,43 @@ def test_they_get_the_embedding(shared_server: Client, data: Path, clients_modul
 
 
 @pytest.mark.parametrize("evenly", [True, False])
-def test_requests_begin_when_they_are_due(
-    shared_server: Client, data: Path, clients_module: ModuleType, evenly: bool
-) -> None:
+def test_requests_begin_when_they_are_due(clients_module: ModuleType, evenly: bool) -> None:
+    """By connections in turn, and none is forgotten where more are due than there are connections."""
+    clients, began, used = clients_module, list[float](), list[object]()
+
+    class Echo:
+        """A connection to itself: what it sends has come a little later."""
+
+        def __init__(self, place: object) -> None:
+            self.socket, self.far = socket.socketpair()
+
+        def ask(self, request: bytes) -> None:
+            began.append(time.perf_counter())
+            used.append(self)
+            threading.Timer(0.01, self.far.sendall, (b"x",)).start()
+
+        def answered(self) -> float | None:
+            return time.perf_counter() - began[-1] if self.socket.recv(1) else None
+
+    way = clients.Way(Echo, lambda sent: sent.rest)
+    image = clients.Sent(b"", b"")
+    found = clients.paced(way, clients.Place("", 0, "", 0), [image] * 50, 50, evenly)
+    assert len(found) == 50 and min(found) > 0.005 and sorted(found)[25] < 0.1
+    warm = clients.CONNECTIONS
+    assert used[warm : warm + 50] == used[:50]
+    gaps = np.diff(began[warm:])
+    assert 0.8 < began[-1] - began[warm] < 3
+    assert bool(np.std(gaps) < 0.012) is evenly  # at random times .02
+    assert len(clients.paced(way, clients.Place("", 0, "", 0), [image] * 200, 1e6, evenly)) == 200
+
+
+def test_a_queue_alone(clients_module: ModuleType) -> None:
+    """Two servers at half load: Erlang's C says that a third of the requests wait; two at a time never do."""
     clients = clients_module
-    host, port = shared_server.url.removeprefix("http://").split(":")
-    place = clients.Place(host, int(port), shared_server.grpc, 0)
-    sent = clients.request_of(next(iter(sorted(data.glob("*_final/*.JPG")))).read_bytes(), "bundle")
-    for way in clients.WAYS.values():
-        began = time.perf_counter()
-        found = clients.paced(way, place, [sent] * 40, 80, evenly)
-        assert len(found) == 40 and min(found) > 0 and sum(found) / 40 < 1
-        assert time.perf_counter() - began > 0.3  # .5 s are due
-    assert clients.paced(way, place, [sent] * 100, 1e6, evenly)[-1] > 0  # more than there are connections
+    assert clients.queued(np.arange(0, 100, 0.5), 1.0, 2) == [1.0] * 200
+    assert clients.queued(np.zeros(4), 1.0, 2) == [1.0, 1.0, 2.0, 2.0]
+    found = clients.queued(clients.arrivals(1.0, 200_000), 1.0, 2)
+    assert 0.2 < np.mean(np.array(found) > 1) < 1 / 3 and 2.5 < np.percentile(found, 99) < 2.65
 
 
 def test_a_large_message_waits_for_its_window(shared_server: Client, clients_module: ModuleType) -> None:

@@ -74,7 +74,21 @@ def test_nothing_is_kept_of_what_was_answered() -> None:
 
     async def main() -> weakref.ref[Answer]:
         deadline = Deadline(asyncio.get_running_loop(), 10)
-        answer = await deadline.job(pool.submit(Answer))
+        begun = threading.Event()  # not before it is waited for
+        job = deadline.job(pool.submit(lambda: (begun.wait(), Answer())[1]))
+        begun.set()
+        answer = await job
+        await asyncio.sleep(0.01)
+        return weakref.ref(answer)
+
+    async def asked() -> weakref.ref[Answer]:
+        deadline = Deadline(asyncio.get_running_loop(), 10)
+
+        def ask(tell: Callable[[object, BaseException | None], object]) -> Callable[[], object]:
+            threading.Timer(0.02, lambda: tell(Answer(), None)).start()
+            return lambda: None
+
+        answer = await deadline.asked(ask)
         await asyncio.sleep(0.01)
         return weakref.ref(answer)
 
@@ -82,6 +96,7 @@ def test_nothing_is_kept_of_what_was_answered() -> None:
     try:
         with ThreadPoolExecutor(1) as pool:
             assert asyncio.run(main())() is None
+        assert asyncio.run(asked())() is None
     finally:
         gc.enable()
 
@@ -98,7 +113,7 @@ def test_what_is_asked_by_a_call() -> None:
 
         return deadline.asked(ask, lambda: ended.append(answer))
 
-    async def main() -> None:
+    async def main() -> Callable[[object, BaseException | None], object]:
         deadline = Deadline(asyncio.get_running_loop(), 0.3)
         assert await asked(deadline, (7, None)) == 7
         with pytest.raises(ValueError, match="no"):
@@ -113,9 +128,12 @@ def test_what_is_asked_by_a_call() -> None:
         with pytest.raises(ZeroDivisionError):
             deadline.asked(lambda tell: 1 // 0, lambda: ended.append(None))
         await asyncio.sleep(0)
-        late = asked(Deadline(asyncio.get_running_loop(), 9), (8, None))
-        assert not late.done()  # told after the loop has ended
+        told = list[Callable[[object, BaseException | None], object]]()
+        longer = Deadline(asyncio.get_running_loop(), 9)
+        late.append(longer.asked(lambda tell: (told.append(tell), lambda: None)[1], lambda: ended.append(None)))
+        return told[0]
 
-    asyncio.run(main())
-    time.sleep(0.1)
-    assert len(ended) == 4
+    late = list[asyncio.Future[object]]()
+    tell = asyncio.run(main())
+    tell(8, None)  # the loop has ended
+    assert len(ended) == 4 and not late[0].done()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
@@ -179,6 +181,46 @@ def test_who_asks_is_told_once_and_what_is_dropped_never_begins(fake_bundle: Mak
         assert by_request[at][0] is None and isinstance(by_request[at][1], kind)
     with pytest.raises(InputError, match="the model is closed"):
         model.ask(image, lambda found, error: None)
+
+
+def test_who_fails_when_told_fails_alone(fake_bundle: Make, data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = encoded(data)[0]
+
+    def fail(found: object, error: BaseException | None) -> None:
+        raise ValueError("not mine")
+
+    with edgerecall.load(fake_bundle(sleep_ms=50).root, "fake", batch_size=4) as model:
+        futures = [model.submit(image)]
+        for _ in range(3):
+            model.ask(image, fail)
+            futures.append(model.submit(image))
+        model.ask(b"no image", fail)
+        futures.append(model.submit(image))
+        for future in futures:
+            assert future.result(10).shape == (16,)
+    assert sum("failed when told" in record.message for record in caplog.records) == 4
+
+
+def test_nothing_is_kept_of_what_was_submitted(fake_bundle: Make, data: Path) -> None:
+    """Not even until the garbage collector comes, once another has come."""
+    image = load_rgb(next(iter(sorted(data.glob("*_final/*.JPG")))))
+    with edgerecall.load(fake_bundle().root, "fake", batch_size=1) as model:
+        gc.disable()
+        try:
+            told = threading.Event()
+            for ask in (
+                lambda one: model.submit(one).result(10),
+                lambda one: (model.ask(one, lambda found, error: told.set()), told.wait(10)),
+            ):
+                given = image.copy()
+                kept = weakref.ref(given)
+                ask(given)
+                del given
+                model.submit(image).result(10)
+                time.sleep(0.05)
+                assert kept() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize(("replicas", "cores", "expected"), [(3, 1, 3), (1, 5, 5)])
