@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--storages", default="float32,float16,int8")
+    parser.add_argument("--storages", default="float32,float16,int8,binary")
     parser.add_argument("--index", default="", help="comma list of kinds: approximate search beside exact")
     options = parser.parse_args()
     print_machine()

@@ -72,7 +72,7 @@ def evaluate(
     """Ranks and metrics; without a gallery the queries are their own. InputError, KeyboardInterrupt."""
 
 class Gallery:
-    """Embeddings in memory, searched exactly. storage: float32, float16 or int8 (with a float32 scale a row).
+    """Embeddings in memory, searched exactly. storage: float32, float16, int8 (with a float32 scale a row) or binary.
 
     Similarity is the inner product of what is stored with the query (int8: with the query's own int8 codes), highest
     first, equal ones by row. Threads may search at the same time. Ctrl-C stops a search.
@@ -101,7 +101,8 @@ class Gallery:
 class StoredRows:
     """Rows as they lie in arrays, C-contiguous, which may map a file and stay as they are.
 
-    values `(n, dim)`: float32, uint16 (bits of float16) or int8, by the storage. scales: float32 `(n,)`, for int8.
+    values `(n, dim)`: float32, uint16 (bits of float16) or int8, by the storage; for binary uint64 `(n, words)`, where
+    bit i % 64 of word i // 64 is the sign of number i of `dim`. scales: float32 `(n,)`, for int8.
     rest: int16 `(n, dim)`, what int8's codes leave (see `to_int8`): with it rows are found by the numbers that both
     make, exactly. excluded: uint8 `((n + 7) // 8,)`, where bit `row % 8` of byte `row // 8` is set a row is not found.
     longest: no row is longer; longest_rest: nor is any `scale * rest / 65536`.
@@ -118,6 +119,7 @@ class StoredRows:
         *,
         longest: float,
         longest_rest: float = 0.0,
+        dim: int = 0,
     ) -> None: ...
 
 def search_rows(

@@ -67,6 +67,11 @@ IMAGES = (
         help="Between the list's columns; by default a tab where there is one, else a space.",
     ),
     click.option("--label-by-folder", is_flag=True, help="Without a list: the label is the name of an image's folder."),
+    click.option(
+        "--metadata",
+        type=PATH,
+        help='What is to be kept beside images: {"id": ID, "metadata": {...}} a line, as \'gallery list\' tells it.',
+    ),
     click.option("--strict", is_flag=True, help="End at the first bad image."),
 )
 ARTIFACT = (
@@ -98,8 +103,8 @@ INDEX = click.option(
 @options_of(*IMAGES, *MODEL)
 @click.option(
     "--storage",
-    type=click.Choice(["float32", "float16", "int8"]),
-    help="How embeddings are kept, by default float32; int8 is the fastest to search, and as exact.",
+    type=click.Choice(["float32", "float16", "int8", "binary"]),
+    help="How embeddings are kept, by default float32; int8 is faster to search, and as exact; binary has signs alone.",
 )
 @options_of(INDEX)
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
@@ -407,6 +412,14 @@ def verify(gallery: Path, bundle: Path | None) -> int:
 
 def entries_given(given: dict[str, Any]) -> list[Entry]:
     """The images that the options name."""
+    from ...runtimes.gallery.entries import with_metadata
+
+    found = images_given(given)
+    return found if given["metadata"] is None else with_metadata(found, given["metadata"])
+
+
+def images_given(given: dict[str, Any]) -> list[Entry]:
+    """Them, with their labels."""
     from ...runtimes.gallery.entries import entries_of_folder, entries_of_list
 
     if given["listed"] is None:

@@ -238,13 +238,6 @@ py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const st
   return result;
 }
 
-Storage storage_of(const std::string& name) {
-  if (name == "float32") return Storage::float32;
-  if (name == "float16") return Storage::float16;
-  if (name == "int8") return Storage::int8;
-  throw InputError("storage: expected float32, float16 or int8, got '" + name + "'");
-}
-
 /// An array of Python's, C-contiguous, of this type and shape; InputError otherwise.
 template <typename Value>
 const Value* checked_array(const py::object& given, const char* what, std::initializer_list<py::ssize_t> shape) {
@@ -263,16 +256,17 @@ struct PyStoredRows {
 };
 
 PyStoredRows py_stored_rows(const std::string& storage, const py::array& values, const py::object& scales,
-                            const py::object& rest, const py::object& excluded, double longest, double longest_rest) {
+                            const py::object& rest, const py::object& excluded, double longest, double longest_rest,
+                            std::size_t dim_of_signs) {
   if (values.ndim() != 2 || values.shape(1) < 1 || values.shape(1) > 65536)
     throw InputError("values: expected (n, dim) with dim of 1 to 65536");
   const py::ssize_t count = values.shape(0), dim = values.shape(1);
   PyStoredRows made;
   made.arrays = {values, scales, rest, excluded};
   StoredRows& rows = made.rows;
-  rows.storage = storage_of(storage);
+  rows.storage = storage_named(storage, "storage");
   rows.count = static_cast<std::size_t>(count);
-  rows.dim = static_cast<std::size_t>(dim);
+  rows.dim = rows.storage == Storage::binary ? dim_of_signs : static_cast<std::size_t>(dim);
   rows.longest = longest;
   rows.longest_rest = longest_rest;
   if (rows.storage == Storage::float32) rows.values = checked_array<float>(values, "values", {count, dim});
@@ -281,6 +275,11 @@ PyStoredRows py_stored_rows(const std::string& storage, const py::array& values,
     rows.values = checked_array<std::int8_t>(values, "values", {count, dim});
     rows.scales = checked_array<float>(scales, "scales", {count});
     if (!rest.is_none()) rows.rest = checked_array<std::int16_t>(rest, "rest", {count, dim});
+  }
+  if (rows.storage == Storage::binary) {
+    if (sign_words(rows.dim) != static_cast<std::size_t>(dim))
+      throw InputError("values: expected signs of dim numbers, 64 in a word");
+    rows.values = checked_array<std::uint64_t>(values, "values", {count, dim});
   }
   if (!excluded.is_none()) rows.excluded = checked_array<std::uint8_t>(excluded, "excluded", {(count + 7) / 8});
   return made;
@@ -441,7 +440,7 @@ PYBIND11_MODULE(_native, module) {
              py::arg("threads"), py::arg("progress"));
   py::class_<Gallery>(module, "Gallery")
       .def(py::init([](std::size_t dim, const std::string& storage) {
-             return std::make_unique<Gallery>(dim, storage_of(storage));
+             return std::make_unique<Gallery>(dim, storage_named(storage, "storage"));
            }),
            py::arg("dim"), py::arg("storage") = "float32")
       .def("add", &py_add<Gallery>, py::arg("rows").noconvert())
@@ -454,7 +453,7 @@ PYBIND11_MODULE(_native, module) {
   py::class_<PyStoredRows>(module, "StoredRows")
       .def(py::init(&py_stored_rows), py::arg("storage"), py::arg("values"), py::arg("scales") = py::none(),
            py::arg("rest") = py::none(), py::arg("excluded") = py::none(), py::kw_only(), py::arg("longest"),
-           py::arg("longest_rest") = 0.0);
+           py::arg("longest_rest") = 0.0, py::arg("dim") = 0);
   module.def("search_rows", &py_search_rows, py::arg("parts"), py::arg("queries").noconvert(), py::arg("k"),
              py::arg("threads") = 1, py::arg("progress") = py::none());
   module.def("to_int8", &py_to_int8, py::arg("rows").noconvert());

@@ -178,7 +178,7 @@ TEST_CASE("search equals sorting for every storage") {
     const bool exact = dim != 16;
     const Set gallery = exact ? made(20000, dim, 3, 5) : rough(20000, dim, 5);
     const Set queries = exact ? made(6, dim, 3, 6) : rough(6, dim, 6);
-    for (const Storage storage : {Storage::float32, Storage::float16, Storage::int8}) {
+    for (const Storage storage : {Storage::float32, Storage::float16, Storage::int8, Storage::binary}) {
       Gallery index(dim, storage);
       index.add(gallery.rows.data(), 100);
       index.add(gallery.rows.data() + 100 * dim, 19900);
@@ -210,6 +210,14 @@ TEST_CASE("search equals sorting for every storage") {
             std::vector<double> a, b;
             const double scale_a = quantized(gallery, row, a), scale_b = quantized(queries, query, b);
             expected[row] = std::inner_product(a.begin(), a.end(), b.begin(), 0.0) * scale_a * scale_b;
+          }
+        }
+        if (storage == Storage::binary) {
+          for (std::size_t row = 0; row < 20000; ++row) {
+            int differ = 0;
+            for (std::size_t d = 0; d < dim; ++d)
+              differ += (gallery.rows[row * dim + d] > 0) != (queries.rows[query * dim + d] > 0);
+            expected[row] = 1 - 2.0 * differ / static_cast<double>(dim);
           }
         }
         std::vector<std::int64_t> order(20000);
@@ -324,6 +332,47 @@ TEST_CASE("rows in parts, some of them excluded, are found as in one piece; what
         if (storage == Storage::float32) CHECK(row == numbers[static_cast<std::size_t>(expected[i])]);
       }
     }
+}
+
+TEST_CASE("signs in parts, some rows excluded, are found as in one piece") {
+  for (const std::size_t dim : {std::size_t{5}, std::size_t{64}, std::size_t{131}}) {
+    constexpr std::size_t count = 2000, k = 30, queries = 11;
+    const std::size_t words = sign_words(dim);
+    const Set rows = rough(count, dim, 1), wanted = rough(queries, dim, 2);
+    std::vector<std::uint64_t> signs(count * words);
+    std::vector<float> left;
+    std::vector<std::int64_t> numbers;
+    for (std::size_t row = 0; row < count; ++row) {
+      const float* values = rows.rows.data() + row * dim;
+      to_signs(values, dim, signs.data() + row * words);
+      if (row % 5 == 2) continue;
+      left.insert(left.end(), values, values + dim);
+      numbers.push_back(static_cast<std::int64_t>(row));
+    }
+    std::vector<StoredRows> parts;
+    std::vector<std::vector<std::uint8_t>> excluded;
+    for (const auto& [begin, end] : {std::pair<std::size_t, std::size_t>{0, 3}, {3, 1100}, {1100, count}}) {
+      excluded.emplace_back((end - begin + 7) / 8);
+      for (std::size_t row = begin; row < end; ++row)
+        if (row % 5 == 2) excluded.back()[(row - begin) / 8] |= static_cast<std::uint8_t>(1u << (row - begin) % 8);
+      StoredRows part;
+      part.storage = Storage::binary;
+      part.dim = dim;
+      part.count = end - begin;
+      part.values = signs.data() + begin * words;
+      parts.push_back(part);
+    }
+    for (std::size_t part = 0; part < parts.size(); ++part) parts[part].excluded = excluded[part].data();
+    Gallery whole(dim, Storage::binary);
+    whole.add(left.data(), numbers.size());
+    CHECK(whole.bytes() == numbers.size() * words * 8);
+    std::vector<std::int64_t> found(queries * k), expected(queries * k);
+    std::vector<float> near(queries * k), exact(queries * k);
+    whole.search(wanted.rows.data(), queries, k, 2, expected.data(), exact.data(), {});
+    search_rows(parts, wanted.rows.data(), queries, k, 2, found.data(), near.data(), {});
+    CHECK(near == exact);
+    for (std::size_t i = 0; i < queries * k; ++i) CHECK(found[i] == numbers[static_cast<std::size_t>(expected[i])]);
+  }
 }
 
 TEST_CASE("numbers that are not finite, as a damaged file may hold, are not found") {

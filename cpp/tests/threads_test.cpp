@@ -69,7 +69,7 @@ TEST_CASE("one gallery searched by sixteen threads") {
     state = state * 1664525u + 1013904223u;
     value = static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
   }
-  for (const Storage storage : {Storage::float32, Storage::float16, Storage::int8}) {
+  for (const Storage storage : {Storage::float32, Storage::float16, Storage::int8, Storage::binary}) {
     Gallery gallery(kDim, storage);
     gallery.add(rows.data(), kRows);
     std::vector<std::int64_t> expected(kRows * kTop);

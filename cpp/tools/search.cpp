@@ -15,13 +15,6 @@
 namespace edgerecall::device {
 namespace {
 
-Storage storage_of(const std::string& name) {
-  if (name == "float32") return Storage::float32;
-  if (name == "float16") return Storage::float16;
-  if (name == "int8") return Storage::int8;
-  throw UsageError("--storage: expected float32, float16 or int8, got '" + name + "'");
-}
-
 /// What is searched: embeddings as 'predict --out' writes them, kept in memory, or a gallery in a folder.
 class Searched {
  public:
@@ -36,7 +29,7 @@ class Searched {
     const Npy rows = read_npy(place);
     if (rows.shape.size() != 2 || rows.shape[1] != dim)
       throw InputError(place + ": expected embeddings of " + std::to_string(dim) + " numbers");
-    memory_ = std::make_unique<Gallery>(dim, storage_of(arguments.text("storage")));
+    memory_ = std::make_unique<Gallery>(dim, storage_named(arguments.text("storage"), "--storage"));
     memory_->add(rows.values.data(), rows.shape[0]);
   }
 
@@ -65,7 +58,7 @@ class Searched {
 };
 
 int search(const Arguments& arguments) {
-  storage_of(arguments.text("storage"));
+  storage_named(arguments.text("storage"), "--storage");
   const Bundle bundle(arguments.bundle());
   if (!arguments.flag("gallery")) throw UsageError("expected --gallery: a gallery's folder, or FILE.npy of 'predict'");
   const Searched gallery(arguments, bundle);
@@ -103,7 +96,7 @@ Verb search_verb() {
   std::vector<Option> options = model_options(built.empty() ? "" : built.front());
   options.push_back(
       {"gallery", "FOLDER|FILE", "a gallery in a folder, or embeddings as 'predict --out' writes them", ""});
-  options.push_back({"storage", "TYPE", "how a file's are kept: float32, float16 or int8", "float32"});
+  options.push_back({"storage", "TYPE", "how a file's are kept: float32, float16, int8 or binary", "float32"});
   options.push_back({"top", "K", "neighbours of each image", "10"});
   options.push_back({"list", "FILE", "images to search for, one path a line", ""});
   return {"search", "BUNDLE IMAGE|FOLDER... --gallery FOLDER|FILE [options]",

@@ -130,10 +130,10 @@ ER_EXPORT int er_preprocess_image(const Preprocess* preprocess, const Image* ima
 /// Rows to unit length, float32 `(count, dim)`, in place.
 ER_EXPORT void er_normalize(float* rows, std::size_t count, std::size_t dim) { l2_normalize(rows, count, dim); }
 
-/// storage: 0 float32, 1 float16, 2 int8.
+/// storage: 0 float32, 1 float16, 2 int8, 3 binary.
 ER_EXPORT Gallery* er_gallery_open(std::size_t dim, int storage) {
   return made<Gallery>([&] {
-    if (storage < 0 || storage > static_cast<int>(Storage::int8)) throw InputError("no such storage");
+    if (storage < 0 || storage > static_cast<int>(Storage::binary)) throw InputError("no such storage");
     return new Gallery(dim, static_cast<Storage>(storage));
   });
 }

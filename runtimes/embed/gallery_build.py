@@ -73,6 +73,7 @@ def embed_into(
             rows.append(embeddings)
             advance(len(paths))
         if good:
-            gallery.add([one.id for one in good], np.concatenate(rows), [one.label for one in good], replace=replace)
+            labels, metadata = [one.label for one in good], [one.metadata for one in good]
+            gallery.add([one.id for one in good], np.concatenate(rows), labels, metadata, replace)
             added += len(good)
     return added

@@ -164,7 +164,8 @@ def answer(
         score = matches[0].similarity
         near = score >= index.score_thres
         if index.hamming_radius is not None and index.dist_type == "hamming":
-            score = (index.embedding_size - score) / 2
+            length = 1 if gallery.manifest.storage == "binary" else index.embedding_size
+            score = float(round((1 - score / length) * index.embedding_size / 2))
             near = score <= index.hamming_radius
         if near:
             answers.append({"bbox": list(box), "rec_docs": matches[0].label, "rec_scores": score})

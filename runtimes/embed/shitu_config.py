@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ..core.config import Frozen
 from ..detect.settings import Labels, Place, Results, Share
+from ..gallery.manifest import Storage
 from .predict_config import BinarizeOptions, RecConfig, RecGlobal
 
 MOST_FOUND = 10_000
@@ -51,7 +52,7 @@ class IndexProcess(Frozen):
     return_k: Annotated[int, Field(ge=1, le=MOST_FOUND)] = 5
     score_thres: Annotated[float, Field(ge=-1, le=1)] = 0.5
     hamming_radius: Annotated[float, Field(ge=0, le=65536)] | None = None
-    storage: Literal["float32", "float16", "int8"] = "float32"
+    storage: Storage = "float32"
 
     @model_validator(mode="after")
     def a_radius_for_distances(self) -> IndexProcess:

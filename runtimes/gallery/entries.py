@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..core.errors import InputError
 from ..core.files import read_text
+from ..core.json_text import parse_json
 from ..preprocess.images import find_images
+from .new_rows import as_json
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image to be added. id: its path, relative to the images' folder. label: of its product, say."""
+    """An image to be added. id: its path, relative to the images' folder. label: of its product, say. metadata: what
+    JSON holds.
+    """
 
     path: Path
     id: str
     label: str | None
+    metadata: dict[str, Any] | None = None
 
 
 def entries_of_folder(folder: Path, labels_by_folder: bool) -> list[Entry]:
@@ -55,6 +62,38 @@ def entries_of_list(file: Path, root: Path, delimiter: str | None = None) -> lis
     if count > 1:
         raise InputError(f"list {file}: {name!r:.200} is listed {count} times: an id stands for one row")
     return found
+
+
+def with_metadata(entries: Sequence[Entry], file: Path) -> list[Entry]:
+    """These images, each with the metadata that a file has of it: `{"id": ID, "metadata": {...}}` a line, as
+    `gallery list` tells them; lines of other images are passed over. InputError for other lines, an image of two lines,
+    metadata that no gallery holds, and a file that has none of these images.
+    """
+    wanted = {entry.id for entry in entries}
+    told: dict[str, dict[str, Any] | None] = {}
+    for number, line in enumerate(read_text(file, f"metadata {file}", "utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line.encode("utf-8"))
+            name, metadata = row["id"], row["metadata"]
+            if not isinstance(name, str) or not isinstance(metadata, (dict, type(None))):
+                raise ValueError("the id is a text, metadata an object")
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f'metadata {file}:{number}: expected {{"id": "...", "metadata": {{...}}}}, got {line!r:.80} ({error})'
+            ) from error
+        if name in told:
+            raise InputError(f"metadata {file}:{number}: {name!r:.200} has had a line before")
+        if name in wanted:
+            try:
+                as_json(metadata or {})
+            except InputError as error:
+                raise InputError(f"metadata {file}:{number}: {error}") from error
+            told[name] = metadata
+    if wanted and not told:
+        raise InputError(f"metadata {file}: has none of the {len(wanted)} images, such as {min(wanted)!r:.200}")
+    return [replace(entry, metadata=told.get(entry.id)) for entry in entries]
 
 
 def _have_cameras(lines: list[str], root: Path) -> bool:

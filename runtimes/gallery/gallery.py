@@ -31,8 +31,8 @@ class Gallery(_native.Gallery):
         """A new one in a folder that holds nothing, writable.
 
         model: the bundle whose embeddings it will hold, by which queries of any other are refused; or, for embeddings
-        from elsewhere, how many numbers one has. storage: float32, float16, or int8, whose best rows are ranked by
-        what its codes leave of each number, kept beside them in 16 bits.
+        from elsewhere, how many numbers one has. storage: float32, float16, int8, whose best rows are ranked by
+        what its codes leave of each number, kept beside them in 16 bits, or binary, the signs alone.
         """
         if isinstance(model, Bundle):
             return DiskGallery.create(root, model.spec.embedding_dim, storage, identity_of(model), command)

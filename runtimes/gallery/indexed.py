@@ -13,7 +13,7 @@ from .._native import search_rows
 from ..approximate.faiss_index import TOP, FaissIndex, rows_sampled
 from ..core.errors import InputError
 from .manifest import IndexEntry
-from .segment import Rows, Segment
+from .segment import Rows, Segment, signs_of, unit_signs
 from .snapshot import Snapshot
 
 BLOCK = 1 << 14  # rows that are handed over at once
@@ -133,8 +133,11 @@ class IndexedSearch:
         candidates = self._rows[numbers]
         rows, similarities = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
         others = self._exact(queries, k, threads)
+        asked = queries
+        if self._now.manifest.storage == "binary":
+            asked = unit_signs(signs_of(queries), self._now.manifest.dim)
         lacking = []
-        for at, query in enumerate(queries):
+        for at, query in enumerate(asked):
             near = np.unique(candidates[at][candidates[at] >= 0])
             if complete and len(near) < min(k, self._live):  # what it named is gone: nearer rows may be behind that
                 lacking.append(at)

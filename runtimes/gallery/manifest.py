@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 FILE_BYTES = 1 << 24  # of gallery.json, at most
 MOST_ROWS = (1 << 31) - 1
 
-Storage = Literal["float32", "float16", "int8"]
+Storage = Literal["float32", "float16", "int8", "binary"]
 Count = Annotated[int, Field(ge=0, le=MOST_ROWS)]
 
 

@@ -24,7 +24,8 @@ Rows = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 UNLABELLED = -1
 REST = 2.0**-16  # of a row's scale: a step of what its codes leave
-ARRAYS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
+ARRAYS = {"float32": "<f4", "float16": "<f2", "int8": "|i1", "binary": "<u8"}
+WORD = 64  # signs in one number of a binary storage
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def content_of(
     storage: Storage, embeddings: Rows, ids: Sequence[str], labels: Sequence[str | None], metadata: Sequence[str] | None
 ) -> Content:
     """Embeddings, checked float32 `(n, dim)`, as a storage keeps them."""
-    stored: dict[str, NDArray[Any]] = {"embeddings": embeddings.astype(ARRAYS[storage], copy=False)}
+    stored: dict[str, NDArray[Any]]
     longest_rest = 0.0
     kept = embeddings if storage != "float16" else embeddings.astype(np.float16).astype(np.float32)
     if storage == "int8":
@@ -60,6 +61,11 @@ def content_of(
         stored = {"embeddings": codes, "scales": scales, "rest": rest}
         left = np.linalg.norm(rest * REST, axis=1) * scales
         longest_rest = float(left.max(initial=0)) * 1.00001
+    elif storage == "binary":
+        stored = {"embeddings": signs_of(embeddings)}
+        kept = unit_signs(stored["embeddings"], embeddings.shape[1])
+    else:
+        stored = {"embeddings": embeddings.astype(ARRAYS[storage], copy=False)}
     names = sorted({label for label in labels if label is not None})
     numbers = {name: number for number, name in enumerate(names)}
     return Content(
@@ -74,11 +80,25 @@ def content_of(
     )
 
 
+def signs_of(rows: Rows) -> NDArray[np.uint64]:
+    """float32 `(n, dim)` -> `(n, words)`: bit i % 64 of word i // 64 is set where number i is more than 0."""
+    bits = np.zeros((len(rows), -(-rows.shape[1] // WORD) * WORD), np.bool_)
+    bits[:, : rows.shape[1]] = rows > 0
+    return np.packbits(bits, axis=1, bitorder="little").view("<u8")
+
+
+def unit_signs(signs: NDArray[np.uint64], dim: int) -> Rows:
+    """What signs stand for, `(..., dim)` of length 1: their inner products are their cosines."""
+    bits = np.unpackbits(signs.view(np.uint8), axis=-1, count=dim, bitorder="little")
+    unit = np.float32(1 / dim**0.5)
+    return np.where(bits, unit, -unit)
+
+
 class Segment:
     """One that is there. entry: what the manifest says of it. Opening it reads the header alone."""
 
     def __init__(self, root: Path, entry: SegmentEntry, storage: Storage, dim: int) -> None:
-        self.path, self.entry, self.storage = root / entry.file.path, entry, storage
+        self.path, self.entry, self.storage, self.dim = root / entry.file.path, entry, storage, dim
         self.removed = None if entry.removed is None else _read_removed(root / entry.removed.path, entry.rows)
         size = self.path.stat().st_size
         if size != entry.file.bytes or not self.path.is_file():
@@ -87,7 +107,7 @@ class Segment:
         self._hashed = False
         rows = entry.rows
         shapes: dict[str, tuple[str, tuple[int | None, ...]]] = {
-            "embeddings": (ARRAYS[storage], (rows, dim)),
+            "embeddings": (ARRAYS[storage], (rows, dim if storage != "binary" else -(-dim // WORD))),
             "id_offsets": ("<u8", (rows + 1,)),
             "id_hashes": ("<u8", (rows,)),
             "ids": ("|u1", (None,)),
@@ -129,6 +149,8 @@ class Segment:
     def floats(self, rows: int | slice | NDArray[np.int64]) -> Rows:
         """Embeddings as they are kept, float32: `(dim,)` of a row, `(n, dim)` of several."""
         stored = self.content.stored
+        if self.storage == "binary":
+            return unit_signs(np.ascontiguousarray(stored["embeddings"][rows]), self.dim)
         found = stored["embeddings"][rows].astype(np.float32)
         if self.storage == "int8":
             found = (found + stored["rest"][rows] * np.float32(REST)) * stored["scales"][rows][..., None]
@@ -177,6 +199,7 @@ class Segment:
             excluded,
             longest=self.content.longest,
             longest_rest=self.content.longest_rest,
+            dim=self.dim,
         )
 
     def rows_of(self, hashes: NDArray[np.uint64], ids: set[str]) -> list[int]:

@@ -66,6 +66,42 @@ def test_the_journey(built: Path, data: Path, edgerecall: Run) -> None:
     assert edgerecall("gallery", "verify", "g", "bundle", cwd=built).stdout == "g: ok, 36 rows in 1 files\n"
 
 
+def test_metadata_of_a_file(built: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:
+    names = [name for name, _ in listed(data)]
+    rows = [
+        {"id": name, "label": "passed over", "metadata": {"price": at, "名": [at, None]}}
+        for at, name in enumerate(names)
+    ]
+    rows[1]["metadata"] = None
+    file = built / "m.jsonl"
+    file.write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in [*rows[:9], {**rows[9], "id": "?"}]), "utf-8"
+    )
+    build = ("gallery", "build", "h", "bundle", "--images", data, "--list", data / "test_list.txt", *FAKE)
+    assert edgerecall(*build, "--metadata", "m.jsonl", cwd=built).returncode == 0
+    told = edgerecall("gallery", "list", "h", cwd=built).stdout
+    kept = {row["id"]: row["metadata"] for row in map(json.loads, told.splitlines())}
+    assert kept == {name: rows[at]["metadata"] if at < 9 else None for at, name in enumerate(names)}
+    file.write_text(told, "utf-8")  # what 'list' tells comes back
+    add = ("gallery", "add", "g", "bundle", *build[4:], "--metadata", "m.jsonl")
+    assert edgerecall(*add, "--replace", cwd=built).returncode == 0
+    again = map(json.loads, edgerecall("gallery", "list", "g", cwd=built).stdout.splitlines())
+    assert {row["id"]: row["metadata"] for row in again} == kept
+    for text, message in (
+        ('{"id": 1, "metadata": {}}', "m.jsonl:1: expected"),
+        ('\n{"id": "x"}', "m.jsonl:2: expected"),
+        ("[" * 100, "m.jsonl:1: expected"),
+        ('{"id": "x", "metadata": {"a": NaN}}', "NaN is no number of JSON"),
+        ('{"id": "x", "metadata": null}', "has none of the 36 images"),
+        (json.dumps(rows[0]) + "\n" + json.dumps(rows[0]), "m.jsonl:2: "),
+        (json.dumps({**rows[0], "metadata": {"a": "x" * 70000}}), "m.jsonl:1: gallery: metadata: at most 65536 bytes"),
+        ("", "has none of the 36 images"),
+    ):
+        file.write_text(text)
+        one_line(edgerecall(*add, "--replace", cwd=built), 2, message)
+    one_line(edgerecall(*add[:-1], "none.jsonl", "--replace", cwd=built), 2, "none.jsonl")
+
+
 def test_damage_is_told(built: Path, edgerecall: Run) -> None:
     (segment,) = (built / "g").glob("*.safetensors")
     data = bytearray(segment.read_bytes())

@@ -316,7 +316,7 @@ def test_bad_images_are_told_and_left_out(program: Program, device_bundle: Path,
     assert none.returncode == 2 and "none of the images could be read" in none.stderr
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8", "binary"])
 def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_path: Path, storage: str) -> None:
     bundle, images = Bundle.open(device_bundle), sorted((device_bundle / "golden").glob("0*"))
     rows = l2_normalize(np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32))
@@ -337,7 +337,7 @@ def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_pa
     one_line(program(*command[:3], "--gallery", tmp_path / "double.npy"), 2, "expected a float32 array")
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8", "binary"])
 def test_searches_the_gallery_that_python_wrote(
     program: Program, device_bundle: Path, tmp_path: Path, storage: Storage
 ) -> None:
@@ -385,7 +385,7 @@ def test_searches_the_gallery_that_python_wrote(
     one_line(program(*command), 2, "its images were preprocessed otherwise; query by the model")
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8", "binary"])
 def test_writes_the_gallery_that_python_reads(
     program: Program, device_bundle: Path, tmp_path: Path, storage: Storage
 ) -> None:

@@ -22,6 +22,9 @@ def similarities(rows: NDArray[np.float32], queries: NDArray[np.float32], storag
     if storage == "int8":
         (a, scale_a), (b, scale_b) = codes(rows), codes(queries)
         return (b @ a.T) * scale_a[None, :] * scale_b[:, None]
+    if storage == "binary":
+        differ = ((queries > 0)[:, None, :] != (rows > 0)[None]).sum(axis=2)
+        return np.asarray(1 - 2.0 * differ / rows.shape[1])
     stored = rows.astype(np.float16) if storage == "float16" else rows
     products: NDArray[np.float64] = (queries.astype(np.float64)[:, None, :] * stored.astype(np.float64)[None]).sum(
         axis=2
@@ -40,7 +43,7 @@ def codes(rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.fl
 def test_equals_sorting(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     dim, count = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 3000))
-    k, storage = data.draw(st.integers(1, 30)), data.draw(st.sampled_from(["float32", "float16", "int8"]))
+    k, storage = data.draw(st.integers(1, 30)), data.draw(st.sampled_from(["float32", "float16", "int8", "binary"]))
     rows = rng.integers(-3, 4, (count, dim)).astype(np.float32) / 8  # exact products, many ties
     queries = rng.integers(-3, 4, (4, dim)).astype(np.float32) / 8
     gallery = edgerecall.Gallery(dim, storage)
@@ -57,7 +60,9 @@ def test_equals_sorting(data: st.DataObject) -> None:
         assert (found[query, len(order) :] == -1).all() and np.isneginf(scores[query, len(order) :]).all()
 
 
-@pytest.mark.parametrize(("storage", "size"), [("float32", 4 * 128), ("float16", 2 * 128), ("int8", 128 + 4)])
+@pytest.mark.parametrize(
+    ("storage", "size"), [("float32", 4 * 128), ("float16", 2 * 128), ("int8", 128 + 4), ("binary", 128 // 8)]
+)
 def test_bytes_a_row_and_agreement_with_float32(storage: str, size: int) -> None:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((20000, 128)).astype(np.float32)
@@ -99,7 +104,7 @@ def test_progress_ends_at_one() -> None:
 
 def test_mistakes() -> None:
     gallery = edgerecall.Gallery(4)
-    with pytest.raises(InputError, match="storage: expected float32, float16 or int8, got 'int4'"):
+    with pytest.raises(InputError, match="storage: expected float32, float16, int8 or binary, got 'int4'"):
         edgerecall.Gallery(4, "int4")
     with pytest.raises(InputError, match="row 1 is not finite"):
         gallery.add(np.array([[0, 0, 0, 0], [0, 0, 0, np.nan]], np.float32))

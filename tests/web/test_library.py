@@ -66,7 +66,7 @@ def test_the_same_embeddings_and_neighbours(site: tuple[Path, str], page: Page, 
         const rows = [];
         for (const one of images) rows.push(await model.embed(bytes(one)));
         const found = {{}};
-        for (const storage of ["float32", "float16", "int8"]) {{
+        for (const storage of ["float32", "float16", "int8", "binary"]) {{
             const gallery = model.gallery(storage);
             for (const row of rows) await gallery.add(row);
             const {{ rows: places, similarities }} = await gallery.search(rows[3], 10);

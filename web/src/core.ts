@@ -2,7 +2,7 @@
 
 export const MAX_PIXELS = 89_478_485; // as everywhere else in EdgeRecall
 const HASHED = 1 << 20; // bytes at a time
-const STORAGES = ["float32", "float16", "int8"] as const;
+const STORAGES = ["float32", "float16", "int8", "binary"] as const;
 const FAILURES: Record<number, string> = { [-2]: "unsupported", [-3]: "memory", [-4]: "failed" };
 
 /** What the core refuses. kind: "input" damaged or senseless, "unsupported" neither JPEG nor PNG, "memory", "failed". */
@@ -198,7 +198,7 @@ export interface Hits {
   readonly similarities: Float32Array;
 }
 
-/** Embeddings in memory: float32, float16 or int8, searched exactly by inner product. */
+/** Embeddings in memory: float32, float16, int8 or binary (signs), searched exactly by inner product. */
 export class Gallery {
   constructor(
     private readonly core: Core,

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <shared_mutex>
+#include <string>
 #include <vector>
 
 #include "edgerecall/machine.h"
@@ -9,8 +10,17 @@
 
 namespace edgerecall {
 
-/// How a gallery keeps its embeddings: 4, 2 or 1 byte a number (int8: and a float32 scale a row).
-enum class Storage { float32, float16, int8 };
+/// How a gallery keeps its embeddings: 4, 2 or 1 byte a number (int8: and a float32 scale a row), or its sign alone.
+enum class Storage { float32, float16, int8, binary };
+
+/// By its name. Throws InputError, which begins with `where`.
+Storage storage_named(const std::string& name, const std::string& where);
+
+/// Of 64 bits each, for a row's signs.
+constexpr std::size_t sign_words(std::size_t dim) { return (dim + 63) / 64; }
+
+/// One row's signs: bit `i % 64` of word `i / 64` is set where number i is more than 0, and in none behind the last.
+void to_signs(const float* row, std::size_t dim, std::uint64_t* words);
 
 /// Of an int8 row's scale: a step of what its codes leave.
 constexpr double kRest = 0x1p-16;
@@ -19,7 +29,8 @@ constexpr double kRest = 0x1p-16;
 struct StoredRows {
   Storage storage = Storage::float32;
   std::size_t dim = 0, count = 0;
-  const void* values = nullptr;            ///< `(count, dim)`: float, bits of float16, or int8 codes
+  /// `(count, dim)`: float, bits of float16, or int8 codes; `(count, sign_words(dim))`: see `to_signs`
+  const void* values = nullptr;
   const float* scales = nullptr;           ///< `(count,)`, for int8
   const std::int16_t* rest = nullptr;      ///< `(count, dim)`, for int8: see `to_int8`; ranks the best of the codes
   double longest_rest = 0;                 ///< of int8's rows: none of their `scale * rest / 65536` is longer
@@ -40,8 +51,9 @@ float to_int8(const float* row, std::size_t dim, std::int8_t* codes, std::int16_
 /// A gallery in memory, searched exactly: every row is looked at, no index to build.
 ///
 /// Similarity is the inner product of what is stored: float32 and float16 rows with the float32 query, summed in
-/// float64 as in `rank_relevant`; int8 codes with the query's int8 codes, exactly, times both scales. Codes are
-/// `value * 127 / max |value|` of the row, rounded half to even. Highest first; equal ones by row.
+/// float64 as in `rank_relevant`; int8 codes with the query's int8 codes, exactly, times both scales; signs with the
+/// query's, as a cosine: `1 - 2 * (how many differ) / dim`. Codes are `value * 127 / max |value|` of the row, rounded
+/// half to even. Highest first; equal ones by row.
 ///
 /// Several threads may search at once. Adding refuses while one does.
 class Gallery {
@@ -71,6 +83,7 @@ class Gallery {
   LargeVector<float> whole_;
   LargeVector<std::uint16_t> half_;
   LargeVector<std::int8_t> codes_;
+  LargeVector<std::uint64_t> signs_;
   LargeVector<float> scales_;
   double longest_ = 0;  // no row, given or stored, is longer
   mutable std::shared_mutex using_;

@@ -52,13 +52,6 @@ std::string inside(const std::string& root, const Json& file, const std::string&
   return root + "/" + name;
 }
 
-Storage storage_named(const std::string& name, const std::string& where) {
-  if (name == "float32") return Storage::float32;
-  if (name == "float16") return Storage::float16;
-  if (name == "int8") return Storage::int8;
-  throw InputError(where + ": storage: expected float32, float16 or int8");
-}
-
 double cosine(const float* a, const double* b, size_t dim) {
   double product = 0, square_a = 0, square_b = 0;
   for (size_t i = 0; i < dim; ++i) {
@@ -94,7 +87,8 @@ DiskGallery::State::State(const std::string& folder, const std::string& text) : 
     throw InputError(where + ": this EdgeRecall reads gallery format 1: update EdgeRecall");
   state.dim = count_of(manifest, "dim", 65536, where);
   if (state.dim == 0) throw InputError(where + ": dim: expected 1 to 65536");
-  state.storage = storage_named(member(manifest, "storage", &Json::is_string, where).get<std::string>(), where);
+  state.storage =
+      storage_named(member(manifest, "storage", &Json::is_string, where).get<std::string>(), where + ": storage");
   std::int64_t number = 0;
   for (const Json& one : member(manifest, "segments", &Json::is_array, where)) {
     SegmentEntry entry;

@@ -286,6 +286,12 @@ Json GalleryWriter::State::segment(const std::vector<NewRow>& added, const float
     tensors.add("embeddings", "F16", {count, dim}, halves);
     // Each number may have been rounded up, by half of its last bit or of the smallest there is.
     longest += longest / 1024 + std::sqrt(static_cast<double>(dim)) * kSmallestHalf;
+  } else if (state.storage == Storage::binary) {
+    const size_t words = sign_words(dim);
+    std::vector<std::uint64_t> signs(count * words);
+    for (size_t row = 0; row < count; ++row) to_signs(embeddings + row * dim, dim, signs.data() + row * words);
+    tensors.add("embeddings", "U64", {count, words}, signs);
+    longest = std::max(longest, 1.0);
   } else {
     std::vector<std::int8_t> codes(count * dim);
     std::vector<std::int16_t> rest(count * dim);

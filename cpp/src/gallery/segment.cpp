@@ -51,8 +51,9 @@ Segment::Segment(const SegmentEntry& entry, Storage storage, size_t dim)
   rows_.storage = storage;
   rows_.dim = dim;
   rows_.count = rows;
-  const char* type = storage == Storage::float32 ? "F32" : storage == Storage::float16 ? "F16" : "I8";
-  rows_.values = array("embeddings", type, {rows, dim}).data;
+  const bool signs = storage == Storage::binary;
+  const char* type = storage == Storage::float32 ? "F32" : storage == Storage::float16 ? "F16" : signs ? "U64" : "I8";
+  rows_.values = array("embeddings", type, {rows, signs ? sign_words(dim) : dim}).data;
   if (storage == Storage::int8) {
     rows_.scales = reinterpret_cast<const float*>(array("scales", "F32", {rows}).data);
     rows_.rest = reinterpret_cast<const std::int16_t*>(array("rest", "I16", {rows, dim}).data);

@@ -37,6 +37,7 @@ void Gallery::append(const float* rows, size_t count) {
     codes_.resize(total);
     scales_.resize(size_ + count);
   }
+  if (storage_ == Storage::binary) signs_.resize((size_ + count) * sign_words(dim_));
   std::vector<float> stored(dim_);
   for (size_t row = 0; row < count; ++row) {
     const float* values = rows + row * dim_;
@@ -47,6 +48,7 @@ void Gallery::append(const float* rows, size_t count) {
       longest_ = std::max(longest_, std::sqrt(kernels::dot_float64(stored.data(), stored.data(), dim_)));
     }
     if (storage_ == Storage::int8) scales_[size_ + row] = to_int8(values, dim_, codes_.data() + at);
+    if (storage_ == Storage::binary) to_signs(values, dim_, signs_.data() + (size_ + row) * sign_words(dim_));
   }
   size_ += count;
 }
@@ -59,7 +61,7 @@ size_t Gallery::size() const {
 size_t Gallery::bytes() const {
   const std::shared_lock<std::shared_mutex> lock(using_);
   return whole_.size() * sizeof(float) + half_.size() * sizeof(std::uint16_t) + codes_.size() +
-         scales_.size() * sizeof(float);
+         scales_.size() * sizeof(float) + signs_.size() * sizeof(std::uint64_t);
 }
 
 void Gallery::search(const float* queries, size_t count, size_t k, int threads, std::int64_t* indices,
@@ -72,6 +74,7 @@ void Gallery::search(const float* queries, size_t count, size_t k, int threads, 
   all.longest = longest_;
   all.values = whole_.data();
   if (storage_ == Storage::float16) all.values = half_.data();
+  if (storage_ == Storage::binary) all.values = signs_.data();
   if (storage_ == Storage::int8) {
     all.values = codes_.data();
     all.scales = scales_.data();

@@ -44,6 +44,16 @@ std::size_t NearerThan(const std::uint64_t* HWY_RESTRICT query, const std::uint6
   return found;
 }
 
+/// A word at a time: a row has few, and reading them is what takes the time.
+void Hamming(const std::uint64_t* HWY_RESTRICT query, const std::uint64_t* HWY_RESTRICT rows, std::size_t count,
+             std::size_t words, std::uint32_t* HWY_RESTRICT distances) {
+  for (std::size_t row = 0; row < count; ++row, rows += words) {
+    std::size_t differ = 0;
+    for (std::size_t word = 0; word < words; ++word) differ += hwy::PopCount(query[word] ^ rows[word]);
+    distances[row] = static_cast<std::uint32_t>(differ);
+  }
+}
+
 using Floats = hn::CappedTag<float, 16>;
 using Bits = hn::RebindToUnsigned<Floats>;
 
@@ -83,7 +93,13 @@ HWY_AFTER_NAMESPACE();
 namespace edgerecall::kernels {
 
 HWY_EXPORT(NearerThan);
+HWY_EXPORT(Hamming);
 HWY_EXPORT(DecodeRow);
+
+void hamming(const std::uint64_t* query, const std::uint64_t* rows, std::size_t count, std::size_t words,
+             std::uint32_t* distances) {
+  HWY_DYNAMIC_DISPATCH(Hamming)(query, rows, count, words, distances);
+}
 
 void decode_row(const std::uint64_t* signs, const std::uint64_t* planes, std::size_t words, std::size_t plane_count,
                 const float* levels, float* out) {

@@ -5,7 +5,9 @@
 #include <limits>
 
 #include "edgerecall/error.h"
+#include "search/hamming_kernels.h"
 #include "search/hit.h"
+#include "base/json_text.h"
 #include "base/meter.h"
 #include "base/parallel.h"
 #include "search/rank_kernels.h"
@@ -28,7 +30,8 @@ struct Piece {
 struct Queries {
   const float* values;
   size_t count, dim;
-  std::vector<std::int8_t> codes;  // for int8
+  std::vector<std::int8_t> codes;    // for int8
+  std::vector<std::uint64_t> signs;  // for binary
   std::vector<float> scales;
   std::vector<double> lengths, left;  // of each query, and of what its codes leave of it
 };
@@ -49,6 +52,12 @@ class Best {
     if (hits_.size() < k_ || !(query_scale > 0)) return -kInfinity;
     const double least = (hits_.front().similarity - error) / query_scale;
     return kernels::rounded_down(least - std::fabs(least) * 0x1p-21);
+  }
+
+  /// More differing signs than these cannot enter.
+  size_t most_differing(size_t dim) const {
+    if (hits_.size() < k_) return dim;
+    return static_cast<size_t>(std::lrint((1 - hits_.front().similarity) / 2 * static_cast<double>(dim)));
   }
 
   void offer(double similarity, std::int64_t row) {
@@ -133,8 +142,29 @@ void scan_codes(const StoredRows& rows, const Queries& queries, const Piece& pie
   }
 }
 
+void scan_signs(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
+  const size_t words = sign_words(rows.dim);
+  const auto* signs = static_cast<const std::uint64_t*>(rows.values);
+  std::vector<std::uint32_t> differing(kChunk);
+  for (size_t begin = piece.first_row; begin < piece.last_row; begin += kChunk) {
+    const size_t width = std::min(kChunk, piece.last_row - begin);
+    for (size_t query = piece.first_query; query < piece.last_query; ++query) {
+      Best& own = best[query];
+      kernels::hamming(queries.signs.data() + query * words, signs + begin * words, width, words, differing.data());
+      size_t most = own.most_differing(rows.dim);
+      for (size_t at = 0; at < width; ++at) {
+        if (differing[at] > most || is_excluded(rows, begin + at)) continue;
+        own.offer(1 - 2.0 * differing[at] / static_cast<double>(rows.dim),
+                  piece.number + static_cast<std::int64_t>(begin + at));
+        most = own.most_differing(rows.dim);
+      }
+    }
+  }
+}
+
 void scan(const StoredRows& rows, const Queries& queries, const Piece& piece, std::vector<Best>& best) {
   if (rows.storage == Storage::int8) return scan_codes(rows, queries, piece, best);
+  if (rows.storage == Storage::binary) return scan_signs(rows, queries, piece, best);
   const size_t dim = rows.dim;
   const bool halves = rows.storage == Storage::float16;
   const auto* whole = static_cast<const float*>(rows.values);
@@ -179,6 +209,19 @@ std::vector<Piece> pieces_of(const std::vector<StoredRows>& parts, size_t querie
 
 }  // namespace
 
+Storage storage_named(const std::string& name, const std::string& where) {
+  if (name == "float32") return Storage::float32;
+  if (name == "float16") return Storage::float16;
+  if (name == "int8") return Storage::int8;
+  if (name == "binary") return Storage::binary;
+  throw InputError(where + ": expected float32, float16, int8 or binary, got " + in_quotes(name));
+}
+
+void to_signs(const float* row, size_t dim, std::uint64_t* words) {
+  std::fill_n(words, sign_words(dim), 0);
+  for (size_t i = 0; i < dim; ++i) words[i / 64] |= static_cast<std::uint64_t>(row[i] > 0) << i % 64;
+}
+
 float to_int8(const float* row, size_t dim, std::int8_t* codes, std::int16_t* rest) {
   float largest = 0;
   for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(row[i]));
@@ -199,6 +242,7 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
   if (parts.empty()) return;
   const size_t dim = parts[0].dim;
   const bool codes = parts[0].storage == Storage::int8;
+  const size_t words = parts[0].storage == Storage::binary ? sign_words(dim) : 0;
   double longest = 0;
   for (const StoredRows& part : parts) longest = std::max(longest, part.longest);
   std::int64_t total = 0;
@@ -209,6 +253,7 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
                 count,
                 dim,
                 std::vector<std::int8_t>(codes ? count * dim : 0),
+                std::vector<std::uint64_t>(count * words),
                 std::vector<float>(count),
                 std::vector<double>(count),
                 std::vector<double>(count)};
@@ -217,6 +262,7 @@ void search_rows(const std::vector<StoredRows>& parts, const float* queries, siz
   for (size_t query = 0; query < count; ++query) {
     const float* values = queries + query * dim;
     const double length = kernels::checked_length(values, dim, "search: query", query);
+    if (words > 0) to_signs(values, dim, asked.signs.data() + query * words);
     if (codes) {
       const float scale = asked.scales[query] = to_int8(values, dim, asked.codes.data() + query * dim);
       for (size_t i = 0; i < dim; ++i) left[i] = values[i] - scale * static_cast<float>(asked.codes[query * dim + i]);

@@ -65,6 +65,18 @@ def test_finds_nearly_what_exact_search_finds(tmp_path: Path, storage: Storage, 
         assert problems(reader) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_signs(tmp_path: Path, kind: str) -> None:
+    """Many are equally near: which of them is told is open, how near they are is not."""
+    gallery, queries = made(tmp_path, "binary"), drawn(1, 50)
+    assert gallery.build_index(kind, threads=2) >= 0.9
+    near = [
+        np.asarray([[one.similarity for one in found] for found in gallery.search(queries, 10, exact=exact)])
+        for exact in (False, True)
+    ]
+    assert (np.abs(near[0] - near[1]) < 1e-6).mean() >= 0.9
+
+
 def test_the_recall_is_of_how_far_it_looks(tmp_path: Path) -> None:
     """An index that looks at one list of 256 misses a lot: the measured recall decides how far it looks."""
     gallery, queries = made(tmp_path), drawn(1, 200)

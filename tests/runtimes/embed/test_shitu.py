@@ -94,9 +94,13 @@ def write(place: Path, data: Path, **index: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["IP", "hamming"])
+@pytest.mark.parametrize("kind", ["IP", "hamming", "binary"])
 def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall: Run, kind: str) -> None:
-    extra = {"dist_type": "hamming", "hamming_radius": 2, "index_method": "Flat"} if kind == "hamming" else {}
+    extra: dict[str, Any] = {}
+    if kind != "IP":
+        extra = {"dist_type": "hamming", "hamming_radius": 2, "index_method": "Flat"}
+    if kind == "binary":  # not a key of the reference's
+        extra["storage"] = kind
     path = write(place, data, **extra)
     index = ("gallery", "index", "-c", path)
     result = edgerecall(*index, cwd=place)
@@ -105,7 +109,7 @@ def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall
 
     told = edgerecall("predict", "-c", path, "--boxes", "boxes.jsonl", cwd=place)
     alone, both = map(json.loads, told.stdout.splitlines())
-    exact = 0.0 if kind == "hamming" else pytest.approx(1, abs=1e-5)
+    exact = 0.0 if kind != "IP" else pytest.approx(1, abs=1e-5)
     assert alone[0]["rec_docs"] == "green tea 0" and alone[0]["rec_scores"] == exact and alone[0]["bbox"][:2] == [0, 0]
     with Image.open(place / "query" / "b.png") as picture:
         assert {one["rec_docs"] for one in both} >= {"green tea 0", "green tea 1"}
@@ -123,7 +127,7 @@ def test_built_appended_removed_and_searched(place: Path, data: Path, edgerecall
     append = edgerecall(*index, "-o", "IndexProcess.index_operation=append", cwd=place)
     assert append.stdout == "index: 1 rows added, 0 images skipped, 9 rows\n"
     with DiskGallery(place / "index") as gallery:
-        assert gallery.manifest.storage == "float32" and (gallery.manifest.model is not None)
+        assert gallery.manifest.storage == extra.get("storage", "float32") and (gallery.manifest.model is not None)
 
 
 def test_signs_and_numbers_are_not_mixed(place: Path, data: Path, edgerecall: Run, one_line: OneLine) -> None:

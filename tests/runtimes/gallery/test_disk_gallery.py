@@ -213,7 +213,41 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
     assert {row.tobytes() for row in arrays["embeddings"]} == {row.tobytes() for row in ROWS}
 
 
-@pytest.mark.parametrize("storage", STORAGES)
+def cosines_of_signs(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """`(queries, rows)`."""
+    return np.asarray(1 - 2 * ((queries > 0)[:, None] != (rows > 0)[None]).mean(axis=2), np.float32)
+
+
+@pytest.mark.parametrize("dim", [5, 64, 70])
+def test_signs_alone(tmp_path: Path, dim: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((500, dim)).astype(np.float32)
+    queries = np.random.default_rng(2).standard_normal((9, dim)).astype(np.float32)
+    with Gallery.create(tmp_path / "g", dim, "binary") as gallery:
+        for start, end in ((200, 500), (0, 150), (150, 200)):
+            gallery.add(IDS[start:end], rows[start:end], LABELS[start:end])
+        assert len(gallery.segments) > 1
+        gallery.remove(IDS[::7])
+        left = np.arange(500) % 7 != 0
+        near = cosines_of_signs(rows, queries)
+        for at, found in enumerate(gallery.search(queries, 20, threads=2)):
+            assert {one.id for one in found}.isdisjoint(IDS[::7]) and len({one.id for one in found}) == 20
+            assert [one.similarity for one in found] == sorted(near[at][left], reverse=True)[:20]
+            assert [one.similarity for one in found] == [near[at][IDS.index(one.id)] for one in found]
+        for found in gallery.search(queries, 500, labels=["product 3"]):
+            assert {one.id for one in found} == {IDS[at] for at in range(500) if LABELS[at] == "product 3" and left[at]}
+        alike = gallery.search(rows[1:2], 5, duplicate=0.9999)[0]
+        assert alike[0].similarity == 1 and all(one.similarity < 1 for one in alike[1:])
+        gallery.compact()
+        assert problems(gallery) == []
+        kept = {one.id: row for one, row in gallery.stored_rows()}
+        assert kept[IDS[1]] == pytest.approx(np.where(rows[1] > 0, 1, -1) / dim**0.5)
+        whole = gallery.search(queries, 20)
+    with Gallery.open(tmp_path / "g") as again:
+        assert again.search(queries, 20) == whole
+        assert load_file(again.segments[0].path)["embeddings"].nbytes == len(again) * -(-dim // 64) * 8
+
+
+@pytest.mark.parametrize("storage", [*STORAGES, "binary"])
 def test_a_damaged_one_is_told_or_works(tmp_path: Path, storage: Storage) -> None:
     """Bytes changed at random: opened, searched and checked without anything but an InputError; all are noticed."""
     with filled(tmp_path / "g", storage) as gallery:
