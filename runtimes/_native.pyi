@@ -74,8 +74,9 @@ def evaluate(
 class Gallery:
     """Embeddings in memory, searched exactly. storage: float32, float16, int8 (with a float32 scale a row) or binary.
 
-    Similarity is the inner product of what is stored with the query (int8: with the query's own int8 codes), highest
-    first, equal ones by row. Threads may search at the same time. Ctrl-C stops a search.
+    Similarity is the inner product of what is stored with the query (int8: with the query's own int8 codes; binary: the
+    cosine of both's signs), highest first, equal ones by row. Threads may search at the same time. Ctrl-C stops a
+    search.
     """
 
     def __init__(self, dim: int, storage: str = "float32") -> None: ...

@@ -67,12 +67,13 @@ IMAGES = (
         help="Between the list's columns; by default a tab where there is one, else a space.",
     ),
     click.option("--label-by-folder", is_flag=True, help="Without a list: the label is the name of an image's folder."),
-    click.option(
-        "--metadata",
-        type=PATH,
-        help='What is to be kept beside images: {"id": ID, "metadata": {...}} a line, as \'gallery list\' tells it.',
-    ),
     click.option("--strict", is_flag=True, help="End at the first bad image."),
+)
+METADATA = click.option(
+    "--metadata",
+    "told",
+    type=PATH,
+    help='What is to be kept beside images: {"id": ID, "metadata": {...}} a line, as \'gallery list\' tells it.',
 )
 ARTIFACT = (
     click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings."),
@@ -100,11 +101,12 @@ INDEX = click.option(
 @command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
-@options_of(*IMAGES, *MODEL)
+@options_of(*IMAGES, METADATA, *MODEL)
 @click.option(
     "--storage",
     type=click.Choice(["float32", "float16", "int8", "binary"]),
-    help="How embeddings are kept, by default float32; int8 is faster to search, and as exact; binary has signs alone.",
+    help="How embeddings are kept, by default float32; int8 is faster to search, and as exact; binary keeps signs"
+    " alone, for models trained for them.",
 )
 @options_of(INDEX)
 @click.option("--resume", is_flag=True, help="Go on with one that was interrupted: images that are there are left out.")
@@ -116,7 +118,7 @@ def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: b
     from ...runtimes.gallery.gallery import Gallery
     from ...runtimes.gallery.manifest import FILE
 
-    entries = entries_given(given)
+    entries = with_metadata(entries_given(given), given["told"])
     opened = Bundle.open(bundle)
     if resume and (gallery / FILE).is_file():
         with Gallery.open(gallery, writable=True, model=opened) as target:
@@ -148,8 +150,10 @@ def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: b
 @command.command()
 @click.argument("gallery", type=PATH)
 @click.argument("bundle", type=PATH)
-@options_of(*IMAGES, *MODEL)
-@click.option("--replace", is_flag=True, help="Images that are there are embedded anew.")
+@options_of(*IMAGES, METADATA, *MODEL)
+@click.option(
+    "--replace", is_flag=True, help="Images that are there are embedded anew; metadata stay where none are given."
+)
 @click.option("--skip", is_flag=True, help="Images that are there are left out.")
 def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) -> int:
     """Embed images by BUNDLE into a GALLERY that is there."""
@@ -158,7 +162,7 @@ def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) ->
 
     if replace and skip:
         raise click.UsageError("--replace and --skip: give one of them")
-    entries = entries_given(given)
+    entries = with_metadata(entries_given(given), given["told"])
     with Gallery.open(gallery, writable=True, model=Bundle.open(bundle)) as target:
         return add_entries(target, bundle, entries, given, skip, replace)
 
@@ -411,15 +415,7 @@ def verify(gallery: Path, bundle: Path | None) -> int:
 
 
 def entries_given(given: dict[str, Any]) -> list[Entry]:
-    """The images that the options name."""
-    from ...runtimes.gallery.entries import with_metadata
-
-    found = images_given(given)
-    return found if given["metadata"] is None else with_metadata(found, given["metadata"])
-
-
-def images_given(given: dict[str, Any]) -> list[Entry]:
-    """Them, with their labels."""
+    """The images that the options name, with their labels."""
     from ...runtimes.gallery.entries import entries_of_folder, entries_of_list
 
     if given["listed"] is None:
@@ -431,6 +427,18 @@ def images_given(given: dict[str, Any]) -> list[Entry]:
     if given["label_by_folder"]:
         raise click.UsageError("--label-by-folder: a list brings its own labels")
     return entries_of_list(given["listed"], given["images"], given["delimiter"])
+
+
+def with_metadata(entries: list[Entry], file: Path | None) -> list[Entry]:
+    """With what a file has of them; says of how many it has nothing."""
+    from ...runtimes.gallery.entries import with_metadata as read
+
+    if file is None:
+        return entries
+    found = read(entries, file)
+    if lacking := sum(entry.metadata is None for entry in found):
+        console(stderr=True).print(f"{file}: has no line for {lacking} of {len(found)} images")
+    return found
 
 
 def load_model(bundle: Path, given: dict[str, Any]) -> EmbeddingModel:

@@ -238,12 +238,13 @@ py::dict py_evaluate(const Rows& queries, const Integers& query_labels, const st
   return result;
 }
 
-/// An array of Python's, C-contiguous, of this type and shape; InputError otherwise.
+/// An array of Python's, C-contiguous and aligned, of this type and shape; InputError otherwise.
 template <typename Value>
 const Value* checked_array(const py::object& given, const char* what, std::initializer_list<py::ssize_t> shape) {
   const auto array = py::array_t<Value, py::array::c_style>::ensure(given);
   const bool same = array && array.ptr() == given.ptr();  // or it was copied
-  if (!same || array.ndim() != static_cast<py::ssize_t>(shape.size()) ||
+  const bool aligned = same && (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+  if (!aligned || array.ndim() != static_cast<py::ssize_t>(shape.size()) ||
       !std::equal(shape.begin(), shape.end(), array.shape()))
     throw InputError(std::string(what) + ": not of the type and shape that the storage takes");
   return array.data();
@@ -277,8 +278,8 @@ PyStoredRows py_stored_rows(const std::string& storage, const py::array& values,
     if (!rest.is_none()) rows.rest = checked_array<std::int16_t>(rest, "rest", {count, dim});
   }
   if (rows.storage == Storage::binary) {
-    if (sign_words(rows.dim) != static_cast<std::size_t>(dim))
-      throw InputError("values: expected signs of dim numbers, 64 in a word");
+    if (rows.dim > 65536 || sign_words(rows.dim) != static_cast<std::size_t>(dim))
+      throw InputError("values: expected signs of dim numbers, 64 in a word, and dim of 1 to 65536");
     rows.values = checked_array<std::uint64_t>(values, "values", {count, dim});
   }
   if (!excluded.is_none()) rows.excluded = checked_array<std::uint8_t>(excluded, "excluded", {(count + 7) / 8});

@@ -15,6 +15,14 @@
 namespace edgerecall::device {
 namespace {
 
+Storage storage_of(const Arguments& arguments) {
+  try {
+    return storage_named(arguments.text("storage"), "--storage");
+  } catch (const InputError& error) {
+    throw UsageError(error.what());
+  }
+}
+
 /// What is searched: embeddings as 'predict --out' writes them, kept in memory, or a gallery in a folder.
 class Searched {
  public:
@@ -29,7 +37,7 @@ class Searched {
     const Npy rows = read_npy(place);
     if (rows.shape.size() != 2 || rows.shape[1] != dim)
       throw InputError(place + ": expected embeddings of " + std::to_string(dim) + " numbers");
-    memory_ = std::make_unique<Gallery>(dim, storage_named(arguments.text("storage"), "--storage"));
+    memory_ = std::make_unique<Gallery>(dim, storage_of(arguments));
     memory_->add(rows.values.data(), rows.shape[0]);
   }
 
@@ -58,7 +66,7 @@ class Searched {
 };
 
 int search(const Arguments& arguments) {
-  storage_named(arguments.text("storage"), "--storage");
+  storage_of(arguments);
   const Bundle bundle(arguments.bundle());
   if (!arguments.flag("gallery")) throw UsageError("expected --gallery: a gallery's folder, or FILE.npy of 'predict'");
   const Searched gallery(arguments, bundle);

@@ -52,8 +52,9 @@ def embed_into(
 ) -> int:
     """Embeds images and adds them; returns how many. A bad one goes to `on_bad`, or is raised.
 
-    What was added when this is interrupted is there. Names and labels that a gallery cannot hold are bad images too;
-    InputError, before anything is embedded, for ids that are there already, unless `replace`.
+    What was added when this is interrupted is there. A replaced image without new metadata keeps what it had. Names and
+    labels that a gallery cannot hold are bad images too; InputError, before anything is embedded, for ids that are
+    there already, unless `replace`.
     """
     entries = usable(entries, on_bad)
     if not replace and (there := gallery.known([entry.id for entry in entries])):
@@ -73,7 +74,10 @@ def embed_into(
             rows.append(embeddings)
             advance(len(paths))
         if good:
-            labels, metadata = [one.label for one in good], [one.metadata for one in good]
-            gallery.add([one.id for one in good], np.concatenate(rows), labels, metadata, replace)
+            ids, labels = [one.id for one in good], [one.label for one in good]
+            before = gallery.rows_with(ids) if replace else {}
+            kept = {match.id: match.metadata for match in before.values()}
+            metadata = [kept.get(one.id) if one.metadata is None else one.metadata for one in good]
+            gallery.add(ids, np.concatenate(rows), labels, metadata, replace)
             added += len(good)
     return added

@@ -146,7 +146,8 @@ def answer(
     config: ShituConfig, gallery: DiskGallery, model: EmbeddingModel | SignModel, image: Path, find: FindBoxes
 ) -> list[dict[str, Any]]:
     """What the picture shows: for the boxes, and the whole of it, the label of the nearest row where it is near enough
-    (`rec_docs`), and how near it is (`rec_scores`: inner product, or Hamming distance); best first, and of boxes that
+    (`rec_docs`), and how near it is (`rec_scores`: inner product, of a binary gallery the cosine of the
+    signs, or Hamming distance); best first, and of boxes that
     overlap by more than `rec_nms_thresold` the best one alone. ImageError.
     """
     index = config.IndexProcess

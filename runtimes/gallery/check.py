@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import InputError
 from .disk_gallery import DiskGallery
 from .indexed import written
-from .segment import Segment
+from .segment import WORD, Segment
 from .texts import hashes_of
 
 BLOCK = 1 << 14  # rows looked at together
@@ -62,5 +62,12 @@ def _of(segment: Segment, live: Counter[str]) -> list[str]:
         for name, array in content.stored.items():
             if array.dtype.kind == "f" and not np.isfinite(array[rows]).all():
                 found.append(f"{name}: a value is not finite")
+        behind = segment.dim % WORD
+        if (
+            segment.storage == "binary"
+            and behind
+            and (content.stored["embeddings"][rows, -1] >> np.uint64(behind)).any()
+        ):
+            found.append("embeddings: a sign behind the last number")
         live.update(one for one, gone in zip(ids, segment.gone[rows], strict=True) if not gone)
     return list(dict.fromkeys(found))

@@ -159,6 +159,8 @@ class DiskGallery:
         for name, value in (("min_similarity", min_similarity), ("duplicate", duplicate)):
             if value is not None and value != value:
                 raise InputError(f"search: {name}: expected a number, got {value}")
+        if min_similarity is not None:
+            min_similarity = float(np.float32(min_similarity))  # as similarities are
         now = self._now
         if duplicate is not None:
             return now.distinct(queries, k, threads, labels, min_similarity, duplicate)
@@ -280,8 +282,14 @@ class DiskGallery:
 
     def known(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that are there."""
-        found = self._now.rows_of(ids)
-        return {segment.content.ids[row] for segment, rows in found.items() for row in rows}
+        return set(self.rows_with(ids))
+
+    def rows_with(self, ids: Collection[str]) -> dict[str, Match]:
+        """What is known of those of these ids that are there; their similarity is 0."""
+        now = self._now
+        firsts = dict(zip(now.segments, now.firsts.tolist(), strict=False))
+        found = [now.match(firsts[segment] + row, 0.0) for segment, rows in now.rows_of(ids).items() for row in rows]
+        return {one.id: one for one in found}
 
     def compact(self) -> None:
         """All rows into one file, without those removed."""

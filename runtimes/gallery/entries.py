@@ -18,7 +18,7 @@ from .new_rows import as_json
 @dataclass(frozen=True)
 class Entry:
     """An image to be added. id: its path, relative to the images' folder. label: of its product, say. metadata: what
-    JSON holds.
+    JSON holds; None where nothing is said of it.
     """
 
     path: Path
@@ -67,10 +67,10 @@ def entries_of_list(file: Path, root: Path, delimiter: str | None = None) -> lis
 def with_metadata(entries: Sequence[Entry], file: Path) -> list[Entry]:
     """These images, each with the metadata that a file has of it: `{"id": ID, "metadata": {...}}` a line, as
     `gallery list` tells them; lines of other images are passed over. InputError for other lines, an image of two lines,
-    metadata that no gallery holds, and a file that has none of these images.
+    metadata that no gallery holds, and a file that has none of these images. null is none: {}.
     """
     wanted = {entry.id for entry in entries}
-    told: dict[str, dict[str, Any] | None] = {}
+    told: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(read_text(file, f"metadata {file}", "utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
@@ -78,7 +78,8 @@ def with_metadata(entries: Sequence[Entry], file: Path) -> list[Entry]:
             row = parse_json(line.encode("utf-8"))
             name, metadata = row["id"], row["metadata"]
             if not isinstance(name, str) or not isinstance(metadata, (dict, type(None))):
-                raise ValueError("the id is a text, metadata an object")
+                raise ValueError("the id is a text, metadata an object or null")
+            name, metadata = PurePosixPath(name).as_posix(), metadata or {}
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f'metadata {file}:{number}: expected {{"id": "...", "metadata": {{...}}}}, got {line!r:.80} ({error})'
@@ -87,7 +88,7 @@ def with_metadata(entries: Sequence[Entry], file: Path) -> list[Entry]:
             raise InputError(f"metadata {file}:{number}: {name!r:.200} has had a line before")
         if name in wanted:
             try:
-                as_json(metadata or {})
+                as_json(metadata)
             except InputError as error:
                 raise InputError(f"metadata {file}:{number}: {error}") from error
             told[name] = metadata

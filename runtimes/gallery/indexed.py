@@ -129,13 +129,12 @@ class IndexedSearch:
         if type(k) is not int or k < 1:
             raise InputError(f"search: expected k of 1 or more, got {k!r:.40}")
         k = min(k, max(int(self._now.firsts[-1]), 1))
-        numbers = self._index.search(queries, min(OVERFETCH * k + TOP, max(len(self._index), 1)), threads)
+        dim, binary = self._now.manifest.dim, self._now.manifest.storage == "binary"
+        asked = unit_signs(signs_of(queries), dim) if binary else queries
+        numbers = self._index.search(asked, min(OVERFETCH * k + TOP, max(len(self._index), 1)), threads)
         candidates = self._rows[numbers]
         rows, similarities = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
         others = self._exact(queries, k, threads)
-        asked = queries
-        if self._now.manifest.storage == "binary":
-            asked = unit_signs(signs_of(queries), self._now.manifest.dim)
         lacking = []
         for at, query in enumerate(asked):
             near = np.unique(candidates[at][candidates[at] >= 0])
@@ -143,9 +142,11 @@ class IndexedSearch:
                 lacking.append(at)
                 continue
             scores = taken(self._now, near).astype(np.float64) @ query.astype(np.float64)
+            if binary:
+                scores = 1 - 2 * np.rint((1 - scores) / 2 * dim) / dim  # as exact search gives them
             found = np.concatenate([near, others[0][at]])
             scored = np.concatenate([scores, others[1][at]]).astype(np.float32)
-            best = np.argsort(-scored, kind="stable")[:k]
+            best = np.lexsort((found, -scored))[:k]
             rows[at, : len(best)], similarities[at, : len(best)] = found[best], scored[best]
         if lacking:
             rows[lacking], similarities[lacking] = self._now.search(queries[lacking], k, threads, None)

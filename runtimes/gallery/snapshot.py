@@ -19,12 +19,14 @@ from .segment import Rows, Segment
 from .texts import hashes_of
 
 OVERFETCH = 4  # times k, where near-duplicates are dropped
+ROUNDED = 1e-12  # what a cosine in float64 may lack
 TOGETHER = 16  # queries, of those for which more rows are looked for
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row that a search found. similarity: the inner product with what is stored. metadata: None without any."""
+    """A row that a search found. similarity: the inner product with what is stored; the cosine
+    of the signs, where these alone are. metadata: None without any."""
 
     id: str
     similarity: float
@@ -91,15 +93,15 @@ class Snapshot:
     ) -> list[Match]:
         """What a search found for one query, as far as it is to be told: see `DiskGallery.search`."""
         told: list[Match] = []
-        shown: list[Rows] = []
+        shown: list[NDArray[np.float64]] = []
         for row, similarity in zip(rows.tolist(), similarities.tolist(), strict=True):
             if row < 0 or len(told) == k or (least is not None and similarity < least):
                 break
             if duplicate is not None:
                 segment, at = self.place(row)
-                one = segment.floats(at)
+                one = segment.floats(at).astype(np.float64)
                 one = one / max(float(np.linalg.norm(one)), 1e-30)
-                if shown and float((np.stack(shown) @ one).max()) >= duplicate:
+                if shown and float((np.stack(shown) @ one).max()) >= duplicate - ROUNDED:
                     continue
                 shown.append(one)
             told.append(self.match(row, similarity))

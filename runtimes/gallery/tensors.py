@@ -59,7 +59,7 @@ def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str], NDArray[n
         if not all(isinstance(text, str) for text in notes.values()):
             raise ValueError("its metadata are not texts")
         data = np.asarray(mapped)[8 + length :]
-        arrays = {name: _array(data, one) for name, one in header.items()}
+        arrays = {name: _array(data, 8 + length, one) for name, one in header.items()}
         if sum(array.nbytes for array in arrays.values()) != len(data):
             raise ValueError("its arrays do not fill it")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -67,12 +67,13 @@ def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str], NDArray[n
     return arrays, notes, np.asarray(mapped)
 
 
-def _array(data: NDArray[np.uint8], described: dict[str, Any]) -> Array:
+def _array(data: NDArray[np.uint8], place: int, described: dict[str, Any]) -> Array:
+    """place: of the data in the file."""
     dtype, shape = np.dtype(DTYPES[described["dtype"]]), described["shape"]
     begin, end = described["data_offsets"]
     if any(type(number) is not int or number < 0 for number in (begin, end, *shape)) or len(shape) not in (1, 2):
         raise ValueError(f"an array of shape {shape} at {begin}")
     count = shape[0] * (shape[1] if len(shape) == 2 else 1)
-    if not begin <= end <= len(data) or count * dtype.itemsize != end - begin or begin % dtype.itemsize:
+    if not begin <= end <= len(data) or count * dtype.itemsize != end - begin or (place + begin) % dtype.itemsize:
         raise ValueError(f"an array of shape {shape} in bytes {begin} to {end} of {len(data)}")
     return data[begin:end].view(dtype).reshape(shape)

@@ -185,8 +185,11 @@ def copy_gallery(
 ) -> tuple[int, int]:
     """A gallery's rows into a database, in steps; how many were written, and how many were there.
 
-    Rows that are there stay as they are, unless `replace`: an interrupted copy goes on where it was.
+    Rows that are there stay as they are, unless `replace`: an interrupted copy goes on where it was. InputError for a
+    gallery of signs alone, which a database would compare with a query's numbers.
     """
+    if source.manifest.storage == "binary":
+        raise InputError(f"{source.root}: keeps signs alone: build one of another storage to copy it into a database")
     if source.dim != target.dim:
         raise InputError(f"{target.where}: has embeddings of {target.dim} numbers, {source.root} of {source.dim}")
     if (source.manifest.model is None) != (target.model is None):

@@ -129,13 +129,14 @@ def write_bundle(bundle: Bundle, artifact: Artifact, folder: Path) -> None:
 
 
 def write_gallery(gallery: DiskGallery, folder: Path, pictures: bool, quantisation: str) -> list[str]:
-    """Embeddings, float32 `(n, dim)`, and names; the ids."""
+    """Embeddings, float32 `(n, dim)`, names, and how the page is to keep them; the ids."""
     folder.mkdir()
     matches, rows = zip(*gallery.stored_rows(), strict=True)
     np.save(folder / "rows.npy", np.stack(rows).astype("<f4"))
     ids = [match.id for match in matches]
     names: dict[str, Any] = {"ids": ids, "labels": [match.label or "" for match in matches], "pictures": pictures}
     names["quantisation"] = quantisation  # of the model that lies beside it
+    names["storage"] = "binary" if gallery.manifest.storage == "binary" else "float32"
     (folder / "rows.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
     return ids
 

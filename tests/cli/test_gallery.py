@@ -87,6 +87,14 @@ def test_metadata_of_a_file(built: Path, data: Path, edgerecall: Run, one_line: 
     assert edgerecall(*add, "--replace", cwd=built).returncode == 0
     again = map(json.loads, edgerecall("gallery", "list", "g", cwd=built).stdout.splitlines())
     assert {row["id"]: row["metadata"] for row in again} == kept
+    # What nothing is said of stays; null takes it away; a name is a path.
+    new = [{"id": "./" + names[2], "metadata": {"new": 1}}, {"id": names[3], "metadata": None}]
+    file.write_text("\n".join(map(json.dumps, new)), "utf-8")
+    told = edgerecall(*add, "--replace", cwd=built).stderr
+    assert "m.jsonl: has no line for 34 of 36 images" in told
+    assert edgerecall(*add[:-2], "--replace", cwd=built).returncode == 0
+    again = map(json.loads, edgerecall("gallery", "list", "g", cwd=built).stdout.splitlines())
+    assert {row["id"]: row["metadata"] for row in again} == {**kept, names[2]: {"new": 1}, names[3]: None}
     for text, message in (
         ('{"id": 1, "metadata": {}}', "m.jsonl:1: expected"),
         ('\n{"id": "x"}', "m.jsonl:2: expected"),

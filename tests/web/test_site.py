@@ -67,6 +67,7 @@ def test_what_is_written(root: Path, tmp_path: Path, golden: Path, edgerecall: R
     out = tmp_path / "out"
     names = json.loads((out / "gallery/rows.json").read_text())
     assert names["ids"][1:3] == ["../../outside.jpg", EVIL] and names["labels"] == ["one", EVIL, "", "three"]
+    assert names["storage"] == "float32"
     with DiskGallery(golden) as gallery:
         expected = np.stack([row for _, row in gallery.stored_rows()])
     assert np.array_equal(np.load(out / "gallery/rows.npy"), expected)

@@ -198,7 +198,7 @@ export interface Hits {
   readonly similarities: Float32Array;
 }
 
-/** Embeddings in memory: float32, float16, int8 or binary (signs), searched exactly by inner product. */
+/** Embeddings in memory: float32, float16 or int8, searched exactly by inner product, or binary: by the cosine of the signs. */
 export class Gallery {
   constructor(
     private readonly core: Core,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -19,6 +21,7 @@ from safetensors.numpy import load_file
 import edgerecall
 from edgerecall import DiskGallery, Gallery
 from edgerecall.runtimes import _native
+from edgerecall.runtimes._native import StoredRows
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import InputError
 from edgerecall.runtimes.gallery import durable
@@ -211,6 +214,56 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
     names = bytes(arrays["ids"]).decode()
     assert names.count(".jpg") == 500 and arrays["embeddings"].shape == (500, DIM)
     assert {row.tobytes() for row in arrays["embeddings"]} == {row.tobytes() for row in ROWS}
+
+
+def test_how_near_is_told_is_how_near_may_be_asked_for(tmp_path: Path) -> None:
+    """A share that float32 rounds up, and rows that are one although their cosine is rounded."""
+    rows = np.ones((2, 20), np.float32)
+    rows[1, 0] = -1
+    with Gallery.create(tmp_path / "g", 20, "binary") as gallery:
+        gallery.add(["a", "b"], rows)
+        assert [one.id for one in gallery.search(rows[:1], 5, min_similarity=0.9)[0]] == ["a", "b"]
+        assert [one.id for one in gallery.search(rows[:1], 5, min_similarity=0.91)[0]] == ["a"]
+    for dim in range(1, 1000, 31):
+        row = np.random.default_rng(dim).standard_normal((1, dim)).astype(np.float32)
+        for storage in ("binary", "float32"):
+            with Gallery.create(tmp_path / f"{dim} {storage}", dim, storage) as gallery:
+                gallery.add(["a", "b", "c"], np.concatenate([row, row, -row]))
+                assert [one.id for one in gallery.search(row, 5, duplicate=1)[0]] == ["a", "c"]
+
+
+def rewritten(gallery: DiskGallery, change: Callable[[bytearray, int], None]) -> None:
+    """Changes a segment's bytes, header and all (its length is given too), and its hash with them."""
+    (segment,) = gallery.segments
+    data = bytearray(segment.path.read_bytes())
+    change(data, int.from_bytes(data[:8], "little"))
+    segment.path.write_bytes(data)
+    told = json.loads((gallery.root / "gallery.json").read_text())
+    told["segments"][0]["file"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (gallery.root / "gallery.json").write_text(json.dumps(told))
+
+
+def test_signs_that_another_tool_wrote(tmp_path: Path) -> None:
+    def behind(data: bytearray, header: int) -> None:
+        data[8 + header + 15] |= 0x80  # of the first row's second word, whose last 58 bits stand for nothing
+
+    def elsewhere(data: bytearray, header: int) -> None:
+        data[:8] = (header + 1).to_bytes(8, "little")
+        data[8 + header : 8 + header] = b" "
+
+    for name, change in (("behind", behind), ("elsewhere", elsewhere)):
+        with Gallery.create(tmp_path / name, 70, "binary") as gallery:
+            gallery.add(["a", "b"], np.random.default_rng(1).standard_normal((2, 70)).astype(np.float32))
+            rewritten(gallery, change)
+    with Gallery.open(tmp_path / "behind") as gallery:
+        assert [one.split(": ", 1)[1] for one in problems(gallery)] == ["embeddings: a sign behind the last number"]
+    with pytest.raises(InputError, match="expected a segment of a gallery: an array of shape"):
+        Gallery.open(tmp_path / "elsewhere")
+    signs = np.zeros((3, 1100), np.uint64)
+    odd = np.zeros(8 * 6 + 1, np.uint8)[1:].view(np.uint64).reshape(3, 2)
+    for values, dim in ((signs, 70400), (signs, 70000), (signs, 0), (signs[:, :2], 70), (odd, 70), (signs[:, :1], 65)):
+        with pytest.raises(InputError, match="values: "):
+            StoredRows("binary", values, longest=1.0, dim=dim)
 
 
 def cosines_of_signs(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:

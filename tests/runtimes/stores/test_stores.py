@@ -196,6 +196,16 @@ def test_a_gallery_is_copied(
         copy_gallery(wrong, store)
 
 
+def test_signs_alone_are_not_copied(url: str, tmp_path: Path) -> None:
+    with DiskGallery.create(tmp_path / "g", 16, "binary") as gallery:
+        gallery.add(["a"], np.ones((1, 16), np.float32))
+        with (
+            store_at(url, 16) as store,
+            pytest.raises(InputError, match="keeps signs alone: build one of another storage"),
+        ):
+            copy_gallery(gallery, store)
+
+
 def told_by(database: str, query: str, *values: object) -> list[tuple[object, ...]]:
     """What SQL says."""
     with psycopg.connect(database, autocommit=True) as connection:

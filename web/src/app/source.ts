@@ -1,5 +1,5 @@
 /** What the page of `edgerecall web` asks: the model and the gallery that lie beside it, in this very browser. */
-import { load, type Gallery, type Model } from "../index.ts";
+import { load, type Gallery, type Model, type Storage } from "../index.ts";
 import { filesBelow } from "../files.ts";
 import { readNpy } from "../npy.ts";
 
@@ -8,6 +8,7 @@ interface Rows {
   readonly labels: readonly string[];
   readonly pictures: boolean;
   readonly quantisation: string; // of the model that lies here
+  readonly storage: Storage;
 }
 
 interface Open {
@@ -33,7 +34,7 @@ async function open(): Promise<Open> {
   const [model, file] = await Promise.all([load(new URL("bundle/", here), options), read("rows.npy")]);
   const { values } = readNpy(file, "rows.npy");
   if (values.length !== rows.ids.length * model.info.dim) throw new Error("the gallery's rows and names do not fit together");
-  const gallery = model.gallery("float32");
+  const gallery = model.gallery(rows.storage);
   await gallery.add(values);
   return { model, gallery, rows };
 }
