@@ -73,7 +73,8 @@ METADATA = click.option(
     "--metadata",
     "told",
     type=PATH,
-    help='What is to be kept beside images: {"id": ID, "metadata": {...}} a line, as \'gallery list\' tells it.',
+    help='What is to be kept beside images that are added: {"id": ID, "metadata": {...}} a line, as \'gallery list\''
+    " has it; null: nothing.",
 )
 ARTIFACT = (
     click.option("--runtime", default="onnxruntime", show_default=True, help="What computes the embeddings."),
@@ -118,7 +119,7 @@ def build(gallery: Path, bundle: Path, storage: Any, kind: str | None, resume: b
     from ...runtimes.gallery.gallery import Gallery
     from ...runtimes.gallery.manifest import FILE
 
-    entries = with_metadata(entries_given(given), given["told"])
+    entries = entries_given(given)
     opened = Bundle.open(bundle)
     if resume and (gallery / FILE).is_file():
         with Gallery.open(gallery, writable=True, model=opened) as target:
@@ -162,7 +163,7 @@ def add(gallery: Path, bundle: Path, replace: bool, skip: bool, **given: Any) ->
 
     if replace and skip:
         raise click.UsageError("--replace and --skip: give one of them")
-    entries = with_metadata(entries_given(given), given["told"])
+    entries = entries_given(given)
     with Gallery.open(gallery, writable=True, model=Bundle.open(bundle)) as target:
         return add_entries(target, bundle, entries, given, skip, replace)
 
@@ -334,11 +335,12 @@ def push(gallery: Path, url: str, replace: bool, with_index: bool) -> int:
     qdrant:///FOLDER?collection=NAME, milvus://HOST:19530?collection=NAME or milvus:///FOLDER.db?collection=NAME. Rows
     that are there stay, so that an interrupted copy goes on where it was."""
     from ...runtimes.gallery.gallery import Gallery
-    from ...runtimes.stores.interface import copy_gallery
+    from ...runtimes.stores.interface import copy_gallery, require_numbers
     from ...runtimes.stores.opening import store_at
 
     with Gallery.open(gallery) as source:
         manifest = source.manifest
+        require_numbers(source)
         with store_at(url, manifest.dim, manifest.model, f"edgerecall gallery push {gallery}") as target:
             with progress_bar("copying", len(source)) as advance:
                 written, left = copy_gallery(source, target, replace, advance)
@@ -415,7 +417,15 @@ def verify(gallery: Path, bundle: Path | None) -> int:
 
 
 def entries_given(given: dict[str, Any]) -> list[Entry]:
-    """The images that the options name, with their labels."""
+    """The images that the options name, with their labels, and metadata where the command has them."""
+    from ...runtimes.gallery.entries import with_metadata
+
+    found = images_given(given)
+    return found if given.get("told") is None else with_metadata(found, given["told"])
+
+
+def images_given(given: dict[str, Any]) -> list[Entry]:
+    """Those of the list, or of the folder."""
     from ...runtimes.gallery.entries import entries_of_folder, entries_of_list
 
     if given["listed"] is None:
@@ -427,18 +437,6 @@ def entries_given(given: dict[str, Any]) -> list[Entry]:
     if given["label_by_folder"]:
         raise click.UsageError("--label-by-folder: a list brings its own labels")
     return entries_of_list(given["listed"], given["images"], given["delimiter"])
-
-
-def with_metadata(entries: list[Entry], file: Path | None) -> list[Entry]:
-    """With what a file has of them; says of how many it has nothing."""
-    from ...runtimes.gallery.entries import with_metadata as read
-
-    if file is None:
-        return entries
-    found = read(entries, file)
-    if lacking := sum(entry.metadata is None for entry in found):
-        console(stderr=True).print(f"{file}: has no line for {lacking} of {len(found)} images")
-    return found
 
 
 def load_model(bundle: Path, given: dict[str, Any]) -> EmbeddingModel:
@@ -472,6 +470,8 @@ def embed_entries(
 
     logger = setup_logging(console(stderr=True))
     bad: list[ImageError] = []
+    if given["told"] is not None and (lacking := sum(entry.metadata is None for entry in entries)):
+        console(stderr=True).print(f"{given['told']}: has no line for {lacking} of {len(entries)} images")
 
     def on_bad(path: Path, error: ImageError) -> None:
         bad.append(error)

@@ -65,19 +65,19 @@ def embed_into(
     added = 0
     for start in range(0, len(entries), PART):
         part: dict[Path, list[Entry]] = {}
-        for entry in entries[start : start + PART]:
+        chosen = entries[start : start + PART]
+        for entry in chosen:
             part.setdefault(entry.path, []).append(entry)
+        before = gallery.rows_with([entry.id for entry in chosen if entry.metadata is None]) if replace else {}
         good: list[Entry] = []
         rows: list[NDArray[np.float32]] = []
-        for paths, embeddings in model.stream([entry.path for entry in entries[start : start + PART]], on_bad):
+        for paths, embeddings in model.stream([entry.path for entry in chosen], on_bad):
             good += [part[path].pop(0) for path in paths]
             rows.append(embeddings)
             advance(len(paths))
         if good:
             ids, labels = [one.id for one in good], [one.label for one in good]
-            before = gallery.rows_with(ids) if replace else {}
-            kept = {match.id: match.metadata for match in before.values()}
-            metadata = [kept.get(one.id) if one.metadata is None else one.metadata for one in good]
+            metadata = [before[one.id].metadata if one.id in before else one.metadata for one in good]
             gallery.add(ids, np.concatenate(rows), labels, metadata, replace)
             added += len(good)
     return added

@@ -30,7 +30,7 @@ from ..worker.micro_batches import MicroBatcher
 from .batches import BadImage, good_ones, report_bad, stream_tensors
 from .plain_model import open_plain_model
 from .replicas import CLOSED, ReplicaPool, open_replicas
-from .requests import Answer, FutureRequest, Request, Waiting
+from .requests import Answer, FutureRequest, Request, Telling, Told, Waiting
 from .turns import Turns
 
 BadIndex = Callable[[int, ImageError], None]
@@ -71,6 +71,7 @@ class EmbeddingModel:
         self._batcher: MicroBatcher[Waiting] | None = None
         self._closed = False
         self._submitting = Lock()
+        self._telling = Telling(self.replicas)
         # More threads than cores would only take the interpreter and the caches from one another.
         self._turns = Turns(max(self.replicas, len(usable_cpus())))
         self._memories: list[NDArray[np.float32]] = []  # of batches, one of each caller at work, used again and again
@@ -191,10 +192,16 @@ class EmbeddingModel:
 
     def _answer(self, requests: Sequence[Waiting]) -> None:
         """Completes a micro-batch; never raises."""
-        wanted = [request for request in requests if request.begin()]
-        if not wanted:
-            return
         began = time.perf_counter()
+        told = self._found([request for request in requests if request.begin()], began)
+        batcher = self._batcher
+        waiting = batcher.waiting if batcher is not None else 0  # none as the model is closed
+        self._telling.add(told, waiting, time.perf_counter() - began)
+
+    def _found(self, wanted: Sequence[Waiting], began: float) -> list[Told]:
+        """Of a micro-batch; never raises."""
+        if not wanted:
+            return []
         for request in wanted:
             self.observe("queue", began - request.born, 1)
 
@@ -209,23 +216,19 @@ class EmbeddingModel:
             errors, rows = self._embed_part([one.image for one in wanted], [one.name for one in wanted], embed)
         except BaseException as error:
             if len(wanted) > 1 and isinstance(error, InputError | ValueError | TypeError):  # of one, not of all
-                for request in wanted:
-                    self._answer_alone(request)
-                return
-            for request in wanted:
-                request.tell(None, error)
-            return
+                return [self._found_alone(request) for request in wanted]
+            return [(request, None, error) for request in wanted]
         found = iter(rows)
-        for request, bad in zip(wanted, errors, strict=True):
-            request.tell(next(found) if bad is None else None, bad)
+        return [
+            (request, next(found) if bad is None else None, bad) for request, bad in zip(wanted, errors, strict=True)
+        ]
 
-    def _answer_alone(self, request: Waiting) -> None:
+    def _found_alone(self, request: Waiting) -> Told:
         try:
             (bad,), rows = self._embed_part([request.image], [request.name], self._embed_micro_batch)
         except BaseException as error:
-            request.tell(None, error)
-        else:
-            request.tell(rows[0] if bad is None else None, bad)
+            return request, None, error
+        return request, rows[0] if bad is None else None, bad
 
     def _embed(self, predictor: Predictor, batch: NDArray[np.float32], size: int | None = None) -> Embedding:
         """size: that is compiled, to which a smaller batch is filled up."""

@@ -1,10 +1,10 @@
-"""One submitted image, and whoever is told its embedding."""
+"""Submitted images, and whoever is told their embeddings."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,10 @@ from ..preprocess.pipeline import Source
 
 LOGGER = logging.getLogger("edgerecall")
 Answer = Callable[[NDArray[np.float32] | None, BaseException | None], object]  # the embedding, or why there is none
+
+
+TOGETHER = 4  # embeddings that are told at once, about, where more images wait
+LATE_S = 0.05  # that one may be told late because of it
 
 
 class Waiting:
@@ -78,3 +82,38 @@ class FutureRequest(Waiting):
             self.future.set_exception(error)
         else:
             self.future.set_result(found)
+
+
+Told = tuple[Waiting, NDArray[np.float32] | None, BaseException | None]
+
+
+class Telling:
+    """Tells embeddings, several at once while enough images wait for all replicas.
+
+    Whoever is told wakes up, sends an answer and takes the next request: code that has left the caches during an
+    inference, and is there for all but the first of several. So replicas of a small network get more done; what a busy
+    model has found is told at most about `LATE_S` later. Thread-safe.
+    """
+
+    def __init__(self, replicas: int) -> None:
+        self._replicas = replicas
+        self._lock = Lock()
+        self._held: list[Told] = []
+        self._since = 0.0
+
+    def add(self, told: Sequence[Told], waiting: int, seconds: float) -> None:
+        """Tells these and what was held, or holds all until the next call, which images that are waiting lead to.
+
+        told: of a micro-batch, maybe none. waiting: images. seconds: that the micro-batch took, as the next one will.
+        """
+        now = time.perf_counter()
+        with self._lock:
+            if not self._held:
+                self._since = now
+            self._held += told
+            soon = now + seconds - self._since <= LATE_S
+            if len(self._held) < TOGETHER and waiting > 2 * self._replicas and soon:
+                return
+            held, self._held = self._held, []
+        for request, found, error in held:
+            request.tell(found, error)

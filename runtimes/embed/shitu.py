@@ -84,7 +84,7 @@ def build(
     """What `index_operation` says with the images of `data_file`; how many it was done with, and rows there now.
 
     new: in place of what a gallery that is there holds, once all is embedded. append: images that are there are
-    embedded anew.
+    embedded anew, and keep their metadata.
     """
     index = config.IndexProcess
     config = config.model_copy(update={"Global": config.Global.model_copy(update={"batch_size": index.batch_size})})

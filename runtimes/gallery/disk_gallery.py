@@ -26,7 +26,7 @@ from .identity import ModelIdentity, require_same
 from .indexed import IndexedSearch, made_of, opened
 from .lock import LOCK, WriteLock
 from .manifest import FILE, MOST_ROWS, GalleryManifest, IndexEntry, SegmentEntry, Storage
-from .new_rows import checked_rows, new_content, several
+from .new_rows import checked_limit, checked_rows, new_content, several
 from .segment import Mask, Rows, Segment, described, joined, write_removed, write_segment
 from .snapshot import Match, Snapshot
 
@@ -156,11 +156,8 @@ class DiskGallery:
         this similar, in cosine, to a better one of the same query, only that one is told.
         """
         queries = checked_rows(queries, self.dim, "queries")
-        for name, value in (("min_similarity", min_similarity), ("duplicate", duplicate)):
-            if value is not None and value != value:
-                raise InputError(f"search: {name}: expected a number, got {value}")
-        if min_similarity is not None:
-            min_similarity = float(np.float32(min_similarity))  # as similarities are
+        min_similarity = checked_limit(min_similarity, "min_similarity")
+        duplicate = checked_limit(duplicate, "duplicate")
         now = self._now
         if duplicate is not None:
             return now.distinct(queries, k, threads, labels, min_similarity, duplicate)
@@ -282,7 +279,8 @@ class DiskGallery:
 
     def known(self, ids: Collection[str]) -> set[str]:
         """Those of these ids that are there."""
-        return set(self.rows_with(ids))
+        found = self._now.rows_of(ids)
+        return {segment.content.ids[row] for segment, rows in found.items() for row in rows}
 
     def rows_with(self, ids: Collection[str]) -> dict[str, Match]:
         """What is known of those of these ids that are there; their similarity is 0."""

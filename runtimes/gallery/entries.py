@@ -79,19 +79,20 @@ def with_metadata(entries: Sequence[Entry], file: Path) -> list[Entry]:
             name, metadata = row["id"], row["metadata"]
             if not isinstance(name, str) or not isinstance(metadata, (dict, type(None))):
                 raise ValueError("the id is a text, metadata an object or null")
-            name, metadata = PurePosixPath(name).as_posix(), metadata or {}
+            name, metadata = name if name in wanted else PurePosixPath(name).as_posix(), metadata or {}
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(
                 f'metadata {file}:{number}: expected {{"id": "...", "metadata": {{...}}}}, got {line!r:.80} ({error})'
             ) from error
+        if name not in wanted:
+            continue
         if name in told:
             raise InputError(f"metadata {file}:{number}: {name!r:.200} has had a line before")
-        if name in wanted:
-            try:
-                as_json(metadata)
-            except InputError as error:
-                raise InputError(f"metadata {file}:{number}: {error}") from error
-            told[name] = metadata
+        try:
+            as_json(metadata)
+        except InputError as error:
+            raise InputError(f"metadata {file}:{number}: {error}") from error
+        told[name] = metadata
     if wanted and not told:
         raise InputError(f"metadata {file}: has none of the {len(wanted)} images, such as {min(wanted)!r:.200}")
     return [replace(entry, metadata=told.get(entry.id)) for entry in entries]

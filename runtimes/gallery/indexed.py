@@ -129,6 +129,8 @@ class IndexedSearch:
         if type(k) is not int or k < 1:
             raise InputError(f"search: expected k of 1 or more, got {k!r:.40}")
         k = min(k, max(int(self._now.firsts[-1]), 1))
+        if len(bad := np.flatnonzero(~np.isfinite(queries).all(axis=1))):
+            raise InputError(f"search: query {bad[0]} is not finite")
         dim, binary = self._now.manifest.dim, self._now.manifest.storage == "binary"
         asked = unit_signs(signs_of(queries), dim) if binary else queries
         numbers = self._index.search(asked, min(OVERFETCH * k + TOP, max(len(self._index), 1)), threads)

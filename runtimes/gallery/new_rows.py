@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .segment import Content, Rows, content_of
 ID_BYTES = 4096  # of an id or a label, at most
 METADATA_BYTES = 1 << 16
 LARGEST_FLOAT16 = 65504.0
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def checked_rows(rows: Rows, dim: int, what: str) -> Rows:
@@ -25,6 +27,19 @@ def checked_rows(rows: Rows, dim: int, what: str) -> Rows:
     if rows.ndim != 2 or rows.shape[1] != dim or rows.dtype != np.float32:
         raise InputError(f"{what}: expected float32 (n, {dim}), got {rows.dtype} of shape {rows.shape}")
     return np.ascontiguousarray(rows)
+
+
+def checked_limit(value: object, what: str) -> float | None:
+    """A limit of similarities, rounded to float32 as these are. InputError for what is no number."""
+    if value is None:
+        return None
+    try:
+        limit = np.float64(value if isinstance(value, Real) else np.nan)
+    except OverflowError:
+        limit = np.float64(np.nan)
+    if np.isnan(limit):
+        raise InputError(f"search: {what}: expected a number, got {value!r:.40}")
+    return float(np.float32(np.clip(limit, -LARGEST_FLOAT32, LARGEST_FLOAT32)))
 
 
 def several(texts: object, what: str) -> None:

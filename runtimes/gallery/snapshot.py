@@ -19,7 +19,7 @@ from .segment import Rows, Segment
 from .texts import hashes_of
 
 OVERFETCH = 4  # times k, where near-duplicates are dropped
-ROUNDED = 1e-12  # what a cosine in float64 may lack
+ROUNDED = 1e-7  # what a cosine may lack of a limit that is rounded to float32
 TOGETHER = 16  # queries, of those for which more rows are looked for
 
 

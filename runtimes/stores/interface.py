@@ -15,7 +15,7 @@ from ..bundle.bundle import Bundle
 from ..core.errors import InputError
 from ..gallery.disk_gallery import DiskGallery
 from ..gallery.identity import ModelIdentity, require_same
-from ..gallery.new_rows import checked_new, checked_rows, several
+from ..gallery.new_rows import checked_limit, checked_new, checked_rows, several
 from ..gallery.snapshot import Match
 
 Rows = NDArray[np.float32]
@@ -119,11 +119,10 @@ class Store(ABC):
         checked = checked_rows(queries, self.dim, "queries")
         if not np.isfinite(checked).all():
             raise InputError("queries: a value is not finite")
-        if min_similarity is not None and min_similarity != min_similarity:
-            raise InputError(f"search: min_similarity: expected a number, got {min_similarity}")
+        min_similarity = checked_limit(min_similarity, "min_similarity")
         found = self._nearest(checked, k, labels, exact or labels is not None)
         low = -np.inf if min_similarity is None else min_similarity
-        return [[one for one in matches if one.similarity >= low] for matches in found]
+        return [[one for one in matches if np.float32(one.similarity) >= low] for matches in found]
 
     def measured_recall(self) -> float:
         """Which part of the best rows for each of a sample of rows the index finds; of rows as similar, any."""
@@ -180,16 +179,21 @@ class Store(ABC):
         self.close()
 
 
+def require_numbers(source: DiskGallery) -> None:
+    """InputError for a gallery of signs alone, which a database would compare with a query's numbers."""
+    if source.manifest.storage == "binary":
+        raise InputError(f"{source.root}: keeps signs alone: build one of another storage to copy it into a database")
+
+
 def copy_gallery(
     source: DiskGallery, target: Store, replace: bool = False, advance: Callable[[int], object] = lambda count: None
 ) -> tuple[int, int]:
     """A gallery's rows into a database, in steps; how many were written, and how many were there.
 
     Rows that are there stay as they are, unless `replace`: an interrupted copy goes on where it was. InputError for a
-    gallery of signs alone, which a database would compare with a query's numbers.
+    gallery of signs alone.
     """
-    if source.manifest.storage == "binary":
-        raise InputError(f"{source.root}: keeps signs alone: build one of another storage to copy it into a database")
+    require_numbers(source)
     if source.dim != target.dim:
         raise InputError(f"{target.where}: has embeddings of {target.dim} numbers, {source.root} of {source.dim}")
     if (source.manifest.model is None) != (target.model is None):

@@ -27,6 +27,11 @@ class MicroBatcher(Generic[Item]):
         for thread in self._threads:
             thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Items that no thread has taken."""
+        return self._waiting.qsize()
+
     def put(self, items: Iterable[Item]) -> None:
         """Only puts them down, in order."""
         for item in items:

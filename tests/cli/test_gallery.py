@@ -101,13 +101,28 @@ def test_metadata_of_a_file(built: Path, data: Path, edgerecall: Run, one_line: 
         ("[" * 100, "m.jsonl:1: expected"),
         ('{"id": "x", "metadata": {"a": NaN}}', "NaN is no number of JSON"),
         ('{"id": "x", "metadata": null}', "has none of the 36 images"),
-        (json.dumps(rows[0]) + "\n" + json.dumps(rows[0]), "m.jsonl:2: "),
+        (json.dumps(rows[0]) + "\n" + json.dumps(rows[0]), "has had a line before"),
         (json.dumps({**rows[0], "metadata": {"a": "x" * 70000}}), "m.jsonl:1: gallery: metadata: at most 65536 bytes"),
         ("", "has none of the 36 images"),
     ):
         file.write_text(text)
         one_line(edgerecall(*add, "--replace", cwd=built), 2, message)
     one_line(edgerecall(*add[:-1], "none.jsonl", "--replace", cwd=built), 2, "none.jsonl")
+
+
+def test_metadata_of_what_is_added_alone(built: Path, data: Path, edgerecall: Run) -> None:
+    """Of images that are there already nothing is said; two ways to write a path are two ids where they have been."""
+    names = [name for name, _ in listed(data)]
+    edgerecall("gallery", "remove", "g", *names[:2], cwd=built)
+    rows = [{"id": names[0], "metadata": {"at": 0}}, {"id": names[5], "metadata": {"at": 5}}, {"id": "a//b"}]
+    rows[2]["metadata"] = None
+    text = [json.dumps(row) for row in [*rows, {"id": "a/b", "metadata": None}]]
+    (built / "m.jsonl").write_text("\n".join(text))
+    add = ("gallery", "add", "g", "bundle", "--images", data, "--list", data / "test_list.txt", *FAKE)
+    told = edgerecall(*add, "--skip", "--metadata", "m.jsonl", cwd=built)
+    assert told.returncode == 0 and "m.jsonl: has no line for 1 of 2 images" in told.stderr
+    kept = map(json.loads, edgerecall("gallery", "list", "g", cwd=built).stdout.splitlines())
+    assert {row["id"]: row["metadata"] for row in kept if row["metadata"]} == {names[0]: {"at": 0}}
 
 
 def test_damage_is_told(built: Path, edgerecall: Run) -> None:

@@ -329,6 +329,8 @@ def test_search_equals_the_gallery(program: Program, device_bundle: Path, tmp_pa
     for line, nearest, near in zip(told, found, similarities, strict=True):
         assert [one["row"] for one in line["neighbours"]] == nearest.tolist()
         np.testing.assert_allclose([one["similarity"] for one in line["neighbours"]], near, atol=1e-5)
+    wrong = "--storage: expected float32, float16, int8 or binary, got 'int4'; see edgerecall-device search --help"
+    one_line(program(*command[:-1], "int4"), 2, wrong)
     np.save(tmp_path / "wrong.npy", np.zeros((3, 5), np.float32))
     one_line(program(*command[:3], "--gallery", tmp_path / "wrong.npy"), 2, "expected embeddings of 8 numbers")
     everything = json.loads(program(*command, "--top", "1000000").stdout.splitlines()[0])

@@ -58,6 +58,18 @@ def golden(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "g"
 
 
+def test_signs_alone_stay_signs(root: Path, tmp_path: Path, edgerecall: Run) -> None:
+    bundle = Bundle.open(root / "tests/golden/bundle")
+    rows = np.random.default_rng(1).standard_normal((3, bundle.spec.embedding_dim)).astype(np.float32)
+    with DiskGallery.create(tmp_path / "g", rows.shape[1], "binary", identity_of(bundle)) as gallery:
+        gallery.add(["a", "b", "c"], rows)
+    line = ("web", root / "tests/golden/bundle", "out", "--gallery", "g", "--pages", fake_pages(tmp_path))
+    result = edgerecall(*line, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "out/gallery/rows.json").read_text())["storage"] == "binary"
+    assert np.array_equal(np.load(tmp_path / "out/gallery/rows.npy") > 0, rows > 0)
+
+
 def test_what_is_written(root: Path, tmp_path: Path, golden: Path, edgerecall: Run) -> None:
     line = ("web", root / "tests/golden/bundle", "out", "--gallery", golden, "--pages", fake_pages(tmp_path))
     more = ("--pictures", tmp_path / "pictures", "--title", EVIL)

@@ -80,6 +80,8 @@ def test_of_signs(tmp_path: Path, kind: str) -> None:
     kept = np.mean([np.mean(np.asarray(ours) >= theirs[-1]) for ours, theirs in zip(near, exact, strict=True)])
     assert recall >= 0.9 and kept >= recall - 0.05
     row = drawn(0, ROWS)[1:2]
+    with pytest.raises(InputError, match="query 1 is not finite"):
+        gallery.search(np.concatenate([row, row * np.inf]), 2)
     gallery.add(["the same"], row)
     for exactly in (False, True):
         best = gallery.search(row, 2, min_similarity=1, exact=exactly)[0]

@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from PIL import Image
 import edgerecall
 from edgerecall.runtimes.bundle.bundle import Bundle
 from edgerecall.runtimes.core.errors import ImageError, InputError, RuntimeFailed
+from edgerecall.runtimes.embed import requests
 from edgerecall.runtimes.embed.replicas import open_predictor
 from edgerecall.runtimes.predictor.interface import RunOptions
 from edgerecall.runtimes.preprocess.images import load_rgb
@@ -366,3 +369,52 @@ def test_closing_from_a_callback(fake_bundle: Make, data: Path) -> None:
     model.submit(encoded(data)[0]).add_done_callback(close)
     assert closed.wait(10)
     assert not model.pool.predictors[0].alive
+
+
+def test_several_are_told_at_once_while_enough_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four, or those there before the last one is late, or all once few wait; each once, also those that failed."""
+    clock = [0.0]
+    monkeypatch.setattr(requests, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    told = list[object]()
+    failed = ValueError("bad")
+
+    def asked(number: int) -> requests.Request:
+        return requests.Request(b"", lambda found, error: told.append(number if error is None else error))
+
+    def after(seconds: float, number: int, waiting: int, error: BaseException | None = None) -> list[object]:
+        clock[0] += seconds
+        telling.add([(asked(number), None, error)], waiting, seconds)
+        now, told[:] = [*told], []
+        return now
+
+    telling = requests.Telling(replicas=2)
+    assert [after(0.01, at, 9) for at in range(5)] == [[], [], [], [0, 1, 2, 3], []]
+    assert after(0.01, 5, 4) == [4, 5]  # all that wait have a replica soon
+    assert [after(0.02, at, 9) for at in (6, 7, 8)] == [[], [], [6, 7, 8]]  # 60 ms, had the first waited on
+    assert after(0.2, 9, 100) == [9]  # a large network
+    assert after(0.01, 10, 9) == [] and after(0.01, 11, 9, failed) == [] and after(0.01, 12, 0) == [10, failed, 12]
+    assert after(0.01, 13, 9) == []
+    telling.add([], 9, 0.0)  # what was taken next is not wanted any longer, but others wait
+    assert not told
+    telling.add([], 0, 0.0)
+    assert told == [13]
+
+
+def test_what_is_told_at_once_is_all_told(fake_bundle: Make, data: Path) -> None:
+    """Many images, some of them dropped, none of them good, or the last ones."""
+    image = encoded(data)[0]
+    with edgerecall.load(fake_bundle(sleep_ms=2).root, "fake", batch_size=1, replicas=2) as model:
+        for count in (1, 5, 40):
+            told = SimpleQueue[tuple[int, bool]]()
+            drops = [
+                model.ask(
+                    image if at % 3 else b"no image",
+                    lambda found, error, at=at, told=told: told.put((at, found is not None)),
+                )
+                for at in range(count)
+            ]
+            for drop in drops[count // 2 :]:
+                drop()
+            found = sorted(told.get(timeout=10) for _ in range(count))
+            assert told.empty() and [at for at, _ in found] == list(range(count))
+            assert all(good == (at % 3 > 0) for at, good in found[: count // 2])

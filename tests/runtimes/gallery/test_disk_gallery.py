@@ -217,7 +217,7 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
 
 
 def test_how_near_is_told_is_how_near_may_be_asked_for(tmp_path: Path) -> None:
-    """A share that float32 rounds up, and rows that are one although their cosine is rounded."""
+    """A share that float32 rounds, and rows that are one although their cosine is rounded."""
     rows = np.ones((2, 20), np.float32)
     rows[1, 0] = -1
     with Gallery.create(tmp_path / "g", 20, "binary") as gallery:
@@ -230,6 +230,31 @@ def test_how_near_is_told_is_how_near_may_be_asked_for(tmp_path: Path) -> None:
             with Gallery.create(tmp_path / f"{dim} {storage}", dim, storage) as gallery:
                 gallery.add(["a", "b", "c"], np.concatenate([row, row, -row]))
                 assert [one.id for one in gallery.search(row, 5, duplicate=1)[0]] == ["a", "c"]
+
+
+def test_limits_that_are_none(tmp_path: Path) -> None:
+    with filled(tmp_path / "g") as gallery:
+        for name in ("min_similarity", "duplicate"):
+            for value in (float("nan"), "0.5", [1], 10**400):
+                with pytest.raises(InputError, match=f"search: {name}: expected a number, got "):
+                    gallery.search(QUERIES, 3, **{name: value})
+        for value, count in ((-(10**39), 3), (1e39, 0), (np.float32(-5), 3), (-5, 3)):
+            assert {len(found) for found in gallery.search(QUERIES, 3, min_similarity=value)} == {count}
+
+
+def test_a_row_whose_metadata_are_damaged_can_be_removed(tmp_path: Path) -> None:
+    def no_json(data: bytearray, header: int) -> None:
+        data[data.index(b'{"number":4,')] = ord("[")
+
+    with filled(tmp_path / "g") as gallery:
+        gallery.compact()
+        rewritten(gallery, no_json)
+    with Gallery.open(tmp_path / "g", writable=True) as gallery:
+        with pytest.raises(InputError, match="damaged at row"):
+            gallery.rows_with([IDS[4]])
+        assert gallery.known([IDS[4], "none"]) == {IDS[4]}
+        assert gallery.remove([IDS[4]]) == 1
+        assert gallery.rows_with([IDS[5], IDS[4]])[IDS[5]].metadata == {"number": 5, "name": "naïve 名"}
 
 
 def rewritten(gallery: DiskGallery, change: Callable[[bytearray, int], None]) -> None:

@@ -196,9 +196,12 @@ def test_a_gallery_is_copied(
         copy_gallery(wrong, store)
 
 
-def test_signs_alone_are_not_copied(url: str, tmp_path: Path) -> None:
+def test_signs_alone_are_not_copied(url: str, tmp_path: Path, edgerecall: Run, one_line: OneLine) -> None:
     with DiskGallery.create(tmp_path / "g", 16, "binary") as gallery:
         gallery.add(["a"], np.ones((1, 16), np.float32))
+        one_line(edgerecall("gallery", "push", "g", url, cwd=tmp_path), 2, "keeps signs alone")
+        with pytest.raises(InputError):  # nothing was begun there
+            store_at(url)
         with (
             store_at(url, 16) as store,
             pytest.raises(InputError, match="keeps signs alone: build one of another storage"),

@@ -8,7 +8,7 @@ interface Rows {
   readonly labels: readonly string[];
   readonly pictures: boolean;
   readonly quantisation: string; // of the model that lies here
-  readonly storage: Storage;
+  readonly storage?: Storage;
 }
 
 interface Open {
