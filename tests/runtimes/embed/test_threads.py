@@ -418,3 +418,13 @@ def test_what_is_told_at_once_is_all_told(fake_bundle: Make, data: Path) -> None
             found = sorted(told.get(timeout=10) for _ in range(count))
             assert told.empty() and [at for at, _ in found] == list(range(count))
             assert all(good == (at % 3 > 0) for at, good in found[: count // 2])
+
+
+def test_what_is_held_is_told_when_nobody_wants_the_others(fake_bundle: Make, data: Path) -> None:
+    image, told = encoded(data)[0], SimpleQueue[int]()
+    with edgerecall.load(fake_bundle(sleep_ms=20).root, "fake", batch_size=1) as model:
+        model.embed_bytes([image])  # the first time takes longer, too long to be held
+        drops = [model.ask(image, lambda found, error, at=at: told.put(at)) for at in range(6)]  # type: ignore[misc]
+        for drop in drops[1:]:
+            drop()
+        assert sorted(told.get(timeout=5) for _ in drops) == list(range(6))
