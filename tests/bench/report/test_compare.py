@@ -28,6 +28,7 @@ def run(bundle: Bundle, data: Path, **options: Any) -> BenchResult:
     return run_bench(bundle, ImageSet.find(data), BenchOptions(**settings), "tests", lambda what, share: None)
 
 
+@pytest.mark.alone  # what others do beside it is as much as the 20 % to be found
 def test_the_same_bundle_twice_and_then_slowed_down(
     fake_bundle: Make, data: Path, tmp_path: Path, edgerecall: Callable[..., Any], one_line: Callable[..., None]
 ) -> None:
