@@ -80,9 +80,14 @@ def content_of(
     )
 
 
+def sign_words(dim: int) -> int:
+    """Of a row's signs."""
+    return -(-dim // WORD)
+
+
 def signs_of(rows: Rows) -> NDArray[np.uint64]:
     """float32 `(n, dim)` -> `(n, words)`: bit i % 64 of word i // 64 is set where number i is more than 0."""
-    bits = np.zeros((len(rows), -(-rows.shape[1] // WORD) * WORD), np.bool_)
+    bits = np.zeros((len(rows), sign_words(rows.shape[1]) * WORD), np.bool_)
     bits[:, : rows.shape[1]] = rows > 0
     return np.packbits(bits, axis=1, bitorder="little").view("<u8")
 
@@ -107,7 +112,7 @@ class Segment:
         self._hashed = False
         rows = entry.rows
         shapes: dict[str, tuple[str, tuple[int | None, ...]]] = {
-            "embeddings": (ARRAYS[storage], (rows, dim if storage != "binary" else -(-dim // WORD))),
+            "embeddings": (ARRAYS[storage], (rows, sign_words(dim) if storage == "binary" else dim)),
             "id_offsets": ("<u8", (rows + 1,)),
             "id_hashes": ("<u8", (rows,)),
             "ids": ("|u1", (None,)),

@@ -25,8 +25,9 @@ TOGETHER = 16  # queries, of those for which more rows are looked for
 
 @dataclass(frozen=True)
 class Match:
-    """A row that a search found. similarity: the inner product with what is stored; the cosine
-    of the signs, where these alone are. metadata: None without any."""
+    """A row that a search found. similarity: the inner product with what is stored; the cosine of the signs, where
+    these alone are. metadata: None without any.
+    """
 
     id: str
     similarity: float
