@@ -331,6 +331,7 @@ class EmbeddingModel:
             if batcher is not None:
                 batcher.stop()
         finally:
+            self._telling.close()
             self.pool.close()
             self._turns.close()
             self._memories.clear()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from threading import Lock
+from threading import Condition, Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,14 +92,16 @@ class Telling:
 
     Whoever is told wakes up, sends an answer and takes the next request: code that has left the caches during an
     inference, and is there for all but the first of several. So replicas of a small network get more done; what a busy
-    model has found is told at most about `LATE_S` later. Thread-safe.
+    model has found is told at most about `LATE_S` later, also where what follows takes longer, or hangs. Thread-safe.
     """
 
     def __init__(self, replicas: int) -> None:
         self._replicas = replicas
-        self._lock = Lock()
+        self._changed = Condition(Lock())
         self._held: list[Told] = []
         self._since = 0.0
+        self._watcher: Thread | None = None
+        self._resting = self._closed = False
 
     def add(self, told: Sequence[Told], waiting: int, seconds: float) -> None:
         """Tells these and what was held, or holds all until the next call, which images that are waiting lead to.
@@ -107,13 +109,45 @@ class Telling:
         told: of a micro-batch, maybe none. waiting: images. seconds: that the micro-batch took, as the next one will.
         """
         now = time.perf_counter()
-        with self._lock:
+        with self._changed:
             if not self._held:
                 self._since = now
             self._held += told
             soon = now + seconds - self._since <= LATE_S
             if len(self._held) < TOGETHER and waiting > 2 * self._replicas and soon:
+                if self._watcher is None:
+                    self._watcher = Thread(target=self._watch, daemon=True)
+                    self._watcher.start()
+                if self._resting:  # otherwise it looks soon: to wake it each time would cost more than is won
+                    self._changed.notify()
                 return
             held, self._held = self._held, []
-        for request, found, error in held:
-            request.tell(found, error)
+        _tell(held)
+
+    def close(self) -> None:
+        """Ends the watcher, once nothing is to be added. Returns at once: who is told may close."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        """Tells what is late though no call came."""
+        while True:
+            with self._changed:
+                while not self._closed and (left := self._left()) != 0:
+                    self._resting = left is None
+                    self._changed.wait(left)
+                    self._resting = False
+                if self._closed:
+                    return
+                late, self._held = self._held, []
+            _tell(late)
+
+    def _left(self) -> float | None:
+        """Seconds until what is held is late; None where nothing is."""
+        return max(self._since + LATE_S - time.perf_counter(), 0) if self._held else None
+
+
+def _tell(told: Sequence[Told]) -> None:
+    for request, found, error in told:
+        request.tell(found, error)
