@@ -8,7 +8,8 @@ Half of that load begins evenly, as most load generators have it, then at random
 alone": p99 of the same arrivals, in service times, by replicas that always take the same time.
 
 --loadgen SECONDS: then MLPerf LoadGen's Offline and, at `--load` of what that gave, Server. --soak SECONDS: then 80 %
-of gRPC's load for so long, by both protocols, and the server's memory meanwhile.
+of gRPC's load for so long, by both protocols, and the server's memory meanwhile. --kserve PYTHON: beside KServe's
+server, which that Python has (see `support/kserve_model.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from support.environment import print_machine
 from support.models import bundle_of, photos
 from support.serving_clients import CLIENTS, WAYS, Place, Sent, all_by, arrivals, ask, paced, queued, request_of, served
+from support.serving_kserve import beside_kserve
 from support.serving_loadgen import scenarios
 
 import edgerecall
@@ -136,6 +138,7 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=0)
     parser.add_argument("--loadgen", type=float, default=0)
     parser.add_argument("--load", type=float, default=0.5)
+    parser.add_argument("--kserve", default="", help="a Python that has kserve, onnxruntime and pillow")
     options = parser.parse_args()
     print_machine()
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
@@ -167,8 +170,11 @@ def main() -> None:
                         f" {p99 / p50:.1f} times (target: at most 3; by the queue alone {alone:.1f})",
                         flush=True,
                     )
+            files = [path.read_bytes() for path in paths]
+            if options.kserve:
+                onnx = next((bundle / "onnx").glob("*.onnx"))
+                beside_kserve(options.kserve, onnx, place, files, len(cores), options.rounds)
             if options.loadgen:
-                files = [path.read_bytes() for path in paths]
                 scenarios(model, place, files, images, options.loadgen, options.load)
             if options.soak:
                 soak(place, images, 0.8 * rates["gRPC"], options.soak)

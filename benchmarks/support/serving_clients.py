@@ -113,7 +113,10 @@ class RestClient(Connection):
         if not head.startswith(b"HTTP/1.1 200 "):
             raise SystemExit(head.decode())
         lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-        return time.perf_counter() - self._began if len(body) == int(lengths[0].split(b":")[1]) else None
+        all_there = (
+            len(body) == int(lengths[0].split(b":")[1]) if lengths else body.endswith(b"\r\n0\r\n\r\n")
+        )  # chunks
+        return time.perf_counter() - self._began if all_there else None
 
 
 @dataclass(frozen=True)
