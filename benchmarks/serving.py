@@ -100,10 +100,9 @@ def submitted(model: EmbeddingModel, files: Sequence[bytes]) -> None:
 
 
 def compared(
-    model: EmbeddingModel, place: Place, paths: Sequence[Path], images: list[Sent], rounds: int
+    model: EmbeddingModel, place: Place, paths: Sequence[Path], files: Sequence[bytes], images: list[Sent], rounds: int
 ) -> dict[str, float]:
     """Prints, and gives, images per second by each protocol beside the library, which has the server's cores."""
-    files = [path.read_bytes() for path in paths]
     libraries = {"files": partial(model.embed_images, paths), "bytes": partial(submitted, model, files)}
     local, servers = {name: Timed([], []) for name in libraries}, {name: Timed([], []) for name in WAYS}
     ours, theirs = os.sched_getaffinity(place.process), os.sched_getaffinity(0)
@@ -142,7 +141,8 @@ def main() -> None:
     options = parser.parse_args()
     print_machine()
     paths = [photos(options.images) / f"{number:05d}.jpg" for number in range(options.images)]
-    images = [request_of(path.read_bytes()) for path in paths]
+    files = [path.read_bytes() for path in paths]
+    images = [request_of(file) for file in files]
     cores = sorted(os.sched_getaffinity(0))
     half = len(cores) // 2
     for network in options.networks.split(","):
@@ -150,10 +150,10 @@ def main() -> None:
         if half:
             print(f"{network}, {options.runtime}: clients on {len(cores) - half} cores, the rest on {half}", flush=True)
             with beside(bundle, options.runtime, cores[:half], cores[half:]) as (model, place):
-                compared(model, place, paths, images, options.rounds)
+                compared(model, place, paths, files, images, options.rounds)
         print(f"{network}, {options.runtime}: all on {len(cores)} cores", flush=True)
         with beside(bundle, options.runtime, cores, cores) as (model, place):
-            rates = compared(model, place, paths, images, options.rounds)
+            rates = compared(model, place, paths, files, images, options.rounds)
             for name, way in WAYS.items():
                 single = [1000 * ask(way, place, image) for image in images[:100]]
                 count = max(int(options.seconds * rates[name] / 2), 1)
@@ -170,7 +170,6 @@ def main() -> None:
                         f" {p99 / p50:.1f} times (target: at most 3; by the queue alone {alone:.1f})",
                         flush=True,
                     )
-            files = [path.read_bytes() for path in paths]
             if options.kserve:
                 onnx = next((bundle / "onnx").glob("*.onnx"))
                 beside_kserve(options.kserve, onnx, place, files, len(cores), options.rounds)

@@ -34,7 +34,7 @@ class Embedding(Model):
 
     def __init__(self, onnx: str) -> None:
         super().__init__("m")
-        self.onnx, self.session, self.ready = onnx, None, True
+        self.onnx, self.session, self.input, self.ready = onnx, None, "", True
 
     async def predict(self, payload, headers=None, response_headers=None):
         """One image's embedding, in binary."""
@@ -42,8 +42,9 @@ class Embedding(Model):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             self.session = onnxruntime.InferenceSession(self.onnx, options, providers=["CPUExecutionProvider"])
+            self.input = self.session.get_inputs()[0].name
         tensor = tensor_of(base64.b64decode(payload.inputs[0].data[0]))
-        (found,) = self.session.run(None, {self.session.get_inputs()[0].name: tensor})
+        (found,) = self.session.run(None, {self.input: tensor})
         output = InferOutput("embedding", list(found.shape), "FP32")
         output.set_data_from_numpy(found, binary_data=True)
         return InferResponse(payload.id, self.name, [output], use_binary_outputs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import heapq
 import itertools
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +70,24 @@ def request_of(image: bytes, model: str = "m") -> Sent:
     """An encoded image as binary tensor; the answer's too."""
     tail = struct.pack("<I", len(image)) + image
     given = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
-    text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
-    head = (
-        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
-        f"Inference-Header-Content-Length: {len(text)}\r\n\r\n"
-    )
     request = messages()["ModelInferRequest"](model_name=model)
     request.inputs.add(name="image", datatype="BYTES", shape=[1])
     request.raw_input_contents.append(tail)
-    return Sent(head.encode() + text + tail, request.SerializeToString())
+    return Sent(_posted(model, given, tail), request.SerializeToString())
+
+
+def json_request_of(image: bytes, model: str = "m") -> Sent:
+    """An encoded image in base64, by REST alone; the answer is a binary tensor."""
+    given = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
+    return Sent(_posted(model, given), b"")
+
+
+def _posted(model: str, given: dict[str, Any], tail: bytes = b"") -> bytes:
+    """A request by REST. tail: the tensor, where it is binary."""
+    text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+    head = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(text) + len(tail)}\r\n"
+    kind = f"Inference-Header-Content-Length: {len(text)}" if tail else "Content-Type: application/json"
+    return f"{head}{kind}\r\n\r\n".encode() + text + tail
 
 
 class Client(Protocol):
@@ -113,10 +123,9 @@ class RestClient(Connection):
         if not head.startswith(b"HTTP/1.1 200 "):
             raise SystemExit(head.decode())
         lengths = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-        all_there = (
-            len(body) == int(lengths[0].split(b":")[1]) if lengths else body.endswith(b"\r\n0\r\n\r\n")
-        )  # chunks
-        return time.perf_counter() - self._began if all_there else None
+        chunked = not lengths
+        ended = body.endswith(b"\r\n0\r\n\r\n") if chunked else len(body) == int(lengths[0].split(b":")[1])
+        return time.perf_counter() - self._began if ended else None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
@@ -12,27 +11,15 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from .serving_clients import CLIENTS, WAYS, Place, Sent, all_by
+from .serving_clients import CLIENTS, WAYS, Place, all_by, json_request_of
 
 MODEL = Path(__file__).parent / "kserve_model.py"
 START_S = 60
 
 
-def as_json(image: bytes) -> Sent:
-    """An encoded image in base64; the answer is binary."""
-    given = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
-    text = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
-    head = (
-        "POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(text)}\r\n\r\n"
-    )
-    return Sent(head.encode() + text, b"")
-
-
-@contextmanager
+@contextlib.contextmanager
 def kserve(python: str, onnx: Path, processes: int) -> Iterator[Place]:
     """KServe's server, with so many processes."""
     with socket.socket() as free:
@@ -49,7 +36,8 @@ def kserve(python: str, onnx: Path, processes: int) -> Iterator[Place]:
                 time.sleep(0.2)
             yield Place("127.0.0.1", port, "", process.pid)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # it leaves its processes behind when it is asked to end
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(process.pid, signal.SIGKILL)  # it leaves its processes behind when it is asked to end
 
 
 def ready(port: int) -> bool:
@@ -66,7 +54,7 @@ def ready(port: int) -> bool:
 
 def beside_kserve(python: str, onnx: Path, ours: Place, files: Sequence[bytes], processes: int, rounds: int) -> None:
     """Prints images per second of both, medians of interleaved rounds."""
-    images = [as_json(file) for file in files]
+    images = [json_request_of(file) for file in files]
     with kserve(python, onnx, processes) as theirs:
         rates: dict[str, list[float]] = {"KServe": [], "this server": []}
         for _ in range(rounds + 1):

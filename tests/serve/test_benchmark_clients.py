@@ -51,6 +51,29 @@ def test_they_get_the_embedding(shared_server: Client, data: Path, clients_modul
         assert 0 < clients.ask(way, place, sent) < 60
 
 
+def test_json_and_an_answer_in_chunks(shared_server: Client, data: Path, clients_module: ModuleType) -> None:
+    """Ours has a length; KServe's comes in chunks, and has not ended before the last one, which is empty."""
+    clients = clients_module
+    host, port = shared_server.url.removeprefix("http://").split(":")
+    image = next(iter(sorted(data.glob("*_final/*.JPG"))))
+    clients.all_by(
+        clients.WAYS["REST"],
+        clients.Place(host, int(port), "", 0),
+        [clients.json_request_of(image.read_bytes(), "bundle")] * 20,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = clients.RestClient(*listening.getsockname())
+        far, _ = listening.accept()
+        with far, client.socket:
+            client.ask(b"x")
+            head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+            for part in (head, b"5\r\nabcde\r\n", b"1\r\n0\r\n"):
+                far.sendall(part)
+                assert client.answered() is None
+            far.sendall(b"0\r\n\r\n")
+            assert client.answered() is not None
+
+
 @pytest.mark.parametrize("evenly", [True, False])
 def test_requests_begin_when_they_are_due(clients_module: ModuleType, evenly: bool) -> None:
     """By connections in turn, and none is forgotten where more are due than there are connections."""
